@@ -1,0 +1,45 @@
+"""The products every hand-written rule is made of, for any leading axes (time, batch, both or none).
+
+A product rounds its operands to the dtype of the weight, accumulates in float32 at least, and returns the dtype of the
+vector. Where all are alike that is nothing special; with bfloat16 weights and float32 vectors it is mixed precision
+(`jaxbptt.policies`).
+"""
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxbptt._dtypes import wide
+
+
+def matvec(W, x):
+    """W x for ``W [k, n]`` and ``x [..., n]``: ``[..., k]``, one GEMM over the leading axes."""
+    return _product(x, W, ((x.ndim - 1,), (1,)), W.dtype, x.dtype)
+
+
+def affine(W, x, b):
+    """W x + b. The bias is broadcast by name, as rank promotion may be forbidden."""
+    z = matvec(W, x)
+    return z + jnp.broadcast_to(b, z.shape)
+
+
+def vecmat(z_bar, W):
+    """Wᵀ z_bar, the transpose of `matvec`: ``z_bar [..., k]`` to ``[..., n]``."""
+    return _product(z_bar, W, ((z_bar.ndim - 1,), (0,)), W.dtype, z_bar.dtype)
+
+
+def outer(z_bar, x, W):
+    """Σ z_bar xᵀ over all leading axes, the cotangent of W in `matvec`: ``[k, n]``, one GEMM."""
+    lead = tuple(range(x.ndim - 1))
+    return _product(z_bar, x, (lead, lead), W.dtype, z_bar.dtype)
+
+
+def total(z_bar):
+    """Σ z_bar over all leading axes, the cotangent of a bias: ``[k]``."""
+    lead = tuple(range(z_bar.ndim - 1))
+    return jnp.sum(z_bar, axis=lead, dtype=wide(z_bar.dtype)).astype(z_bar.dtype)
+
+
+def _product(a, b, contracted, operands, result):
+    dimensions = (contracted, ((), ()))
+    product = lax.dot_general(a.astype(operands), b.astype(operands), dimensions, preferred_element_type=wide(result))
+    return product.astype(result)

@@ -1,0 +1,63 @@
+"""Batch axes: found from a state, gone through member by member, and cleaned where a mask says nothing can matter."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxbptt import _validate
+from jaxbptt._cotangents import without_nonfinite
+
+
+def initial_state(model, theta, xs, h_0=None):
+    """h_0, or the model's initial state for the batch of `xs`."""
+    _validate.theta(theta)
+    return model.initial_state(theta, _validate.batch_shape_of(xs)) if h_0 is None else h_0
+
+
+def beginning(model, theta, xs, h_0):
+    """h_0 as a function of θ_h: the state given, or the model's initial state, which may be learned."""
+    batch = None if h_0 is not None else _validate.batch_shape_of(xs)
+    return lambda theta_h: h_0 if h_0 is not None else model.cell.initial_state(theta_h, batch)
+
+
+def batch_shape(cell, theta_h, h_0):
+    """The batch axes of a state: those that the cell's state for no batch doesn't have.
+
+    A leaf may lack them (a counter, a key that all members share). A cell without `initial_state` is taken to have one
+    feature axis: ``h [*batch, n]``.
+    """
+    leaves = jax.tree.leaves(h_0)
+    ranks = _ranks(cell, theta_h) or [1] * len(leaves)
+    shapes = {np.shape(h)[: max(np.ndim(h) - rank, 0)] for h, rank in zip(leaves, ranks, strict=True)}
+    return _validate.batch_axes(shapes - {()} or {()}, h_0)
+
+
+def members_shape(cell, theta_h, h_0):
+    """The same, but ``()`` for a cell that doesn't say: its whole state is then one member, which is always right."""
+    return batch_shape(cell, theta_h, h_0) if _ranks(cell, theta_h) else ()
+
+
+def _ranks(cell, theta_h):
+    """The number of axes of each leaf of a state for no batch; nothing where the cell has no `initial_state`."""
+    try:
+        single = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, ()), theta_h)
+    except NotImplementedError:
+        return []
+    return [leaf.ndim for leaf in jax.tree.leaves(single)]
+
+
+def over_members(function, batch, *trees):
+    """`function` for each member of the batch; leaves without the batch axes are shared by all."""
+    axes = [jax.tree.map(lambda leaf: 0 if np.shape(leaf)[: len(batch)] == batch else None, tree) for tree in trees]
+    for _ in batch:
+        function = jax.vmap(function, in_axes=axes)
+    return function(*trees)
+
+
+def finite_after_last(xs, mask):
+    """`xs` without the NaN that may pad a sequence after its last step that counts; that step reaches no loss."""
+    if mask is None:
+        return xs
+    matters = lax.cummax(mask.astype(jnp.int8), axis=0, reverse=True).astype(bool)
+    return without_nonfinite(xs, matters)

@@ -1,0 +1,30 @@
+"""Cached factories: equal arguments give the same object, so nothing downstream is traced twice."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from jaxbptt import _validate
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# A cache keeps its arguments alive, a user's closures among them: the oldest is let go beyond this many.
+_MAXSIZE = 128
+
+
+def factory(function: Callable[P, R]) -> Callable[P, R]:
+    """Caches `function` on its arguments however they are spelt: by position, by keyword or by default."""
+    signature = inspect.signature(function)
+    cached = functools.lru_cache(maxsize=_MAXSIZE, typed=True)(function)  # True == 1, and is no number
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        for name, value in bound.arguments.items():
+            _validate.hashable(function.__name__, name, value)
+        return cached(*bound.args, **bound.kwargs)
+
+    return call

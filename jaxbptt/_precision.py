@@ -1,0 +1,27 @@
+"""bfloat16 operands: given to our own products as bfloat16 weights, asked of JAX for the products of a user."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+def in_bfloat16(theta):
+    """The weights in bfloat16; a bias, with one axis, is no operand of a product."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if jnp.ndim(leaf) > 1 else leaf, theta)
+
+
+def with_bfloat16_weights(function):
+    """``function(theta, …)``, made of `_algebra`'s products, with bfloat16 operands in all of them."""
+    return lambda theta, *arguments: function(in_bfloat16(theta), *arguments)
+
+
+def with_bfloat16_products(function):
+    """`function` traced with JAX's own products asked for bfloat16 operands and sums in float32."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments):
+        with jax.default_matmul_precision("BF16_BF16_F32"):
+            return function(*arguments)
+
+    return wrapped

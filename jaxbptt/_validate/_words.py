@@ -1,0 +1,21 @@
+"""How messages say what came."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbptt._cotangents import dtype_of
+
+
+def shape(value):
+    """An array's shape, or the word for what came instead."""
+    return tuple(np.shape(value)) if hasattr(value, "shape") else f"a {type(value).__name__}"
+
+
+def is_float(leaf):
+    return jnp.issubdtype(dtype_of(leaf), jnp.floating)
+
+
+def describe(tree):
+    """A tree with ``dtype[shape]`` at its leaves."""
+    return jax.tree.map(lambda leaf: f"{dtype_of(leaf)}{list(np.shape(leaf))}", tree)

@@ -1,0 +1,104 @@
+"""Checkpoints and metrics: what is on the disk, and what the disk refuses."""
+
+import errno
+import importlib.util
+import json
+import os
+import warnings
+from typing import NoReturn
+
+UNFINISHED = "it was never finished"
+
+
+def orbax():
+    _extra("orbax.checkpoint", "orbax-checkpoint", "checkpoints")
+
+
+def tensorboard():
+    _extra("tensorboardX", "tensorboardX", "tensorboard")
+
+
+def _extra(module, package, extra):
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it lies in
+        found = False
+    if not found:
+        raise ImportError(f"this needs {package}, which is not installed: run `pip install 'jaxbptt[{extra}]'`")
+
+
+def one_process(number):
+    if number > 1:
+        raise NotImplementedError(
+            f"checkpoints are written by one process: got {number} of `jax.distributed`; keep the run with a `Saver` "
+            "of your own, whose `save` writes what each process holds"
+        )
+
+
+def json_object(name, value):
+    """The mapping as it comes back from JSON; an empty one for None."""
+    try:
+        return dict(json.loads(json.dumps({} if value is None else dict(value), allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` must be a mapping that JSON can hold, such as flags: {error}") from None
+
+
+def not_saved(root, step, last, error) -> NoReturn:
+    kept = f"the last good one, of step {last}, is as it was" if last is not None else "there is none before it"
+    raise OSError(
+        f"the checkpoint of step {step} could not be written to `{root}`: {_reason(error)}; {kept}. Make room or give "
+        "a folder that can be written, then start again"
+    ) from error
+
+
+def not_written(path, error) -> NoReturn:
+    raise OSError(f"metrics could not be written to `{path}`: {_reason(error)}") from error
+
+
+def _reason(error):
+    """What the disk said, which a library may bury in the midst of a long line of its own."""
+    said = [os.strerror(code) for code in _REFUSALS if os.strerror(code) in str(error)]
+    line = (str(error).strip().splitlines() or [""])[0]
+    return f"{', '.join(said)} ({type(error).__name__})" if said else f"{type(error).__name__}: {line:.200}"
+
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR)
+
+
+def new_file(path, length):
+    if length:
+        raise FileExistsError(
+            f"`{path}` holds {length} bytes of another run: remove it or give another path; "
+            "only a run that goes on from a checkpoint adds to its own"
+        )
+
+
+def same_about(path, kept, given):
+    differing = sorted(key for key in kept.keys() | given.keys() if kept.get(key) != given.get(key))
+    if differing:
+        entries = ", ".join(f"{key}={kept.get(key)!r:.60} there, {given.get(key)!r:.60} here" for key in differing)
+        raise ValueError(f"the checkpoint `{path}` is of another run: {entries}; give the same, or another folder")
+
+
+def same_leaves(path, kept, given):
+    for name in sorted(kept.keys() | given.keys()):
+        if kept.get(name) != given.get(name):
+            raise ValueError(
+                f"the checkpoint `{path}` is of another model, optimiser or callback: the leaf `{name}` is "
+                f"{_form(kept.get(name))} there and {_form(given.get(name))} here; give the same, or another folder"
+            )
+
+
+def _form(leaf):
+    return "absent" if leaf is None else f"{leaf['dtype']}{leaf['shape']}{leaf.get('key', '')}"
+
+
+def refused(root, reasons, used):
+    """Says which checkpoints, by step, were refused and why; `used` is the step of the one used instead."""
+    if not reasons:
+        return
+    listed = "; ".join(f"that of step {step} is refused, as {reason}" for step, reason in reasons.items())
+    if used is None and any(reason != UNFINISHED for reason in reasons.values()):
+        raise ValueError(f"no checkpoint in `{root}` is good: {listed}; remove the folder to begin anew")
+    then = "the run begins anew" if used is None else f"that of step {used} is used instead"
+    warnings.warn(f"checkpoints in `{root}`: {listed}; {then}", RuntimeWarning, stacklevel=2)

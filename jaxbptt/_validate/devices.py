@@ -1,0 +1,32 @@
+"""A batch over devices."""
+
+import jax
+import numpy as np
+
+
+def objective(value):
+    if not callable(value) or not hasattr(value, "reduction"):
+        raise TypeError(
+            f"`F` must be an objective, whose reduction is known: got {type(value).__name__} ({value!r:.80}); "
+            "make one with `jb.objective(model, loss)`"
+        )
+
+
+def devices(value):
+    if not value or not all(hasattr(device, "platform") for device in value):
+        raise TypeError(f"`devices` must be devices: got {value!r:.80}; take some of `jax.devices()`")
+
+
+def divisible_batch(number, **arguments):
+    """The first batch axis of every leaf is a multiple of the number of devices."""
+    for name, (tree, axis) in arguments.items():
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            label = f"{name}{jax.tree_util.keystr(path)}"
+            if np.ndim(leaf) <= axis:
+                raise ValueError(f"`{label}` must have a batch axis to split, axis {axis}: got shape {np.shape(leaf)}")
+            if np.shape(leaf)[axis] % number:
+                missing = -np.shape(leaf)[axis] % number
+                raise ValueError(
+                    f"the batch of `{label}` must be a multiple of the {number} devices: got "
+                    f"{np.shape(leaf)[axis]} along axis {axis}; pad it by {missing} and give a `mask`, False there"
+                )

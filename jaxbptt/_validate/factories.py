@@ -1,0 +1,120 @@
+"""Arguments of factories: functions, choices, counts, cells, readouts, models, adjoints."""
+
+import numpy as np
+
+from jaxbptt import types
+
+
+def hashable(function, name, value):
+    for part in value if isinstance(value, tuple) else (value,):
+        try:
+            hash(part)
+        except TypeError:
+            raise TypeError(
+                f"`{name}` of {function} must be hashable, as factories are cached: got a {type(part).__name__}; "
+                "pass functions, numbers or Cells one by one, not in a list or an array"
+            ) from None
+
+
+def callable_argument(name, value):
+    if not callable(value):
+        raise TypeError(f"`{name}` must be a function: got {type(value).__name__} ({value!r:.80})")
+
+
+def initializers(**functions):
+    for name, value in functions.items():
+        callable_argument(name, value)
+
+
+def adjoint(value):
+    callable_argument("adjoint", value)
+    if hasattr(value, "__wrapped__"):
+        raise TypeError(
+            f"`adjoint` must be an adjoint: got the factory {value.__name__}; call it, as in `adjoints.full()`"
+        )
+
+
+def one_of(name, value, choices, otherwise):
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}: got {value!r}; {otherwise}")
+
+
+def at_least(name, value, least):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not value >= least:
+        raise ValueError(f"`{name}` must be a number, at least {least}: got {value!r}")
+
+
+def count(name, value, least=1):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        kind = ValueError if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else TypeError
+        raise kind(f"`{name}` must be an integer, at least {least}: got {value!r}")
+
+
+def choices(name, values, kind):
+    """A non-empty sequence of integers (kind 0), of pairs (kind 2) or of shapes (kind None)."""
+    expected = {0: "integers", 2: "pairs of integers", None: "shapes, tuples of integers"}[kind]
+    entries = list(values) if hasattr(values, "__iter__") else None
+    if entries is None or not all(
+        isinstance(entry, (int, np.integer)) if kind == 0 else isinstance(entry, tuple) and kind in (None, len(entry))
+        for entry in entries
+    ):
+        raise TypeError(f"`{name}` must be a sequence of {expected}: got {values!r}")
+    if not entries:
+        raise ValueError(f"`{name}` must have at least one entry: got {values!r}")
+
+
+def not_both(name, given, other, remedy):
+    if given:
+        raise ValueError(f"`{name}` and `{other}` exclude each other: got both; {remedy}")
+
+
+def same_size(name, value, other, expected, what):
+    if value != expected:
+        raise ValueError(f"`{name}` must equal `{other}` for {what}: got {name}={value}, {other}={expected}")
+
+
+def absent(name, remedy):
+    """A stand-in for an optional function: raises when called, not before."""
+
+    def missing(*args, **kwargs):
+        raise NotImplementedError(f"this needs `{name}`, which was not given: {remedy}")
+
+    return missing
+
+
+def cells(name, values):
+    if not values:
+        raise TypeError(f"`{name}` must be at least one Cell: got none")
+    for value in values:
+        if not isinstance(value, types.Cell):
+            hint = "; call the factory, as in `cells.gru()`" if callable(value) else ""
+            raise TypeError(f"`{name}` must be a Cell: got {type(value).__name__} ({value!r:.80}){hint}")
+
+
+def readout(value):
+    if not isinstance(value, types.Readout):
+        hint = "; call the factory, as in `readouts.linear()`" if callable(value) else ""
+        raise TypeError(f"`readout` must be a Readout: got {type(value).__name__} ({value!r:.80}){hint}")
+
+
+def policy(value):
+    if not isinstance(value, types.Policy):
+        raise TypeError(
+            f"`policy` must be a Policy, such as `policies.mixed_precision()`: "
+            f"got {type(value).__name__} ({value!r:.80})"
+        )
+
+
+def model(value):
+    if not isinstance(value, types.Model):
+        raise TypeError(
+            f"`model` must be a Model: got {type(value).__name__} ({value!r:.80}); "
+            "make one with `jb.rnn(cell, readout)`"
+        )
+
+
+def average_loss(value, loss, reduction):
+    """What F is made of."""
+    model(value)
+    callable_argument("loss", loss)
+    one_of("reduction", reduction, ("mean", "sum"), "weigh the loss itself for anything else")

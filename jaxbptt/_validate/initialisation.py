@@ -1,0 +1,50 @@
+"""Keys, dtypes and sizes of initial parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbptt._validate import _words
+from jaxbptt._validate.factories import count
+
+
+def key(value):
+    """A JAX key, new style (typed) or old (two uint32)."""
+    typed = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    raw = hasattr(value, "dtype") and value.dtype == jnp.uint32 and np.ndim(value) == 1
+    if not ((typed and np.ndim(value) == 0) or raw):
+        came = _words.shape(value) if typed else f"{type(value).__name__} ({value!r:.40})"
+        raise TypeError(f"`key` must be one random key: got {came}; make one with `jax.random.key(seed)`")
+
+
+def floating_dtype(dtype):
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"`dtype` must be a floating-point dtype: got {jnp.dtype(dtype)}; use jnp.float32, for one")
+
+
+def init_arguments(key_value, dtype, **sizes):
+    key(key_value)
+    floating_dtype(dtype)
+    for name, value in sizes.items():
+        count(name, value)
+
+
+def matrix_shape(name, shape):
+    if len(shape) != 2:
+        raise ValueError(f"initializers.{name} makes a matrix: got shape={tuple(shape)}, expected two axes")
+
+
+def square(name, shape):
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise ValueError(
+            f"initializers.{name} makes a square matrix: got shape={tuple(shape)}; "
+            "it is meant for W_h, one gate at a time"
+        )
+
+
+def gate_rows(name, shape, *gates):
+    if len(shape) != 2 or shape[0] not in gates:
+        raise ValueError(
+            f"initializers.{name} makes biases of shape (gates, n) with {' or '.join(map(str, gates))} gates: "
+            f"got shape={tuple(shape)}; use it for the bias of a cell with as many gates"
+        )

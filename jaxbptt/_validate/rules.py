@@ -1,0 +1,60 @@
+"""Hand-written rules that disagree with JAX."""
+
+from typing import NoReturn
+
+import jax.numpy as jnp
+
+from jaxbptt._validate.initialisation import floating_dtype
+
+
+class GradientMismatchError(AssertionError):
+    """A hand-written rule disagrees with ``jax.vjp`` or with finite differences.
+
+    >>> import jaxbptt as jb
+    >>> linear = jb.cells.linear()
+    >>> def wrong(theta_h, x_t, h_tm1, h_t, h_bar_t):
+    ...     return linear.vjp(theta_h, x_t, h_tm1, h_t, 2 * h_bar_t)
+    >>> try:
+    ...     jb.check_cell(linear._replace(vjp=wrong), seeds=(0,), sizes=((1, 2),), batch_shapes=((),), steps=1)
+    ... except GradientMismatchError as error:
+    ...     print(str(error).split("[")[0])
+    `theta_h.W_x
+    """
+
+
+def mismatch(leaf, got, wanted, error, tolerance, reference, where):
+    raise GradientMismatchError(
+        f"`{leaf}` by the hand-written rule is {got}, {reference} gives {wanted}: relative error {error:.2e}, "
+        f"allowed {tolerance:.1e} ({where}); mend the rule, or the function it belongs to"
+    )
+
+
+def no_missing_cotangents(missing, where):
+    """Every leaf with a derivative has a cotangent of its shape."""
+    if missing:
+        raise GradientMismatchError(
+            f"the rule gives no cotangent of the right shape for {', '.join(missing)} ({where}); "
+            "return one of the leaf's own shape, summed over the batch for parameters"
+        )
+
+
+def check_dtype(dtype):
+    floating_dtype(dtype)
+    if jnp.dtype(dtype).itemsize < 4:
+        raise ValueError(
+            f"`dtype` of a check must be float32 or wider, as rounding hides a wrong rule in less: "
+            f"got {jnp.dtype(dtype)}; pass `dtype=jnp.float64`"
+        )
+
+
+def reference_not_finite(leaf, reference, where):
+    raise ValueError(
+        f"{reference} itself gives NaN or infinity for `{leaf}` ({where}): the parameters or the data are not finite, "
+        "or f has no derivative there; check them first"
+    )
+
+
+def not_checkable(target, reason) -> NoReturn:
+    raise ValueError(
+        f"`{target}` must be MODULE:NAME of a Cell or a Readout, as in `my_package.my_cells:CELL`: {reason}"
+    )

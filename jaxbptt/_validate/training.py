@@ -1,0 +1,131 @@
+"""Estimators, optimisers, batches."""
+
+import jax
+import numpy as np
+
+from jaxbptt import types
+
+
+def estimator(value):
+    if not isinstance(value, types.GradientEstimator):
+        raise TypeError(
+            f"`estimator` must be a GradientEstimator: got {type(value).__name__} ({value!r:.80}); make one with "
+            "`jb.estimators.bptt(model, loss)`, for one"
+        )
+
+
+def optimizer(value):
+    if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
+        raise TypeError(
+            f"`optimizer` must be an optax optimiser: got {type(value).__name__}; `optax.adam(1e-3)`, for one"
+        )
+
+
+def train_state(value, state_type):
+    if not isinstance(value, state_type):
+        raise TypeError(
+            f"`state` must be a TrainState: got {type(value).__name__}; make one with `trainer.init(theta)`"
+        )
+
+
+def state_without_stream(where):
+    raise ValueError(
+        f"`h_0` of {where} would be ignored: got a state, expected None; "
+        "with `streaming=True` give h_0 once, to `init` or `fit`, and without it give each batch its own"
+    )
+
+
+def stream_without_state():
+    raise ValueError(
+        "`h_0` must be given for a stream, whose state is carried from batch to batch: got None; "
+        "make one with `model.initial_state(theta, batch_shape)`"
+    )
+
+
+def batches(value, steps, checkpoints):
+    if callable(value):
+        if steps is None:
+            raise ValueError(
+                "`steps` must be given when `batches` is a function of the step, which has no end: got None; "
+                "an observer such as `early_stopping` may still end the run before"
+            )
+        return
+    if not hasattr(value, "__iter__") or isinstance(value, (str, dict)) or hasattr(value, "_fields"):
+        raise TypeError(
+            f"`batches` must be an iterable of batches: got {type(value).__name__}; for one batch write `[(xs, ys)]`"
+        )
+    if checkpoints is not None:
+        raise TypeError(
+            f"`batches` must be a function of the step with `checkpoints`: got {type(value).__name__}, whose position "
+            "cannot be gone back to; `lambda k: batches[k % len(batches)]`, or see `shuffled`"
+        )
+
+
+def batch(value):
+    if not isinstance(value, (tuple, list)) or not 2 <= len(value) <= 4:
+        came = f"a tuple of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
+        raise TypeError(f"a batch must be a tuple (xs, ys[, mask[, h_0]]): got {came}")
+    for leaf in jax.tree.leaves(value):
+        if not hasattr(leaf, "dtype"):
+            raise TypeError(f"a batch must hold arrays: got a {type(leaf).__name__}; write `jnp.asarray(…)`")
+    return value
+
+
+def callback(value, observer_type):
+    if not callable(value) and not isinstance(value, observer_type):
+        raise TypeError(f"`callback` must be a function or an Observer, or several: got {type(value).__name__}")
+
+
+def saver(value, saver_type):
+    if not isinstance(value, saver_type):
+        raise TypeError(
+            f"`checkpoints` must be a Saver: got {type(value).__name__}; make one with "
+            "`jb.training.checkpoints.saver(folder, every=100)`"
+        )
+
+
+def finite_steps(metrics, position, allowed, theta):
+    """More steps in a row that are not finite than allowed; `position` is that after the last of them."""
+    over = np.flatnonzero(np.asarray(metrics.skipped) > allowed)
+    if not len(over):
+        return
+    k = over[0]
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(theta)]
+    leaf, loss, norm = (np.asarray(values)[k] for values in (metrics.leaf, metrics.loss, metrics.gradient_norm))
+    if leaf < 0:
+        where = "every leaf of its gradient is finite"
+    else:
+        what = "∂F/∂θ" if leaf < len(paths) else "the updated θ"
+        where = f"the first leaf is {what} at `theta{paths[leaf % len(paths)]}`"
+    raise FloatingPointError(
+        f"step {position - len(np.asarray(metrics.skipped)) + k} (the first is 0) is not finite: {where}, with loss "
+        f"{loss} and gradient norm {norm}; `skip_nonfinite` allows {allowed} in a row. θ is as before the step. Look "
+        "at that batch, clip the gradient, lower the learning rate, or allow more"
+    )
+
+
+def scalar(name, value):
+    if np.shape(value) != ():
+        raise ValueError(f"`{name}` must return a scalar, the lower the better: got the shape {np.shape(value)}")
+    return value
+
+
+def counted(total):
+    if total == 0:
+        raise ValueError("`batches` must hold at least one step that counts: got none, or a mask without a True")
+    return total
+
+
+def batch_within(size, batch_size):
+    if batch_size > size:
+        raise ValueError(f"`batch_size` must be at most `size`: got batch_size={batch_size}, size={size}")
+
+
+def seed(value):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise TypeError(f"`seed` must be an integer of at least 0: got {value!r:.80}")
+
+
+def trained(steps):
+    if steps == 0:
+        raise ValueError("`batches` must yield at least one batch: got none; an iterator can be used up only once")

@@ -1,0 +1,276 @@
+"""Backpropagation through time in bounded memory: keep some states, and compute the others again when their turn comes.
+
+    delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1}      needs h_t for t = T … 1, the order opposite to h_t = f(x_t, h_{t-1})
+
+The first sweep keeps a few h_t. From the last of them backward, the states up to the next are run through again, some
+of these kept in turn, until a stretch is short enough for all of its states to be kept; that one is reversed as in
+`jaxbptt.adjoints.full`. What to keep when is the schedule of `jaxbptt.adjoints._revolve`: a list of small integers,
+run by one scan, so the program is the same for every T.
+"""
+
+import functools
+from typing import Any, Literal, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from jaxbptt import _cotangents as cotangents
+from jaxbptt import _validate
+from jaxbptt._dtypes import wide
+from jaxbptt._factory import factory
+from jaxbptt.adjoints import _rows
+from jaxbptt.adjoints._revolve import Instruction
+from jaxbptt.cells._from_split import split_of
+from jaxbptt.types import Adjoint
+
+
+class Checkpointed(NamedTuple):
+    """The adjoint: how much to keep, as the user said it. Equal choices are equal, so nothing is traced twice."""
+
+    slots: int | None
+    fraction: float | None
+    budget: int | None
+    block: int | None
+    residuals: str
+
+    def __call__(self, cell, theta_h, xs, h_0):
+        """(h_T, hs), with this rule for their gradient."""
+        return _checkpointed(cell, self, theta_h, xs, h_0)
+
+
+class _Bars(NamedTuple):
+    """What goes from right to left: h_t and c_{t+1}ᵀ delta_{t+1} of the last step reversed, and the sums so far."""
+
+    h_t: Any
+    c_delta_tp1: Any
+    theta_h: Any
+    xs: Any
+
+
+def _at(tree, index):
+    return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False), tree)
+
+
+def _steps(tree, start, length):
+    return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, length), tree)
+
+
+def _put(tree, entries, start):
+    """`tree` with `entries` written along the first axis, from `start` on."""
+    return jax.tree.map(lambda leaf, new: lax.dynamic_update_slice_in_dim(leaf, new, start, 0), tree, entries)
+
+
+def _advance(cell, choice, theta_h, xs, h, output=None):
+    """From `h` through the steps of `xs`: the state reached, what may be kept of each step, and the outputs."""
+    split = split_of(cell)
+
+    def step(h_tm1, u_t):
+        h_t, gates_t = split.step(theta_h, u_t, h_tm1)
+        return h_t, ((h_tm1, gates_t if _rows.keeps_gates(choice, cell) else None), output and output(h_t))
+
+    h, (kept, outputs) = lax.scan(step, h, split.project(theta_h, xs))
+    return h, kept, outputs
+
+
+def _reverse(cell, theta_h, xs, kept, output_bars, start, bars):
+    """The steps kept, of which the first is `start`, from right to left."""
+    split = split_of(cell)
+    hs_tm1, gates = kept
+    length = jax.tree.leaves(hs_tm1)[0].shape[0]
+    hs = jax.tree.map(lambda h, last: jnp.concatenate([h[1:], last[None]]), hs_tm1, bars.h_t)
+    xs, output_bars = _steps((xs, output_bars), start, length)
+    if gates is None:
+        gates = split.gates(theta_h, split.project(theta_h, xs), hs_tm1, hs)
+
+    def step(c_delta_tp1, inputs):  # c_{t+1}ᵀ delta_{t+1}
+        gates_t, h_tm1, h_t, output_bar_t = inputs
+        delta_t = c_delta_tp1
+        if output_bar_t is not None:
+            _, pull_output = cotangents.pullback(cell.output, h_t)
+            delta_t = cotangents.add(pull_output(output_bar_t)[0], c_delta_tp1)
+        z_bar_t, c_delta_t = split.step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t)
+        return c_delta_t, z_bar_t
+
+    c_delta, z_bars = lax.scan(step, bars.c_delta_tp1, (gates, hs_tm1, hs, output_bars), reverse=True)
+    theta_bar, xs_bar = bars.theta_h, bars.xs
+    if theta_bar is not None:
+        b_deltas = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)  # Σ b_tᵀ delta_t over these steps
+        theta_bar = jax.tree.map(lambda total, part: total + part.astype(total.dtype), theta_bar, b_deltas)
+    if xs_bar is not None:
+        xs_bar = _put(xs_bar, split.input_vjp(theta_h, xs, hs_tm1, gates, z_bars), start)
+    return _Bars(_at(hs_tm1, 0), c_delta, theta_bar, xs_bar)
+
+
+def _sweep(cell, choice, theta_h, xs, h_0):
+    """h_T, the outputs, and what the schedule keeps for the way back."""
+    plan = _rows.schedule(choice, cell, theta_h, xs, h_0)
+    R, K = plan.remainder, plan.block
+    rows = _rows.empty(_rows.row(choice, cell, theta_h, xs, h_0), plan.rows)
+    h_R, before = h_0, None
+    if R:
+        h_R, _, before = _advance(cell, choice, theta_h, _steps(xs, 0, R), h_0, cell.output)
+
+    def unit(carry, inputs):
+        h, rows = carry
+        index, row = inputs
+        h, kept, outputs = _advance(cell, choice, theta_h, _steps(xs, R + index * K, K), h, cell.output)
+        return (h, _put(rows, kept, row)), outputs
+
+    number = jnp.arange(len(plan.sweep_rows), dtype=jnp.int32)
+    (h_T, rows), outputs = lax.scan(unit, (h_R, rows), (number, jnp.asarray(plan.sweep_rows)))
+    outputs = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
+    if R:
+        outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, outputs)
+    return h_T, outputs, rows
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _checkpointed(cell, choice, theta_h, xs, h_0):
+    h_T, outputs, _ = _sweep(cell, choice, theta_h, xs, h_0)
+    return h_T, outputs
+
+
+def _forward(cell, choice, *primals):
+    theta_h, xs, h_0 = (jax.tree.map(lambda leaf: leaf.value, primal, is_leaf=_is_primal) for primal in primals)
+    # The structure of a residual is static: which arguments want a cotangent is said by the keys of a dictionary.
+    wanted = {
+        name: ()
+        for name, primal in zip(("theta_h", "xs"), primals, strict=False)
+        if any(leaf.perturbed for leaf in jax.tree.leaves(primal, is_leaf=_is_primal))
+    }
+    h_T, outputs, rows = _sweep(cell, choice, theta_h, xs, h_0)
+    return (h_T, outputs), (theta_h, xs, h_0, h_T, rows, wanted)
+
+
+def _is_primal(leaf):
+    return hasattr(leaf, "perturbed")
+
+
+def _real_zeros(bars):
+    """Symbolic zeros as arrays, and ``None`` where there is no derivative."""
+    return jax.tree.map(
+        lambda bar: jnp.zeros(bar.shape, bar.dtype) if _is_zero(bar) else bar, cotangents.from_jax(bars)
+    )
+
+
+def _is_zero(bar):
+    return isinstance(bar, SymbolicZero)
+
+
+def _backward(cell, choice, residuals, bars):
+    theta_h, xs, h_0, h_T, rows, wanted = residuals
+    nothing_read = all(_is_zero(bar) for bar in jax.tree.leaves(bars[1]))  # a loss of h_T alone: no array [T, B, n]
+    h_T_bar, output_bars = _real_zeros(bars[0]), None if nothing_read else _real_zeros(bars[1])
+    plan = _rows.schedule(choice, cell, theta_h, xs, h_0)
+    R, K = plan.remainder, plan.block
+
+    def instruction(carry, numbers):
+        do = Instruction(*numbers)
+
+        def advance(i, carry):
+            h, rows = carry
+            h, kept, _ = _advance(cell, choice, theta_h, _steps(xs, R + (do.unit + i) * K, K), h)
+            return h, _put(rows, kept, do.load + jnp.where(do.dense == 1, i * K, 1))  # not dense: overwritten
+
+        def turn_back(i, carry):
+            rows, bars = carry
+            unit = do.reverse - 1 - i
+            kept = _steps(rows, do.load + unit * K, K)
+            return rows, _reverse(cell, theta_h, xs, kept, output_bars, R + (do.unit + unit) * K, bars)
+
+        rows, bars = carry
+        h, (states, gates) = lax.fori_loop(0, do.advance, advance, (_at(rows[0], do.load), rows))
+        store = jnp.maximum(do.store, 0)
+        h = jax.tree.map(lambda new, old: jnp.where(do.store >= 0, new, old)[None], h, _at(states, store))
+        return lax.fori_loop(0, do.reverse, turn_back, ((_put(states, h, store), gates), bars)), None
+
+    theta_bar = jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), cotangents.zeros(theta_h))
+    bars = _Bars(
+        h_t=h_T,
+        c_delta_tp1=h_T_bar,
+        theta_h=theta_bar if "theta_h" in wanted else None,
+        xs=cotangents.zeros(xs) if "xs" in wanted else None,
+    )
+    (_, bars), _ = lax.scan(instruction, (rows, bars), jnp.asarray(plan.instructions))
+    if R:
+        _, kept, _ = _advance(cell, choice, theta_h, _steps(xs, 0, R), h_0)
+        bars = _reverse(cell, theta_h, xs, kept, output_bars, 0, bars)
+    theta_bar = bars.theta_h
+    if theta_bar is not None:
+        theta_bar = jax.tree.map(
+            lambda bar, leaf: bar.astype(leaf.dtype), theta_bar, cotangents.differentiable(theta_h)
+        )
+    return theta_bar, bars.xs, bars.c_delta_tp1
+
+
+_checkpointed.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+@factory
+def checkpointed(
+    slots: int | None = None,
+    fraction: float | None = None,
+    budget: int | None = None,
+    *,
+    block: int | None = None,
+    residuals: Literal["gates", "states"] = "gates",
+) -> Adjoint:
+    """Backpropagation through time that keeps `slots` of the T states and computes the others again.
+
+    ``delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1}``, then ``∂F/∂θ_h = Σ_t b_tᵀ delta_t``, as in `full`: exact, and the
+    same products in the same number. What it costs besides is to run f again; with c slots,
+
+        r·T - C(c + r, c + 1) steps      with r = min {r : C(c + r, c) ≥ T}
+
+    are run in all (for ``block=1``, without gates), the fewest possible: for T = 1000 it is 1948 with 50 slots,
+    3636 with 10, and 999 of them are the first sweep, which any gradient needs. With blocks of K steps it is some per
+    cent more. The program runs the schedule as a loop over a list of integers: its size does not depend on T. With
+    `slots` at least T nothing is run again, for any T.
+
+    **What is kept** is ``slots + 1`` rows, each a state and, with ``residuals="gates"``, the gates of the step that
+    starts there (LSTM, GRU: 4 numbers for each unit and sample beside 2 or 1; Elman, linear and user cells: none);
+    further, what one block of K steps needs while it is reversed, and one θ_h. The *outputs* ``hs [T, *batch, n]``
+    are the caller's: a loss of ``h_T`` alone never has them, whereas a readout or a loss that reads all of them
+    keeps them and makes their cotangents, two arrays of that size, whatever the adjoint. To have a loss of every step
+    without these, carry it in the state: ``f((x_t, y_t), (h, F)) = (h_t, F + L(g(h_t), y_t))`` through
+    `cells.from_step`, and take F from h_T. `jaxbptt.plan` predicts the bytes.
+
+    Reverse mode, once; a second derivative as forward over reverse (``jax.jvp`` of ``jax.grad``). ``jax.jvp`` and
+    ``jax.grad`` of ``jax.grad`` raise JAX's error: use `tangent` or `autodiff` for forward mode, `full` or `autodiff`
+    for reverse over reverse.
+
+    Args:
+        slots: c, the number of states kept, h_0 included. Of this and the next two give one at most. Without any,
+            the two-level form: √(2T) slots, with which each step is run about twice in all.
+        fraction: the same, as a share of T, ``0 < fraction <= 1``.
+        budget: the same, as bytes for the rows kept (the rows only; see above for the rest).
+        block: K ≤ slots, how many steps are reversed together: the products for ∂F/∂θ_h and ∂F/∂x are one for K
+            steps. ``None`` chooses at most 32. T need not be a multiple: a remainder comes first, as a shorter block.
+        residuals: ``"gates"`` keeps gates with the states of a row, as `full` does by default: fastest. ``"states"``
+            makes a row smaller (LSTM: a third, GRU: a fifth) and computes the gates of a block again.
+
+    Returns:
+        An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object for equal arguments.
+
+    Raises:
+        TypeError, ValueError: now, for more than one of slots, fraction and budget, or one out of its range; when the
+            recursion is traced, for a budget without room for two rows (the message has the least) or a block
+            larger than the slots.
+
+    Source: Griewank and Walther (2000), Algorithm 799: revolve; for recurrent models, Gruslys et al. (2016),
+    Memory-efficient backpropagation through time.
+
+    >>> import jaxbptt as jb
+    >>> theta_h = jb.cells.LinearParams(W_x=jnp.eye(1), W_h=0.5 * jnp.eye(1))
+    >>> def h_T(h_0):
+    ...     return jb.unroll(jb.cells.linear(), theta_h, jnp.ones((9, 1)), h_0, adjoint=checkpointed(slots=2))[0][0]
+    >>> jax.grad(h_T)(jnp.zeros(1)).tolist() == [0.5**9]
+    True
+    """
+    _validate.one_memory(slots=slots, fraction=fraction, budget=budget)
+    if block is not None:
+        _validate.count("block", block)
+    _validate.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
+    return cast(Adjoint, Checkpointed(slots, fraction, budget, block, residuals))

@@ -1,0 +1,150 @@
+"""Backpropagation through time, by hand: the double sum from right to left.
+
+    h_t = f(x_t, h_{t-1}; θ_h),   b_t = ∂f(x_t, h_{t-1}; θ_h)/∂θ_h,   c_t = ∂f(x_t, h_{t-1}; θ_h)/∂h_{t-1}
+
+With h_bar_t the cotangent that reaches h_t from outside the recursion (through the readout):
+
+ 1. h_t influences F directly and through h_{t+1} only, so its cotangent along all paths is
+        delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1},      delta_T = h_bar_T.
+ 2. θ_h enters every step, and step t's copy reaches F through h_t only, so
+        ∂F/∂θ_h = Σ_t b_tᵀ delta_t.
+ 3. Likewise ∂F/∂x_t = (∂f/∂x_t)ᵀ delta_t and ∂F/∂h_0 = c_1ᵀ delta_1.
+
+Only 1. is sequential. The reverse scan carries delta and nothing of the size of θ_h; 2. and 3. are evaluated for
+a block of steps at once (`jaxbptt.types.TimeSplit`, `jaxbptt.adjoints._blocks`).
+"""
+
+from collections.abc import Callable
+from typing import Literal, cast
+
+import jax
+from jax import lax
+
+from jaxbptt import _cotangents as cotangents
+from jaxbptt import _validate
+from jaxbptt._dtypes import wide
+from jaxbptt._factory import factory
+from jaxbptt.adjoints import _host
+from jaxbptt.adjoints._blocks import choose, scan_blocks, shifted, states
+from jaxbptt.cells._from_split import split_of
+from jaxbptt.types import Adjoint, Cell
+
+
+@factory
+def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Callable:
+    """The recursion of one cell with its gradient written by hand, as ``(theta_h, xs, h_0) -> (h_T, hs)``."""
+    split = split_of(cell)
+    outputs_of = jax.vmap(cell.output)
+
+    def size(theta_h, xs, h_0):
+        return block or choose(split, theta_h, xs, h_0, on_host=on_host)
+
+    def sweep(theta_h, xs, h_0):
+        """h_T, the outputs, and what the pullback wants kept: of each step, and of each block the state before it."""
+
+        def block_of_steps(h, xs, _):
+            h_end, hs, gates = states(split, theta_h, xs, h, keep_gates=keep_gates)
+            # On the device the outputs are read off the states later: where they are the states, that is no copy.
+            return h_end, (outputs_of(hs), _host.store((hs, gates))) if on_host else (None, (hs, gates)), h
+
+        h_T, (outputs, kept), befores = scan_blocks(block_of_steps, h_0, xs, size(theta_h, xs, h_0))
+        return (h_T, outputs if on_host else outputs_of(kept[0])), (kept, befores)
+
+    @jax.custom_vjp
+    def recursion(theta_h, xs, h_0):
+        return sweep(theta_h, xs, h_0)[0]
+
+    def forward(theta_h, xs, h_0):
+        results, kept = sweep(theta_h, xs, h_0)
+        return results, (theta_h, xs, h_0, *kept)
+
+    def backward(residuals, bars):
+        theta_h, xs, h_0, kept, befores = residuals
+        h_T_bar, output_bars = cotangents.from_jax(bars)
+
+        def step(c_delta_tp1, inputs):  # c_{t+1}ᵀ delta_{t+1}
+            gates_t, h_tm1, h_t, output_bar_t = inputs
+            _, pull_output = cotangents.pullback(cell.output, h_t)
+            (h_bar_t,) = pull_output(output_bar_t)
+            delta_t = cotangents.add(h_bar_t, c_delta_tp1)
+            z_bar_t, c_delta_t = split.step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t)
+            return c_delta_t, z_bar_t
+
+        def block_of_steps(carry, inputs, h_before):
+            c_delta_tp1, theta_bar = carry
+            xs, kept, output_bars = inputs
+            hs, gates = _host.fetch(kept) if on_host else kept
+            hs_tm1 = shifted(h_before, hs)
+            if not keep_gates:
+                gates = split.gates(theta_h, split.project(theta_h, xs), hs_tm1, hs)
+            c_delta_t, z_bars = lax.scan(step, c_delta_tp1, (gates, hs_tm1, hs, output_bars), reverse=True)
+            b_deltas = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)  # Σ b_tᵀ delta_t over the block
+            theta_bar = jax.tree.map(lambda total, part: total + part.astype(total.dtype), theta_bar, b_deltas)
+            return (c_delta_t, theta_bar), split.input_vjp(theta_h, xs, hs_tm1, gates, z_bars), None
+
+        nothing = cotangents.zeros(theta_h)
+        carry = (h_T_bar, jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), nothing))
+        (h_0_bar, theta_bar), xs_bar, _ = scan_blocks(
+            block_of_steps, carry, (xs, kept, output_bars), size(theta_h, xs, h_0), each=befores, reverse=True
+        )
+        theta_bar = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), theta_bar, nothing)
+        return theta_bar, xs_bar, h_0_bar
+
+    recursion.defvjp(forward, backward)
+    return recursion
+
+
+@factory
+def full(
+    *,
+    block: int | None = None,
+    residuals: Literal["gates", "states"] = "gates",
+    memory: Literal["device", "host"] = "device",
+) -> Adjoint:
+    """Backpropagation through time with the cell's own pullback, every state kept.
+
+    ``delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1}``, then ``∂F/∂θ_h = Σ_t b_tᵀ delta_t``. Exact. The reverse scan carries
+    no array of the size of θ_h, and each step has one product with a weight in each direction; the rest is one
+    product for a block of steps. Memory grows with T.
+
+    Reverse mode only, to any order of ``jax.grad``; for ``jax.jvp`` and ``jax.linearize`` use `tangent` or
+    `autodiff`.
+
+    Args:
+        block: how many steps are taken together outside the scan. ``None`` chooses by ``jax.default_backend()``: all
+            of T on an accelerator; on a CPU all of T where its largest array is below 8 MiB, else as many as write
+            2 MiB. T need not be a multiple.
+        residuals: ``"gates"`` keeps the states and what the pullback needs of each step (LSTM, GRU: 4 more numbers for
+            each unit, step and sample; linear, Elman: none): fastest. ``"states"`` keeps the states and computes the
+            gates again, a block at a time: about a third of the memory for gated cells.
+        memory: where they are kept. ``"host"`` writes them to the host's memory, block by block, and fetches them in
+            the reverse pass, for an accelerator whose own memory then holds a block of them. The outputs
+            ``[T, *batch, n]``, if a loss reads them all, stay on the device. Run on a CPU and lowered for a GPU in the
+            tests, not yet measured on one.
+
+    Returns:
+        An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object for equal arguments.
+
+    Raises:
+        TypeError, ValueError: for a block that is no positive integer, or other residuals or another memory.
+        NotImplementedError: when traced, for ``memory="host"`` where the CPU is the device: that is the host's memory.
+
+    Source: Werbos (1990), Backpropagation through time: what it does and how to do it, eq. 11-15.
+
+    >>> import jax.numpy as jnp, jaxbptt as jb
+    >>> theta_h = jb.cells.LinearParams(W_x=jnp.eye(1), W_h=0.5 * jnp.eye(1))
+    >>> h_T = lambda h_0: jb.unroll(jb.cells.linear(), theta_h, jnp.ones((3, 1)), h_0, adjoint=full())[0][0]
+    >>> jax.grad(h_T)(jnp.zeros(1)).tolist()  # 0.5³
+    [0.125]
+    """
+    if block is not None:
+        _validate.count("block", block)
+    _validate.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
+    _validate.one_of("memory", memory, ("device", "host"), "there is nowhere else to keep it")
+
+    def adjoint(cell, theta_h, xs, h_0):
+        if memory == "host":
+            _validate.host_memory(jax.default_backend())
+        return _rule(cell, block, residuals == "gates", memory == "host")(theta_h, xs, h_0)
+
+    return cast(Adjoint, adjoint)

@@ -1,0 +1,96 @@
+"""A cell from any function f; its pullback is derived by ``jax.vjp``, and still leaves the scan."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxbptt import _validate
+from jaxbptt._cotangents import pullback
+from jaxbptt._factory import factory
+from jaxbptt.cells._from_split import identity_output
+from jaxbptt.types import Cell, TimeSplit
+
+
+@factory
+def from_step(
+    step: Callable,
+    init: Callable | None = None,
+    initial_state: Callable | None = None,
+    output: Callable | None = None,
+) -> Cell:
+    """A `Cell` from ``h_t = step(theta_h, x_t, h_tm1)``, for any pytrees of parameters, inputs and state.
+
+    The gradient is exact. Two pullbacks of `step` evaluate it: one with respect to h_{t-1} inside the reverse
+    scan, and one, of all steps at once (``jax.vmap`` over time), with respect to θ_h and x. So no array of the
+    size of θ_h is carried through the scan, and a product with a weight becomes one GEMM over time.
+
+    `step` must treat members of the batch alike and take no traced value but its arguments: whatever is to be
+    differentiated goes through ``theta_h``, ``x_t`` or ``h_tm1``. Leaves may be real, complex, integer
+    (token ids), keys or ``None``; those without a derivative get no cotangent.
+
+    Args:
+        step: f, ``(theta_h, x_t, h_tm1) -> h_t``, with ``h_t`` of the tree, shapes and dtypes of ``h_tm1``.
+        init: ``(key, input_size, hidden_size, dtype) -> theta_h``; may be left out when you hold parameters.
+        initial_state: ``(theta_h, batch_shape) -> h_0``; may be left out when you always pass ``h_0``.
+        output: what the readout sees of a state; the state itself by default. Must not use parameters.
+
+    Returns:
+        A `Cell`. The same functions give the same object; define them once, not in a loop.
+
+    Raises:
+        TypeError: when an argument is not callable.
+
+    >>> def step(theta_h, token_t, h_tm1):        # an embedding and a leak, one token id a step
+    ...     return 0.9 * h_tm1 + theta_h["embedding"][token_t]
+    >>> cell = from_step(step)
+    >>> theta_h = {"embedding": jnp.ones((7, 4))}
+    >>> cell.apply(theta_h, jnp.array([3, 5]), jnp.zeros((2, 4))).shape
+    (2, 4)
+    """
+    _validate.callable_argument("step", step)
+    for name, value in (("init", init), ("initial_state", initial_state), ("output", output)):
+        if value is not None:
+            _validate.callable_argument(name, value)
+
+    steps = jax.vmap(step, in_axes=(None, 0, 0))
+
+    def vjp(theta_h, x_t, h_tm1, h_t, h_bar_t):
+        _, pull = pullback(step, theta_h, x_t, h_tm1)
+        return pull(h_bar_t)
+
+    def step_vjp(theta_h, x_t, h_tm1, h_t, delta_t):
+        _, pull = pullback(lambda h_tm1: step(theta_h, x_t, h_tm1), h_tm1)
+        (h_bar_tm1,) = pull(delta_t)
+        return delta_t, h_bar_tm1
+
+    def param_vjp(theta_h, xs, hs_tm1, gates, deltas):
+        _, pull = pullback(lambda theta_h: steps(theta_h, xs, hs_tm1), theta_h)
+        (theta_bar,) = pull(deltas)
+        return theta_bar
+
+    def input_vjp(theta_h, xs, hs_tm1, gates, deltas):
+        _, pull = pullback(lambda xs: steps(theta_h, xs, hs_tm1), xs)
+        (xs_bar,) = pull(deltas)
+        return xs_bar
+
+    split = TimeSplit(
+        project=lambda theta_h, xs: xs,
+        step=lambda theta_h, x_t, h_tm1: (step(theta_h, x_t, h_tm1), x_t),
+        gates=lambda theta_h, xs, hs_tm1, hs: xs,
+        step_vjp=step_vjp,
+        param_vjp=param_vjp,
+        input_vjp=input_vjp,
+    )
+    make = init or _validate.absent("init", "pass `init=` to `cells.from_step`, or make the parameters yourself")
+    begin = initial_state or _validate.absent(
+        "initial_state", "pass `initial_state=` to `cells.from_step`, or pass `h_0`"
+    )
+    return Cell(
+        init=lambda key, input_size, hidden_size, dtype=jnp.float32: make(key, input_size, hidden_size, dtype),
+        initial_state=lambda theta_h, batch_shape=(): begin(theta_h, batch_shape),
+        apply=step,
+        vjp=vjp,
+        output=output or identity_output,
+        split=split,
+    )

@@ -1,0 +1,101 @@
+"""A cell that stands still where a mask is False.
+
+    h_t = f(x_t, h_{t-1}) where mask_t, else h_{t-1}
+
+Pullback: delta_t goes through f where the mask holds, and to h_{t-1}, unchanged, where it doesn't.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxbptt import _cotangents as cotangents
+from jaxbptt import _validate
+from jaxbptt._factory import factory
+from jaxbptt.cells._from_split import cell_from_split, split_of
+from jaxbptt.cells.mixed_precision import mixed_precision, with_members_of
+from jaxbptt.types import Array, Cell, TimeSplit
+
+
+class MaskedInput(NamedTuple):
+    """``x [T, *batch, …]``, and ``mask [T, *batch]``: whether the step is taken.
+
+    >>> lengths = jnp.array([3, 1])  # of two sequences, padded to 3 steps
+    >>> MaskedInput(x=jnp.ones((3, 2, 4)), mask=jnp.arange(3)[:, None] < lengths).mask.tolist()
+    [[True, True], [True, False], [True, False]]
+    """
+
+    x: Any
+    mask: Array | None
+
+
+@factory
+def masked(cell: Cell) -> Cell:
+    """The same cell on inputs ``MaskedInput(x, mask)``: the state stands still where the mask is False.
+
+    For sequences of different lengths, padded anywhere. What a padded step's x holds, NaN included, reaches
+    neither a state nor a gradient (of a cell of yours: where f's derivative is finite at what x holds, and at 0 where
+    that isn't finite). Costs the inner cell and two selects.
+
+    Args:
+        cell: the `Cell` that takes the steps.
+
+    Returns:
+        A `Cell` with the parameters and state of the inner one.
+
+    Raises:
+        TypeError: when `cell` is not a `Cell`; when used, if the mask is not boolean.
+
+    >>> from jaxbptt import cells
+    >>> cell = masked(cells.elman())
+    >>> theta_h = cell.init(jax.random.key(0), input_size=3, hidden_size=5)
+    >>> padded = MaskedInput(x=jnp.full((3,), jnp.nan), mask=jnp.array(False))
+    >>> cell.apply(theta_h, padded, jnp.ones(5)).tolist()
+    [1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+    _validate.cells("cell", (cell,))
+    inner = split_of(cell)
+
+    def real(xs):
+        return cotangents.without_nonfinite(xs.x, xs.mask)
+
+    def project(theta_h, xs):
+        return xs.mask, inner.project(theta_h, real(xs))
+
+    def step(theta_h, projected_t, h_tm1):
+        mask_t, u_t = projected_t
+        h_t, gates_t = inner.step(theta_h, u_t, h_tm1)
+        return cotangents.where(mask_t, h_t, h_tm1), (mask_t, gates_t)
+
+    def gates(theta_h, projected, hs_tm1, hs):
+        mask, us = projected
+        return mask, inner.gates(theta_h, us, hs_tm1, hs)
+
+    def step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
+        mask_t, inner_gates_t = gates_t
+        zero = jax.tree.map(jnp.zeros_like, delta_t)
+        to_f = cotangents.where(mask_t, delta_t, zero)
+        z_bar_t, h_bar_tm1 = inner.step_vjp(theta_h, inner_gates_t, h_tm1, h_t, to_f)
+        return z_bar_t, cotangents.where(mask_t, h_bar_tm1, delta_t)
+
+    def param_vjp(theta_h, xs, hs_tm1, gates, z_bars):
+        return inner.param_vjp(theta_h, real(xs), hs_tm1, gates[1], z_bars)
+
+    def input_vjp(theta_h, xs, hs_tm1, gates, z_bars):
+        return MaskedInput(inner.input_vjp(theta_h, real(xs), hs_tm1, gates[1], z_bars), None)
+
+    def check(theta_h, xs, h_0):
+        _validate.flagged_input("masked", MaskedInput, xs, h_0)
+        if cell.check is not None:
+            cell.check(theta_h, xs.x, h_0)
+
+    split = TimeSplit(project, step, gates, step_vjp, param_vjp, input_vjp)
+    return cell_from_split(
+        split,
+        init=cell.init,
+        initial_state=cell.initial_state,
+        check=check,
+        output=cell.output,
+        mixed=lambda whole: with_members_of(whole, masked(mixed_precision(cell))),
+    )

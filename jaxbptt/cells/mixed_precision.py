@@ -1,0 +1,63 @@
+"""Products with bfloat16 operands and float32 sums; everything else stays as it is.
+
+    W h  becomes  Σ_k bf16(W_ik) bf16(h_k), summed in float32
+
+Parameters, states, gates and cotangents keep their dtype, so small increments are not lost over many steps. A product
+is linear in each operand, so its pullback is two products of the same kind: W_bar = Σ bf16(z_bar) bf16(h)ᵀ and
+h_bar = bf16(W)ᵀ bf16(z_bar), summed in float32.
+"""
+
+from jaxbptt import _validate
+from jaxbptt._factory import factory
+from jaxbptt._precision import with_bfloat16_products
+from jaxbptt.types import Cell, TimeSplit
+
+
+@factory
+def mixed_precision(cell: Cell) -> Cell:
+    """The same cell with bfloat16 operands in every product, forward and backward; `jaxbptt.policies` for a model.
+
+    Parameters and states stay float32, and so do sums, gates, cotangents and gradients; but `adjoints.autodiff` and
+    `adjoints.tangent`, which JAX transposes, round the cotangents of operands to bfloat16 once more. The gradient is
+    that of the cell to about the two digits that bfloat16 has: 0.75% off at worst over the shapes of the benchmarks.
+    Where the machine has matrix units for bfloat16 it is faster, there 1.5 to 2.4 times for n ≥ 256; elsewhere not.
+
+    Built-in cells and their combinations round the operands themselves. A cell of yours is traced under
+    ``jax.default_matmul_precision("BF16_BF16_F32")``: its products round on GPUs and TPUs, and stay in float32 on a
+    CPU, where JAX takes the setting for a lower bound.
+
+    Args:
+        cell: any `Cell`.
+
+    Returns:
+        A `Cell` with the same parameters, inputs and states.
+
+    Raises:
+        TypeError: when `cell` is not a `Cell`.
+
+    Source: Micikevicius et al. (2018), Mixed precision training, section 3, with bfloat16 for float16: its range is
+    that of float32, so the loss needs no scaling.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxbptt import cells
+    >>> theta_h = cells.LinearParams(W_x=jnp.ones((1, 1)), W_h=jnp.full((1, 1), 1 / 3))
+    >>> h_t = mixed_precision(cells.linear()).apply(theta_h, jnp.zeros(1), jnp.ones(1))
+    >>> h_t.dtype.name, h_t.item() * 3  # 1/3 to 8 bits
+    ('float32', 1.001953125)
+    """
+    _validate.cells("cell", (cell,))
+    if cell.mixed is not None:
+        return cell.mixed(cell)
+    return cell._replace(
+        apply=with_bfloat16_products(cell.apply),
+        vjp=with_bfloat16_products(cell.vjp),
+        split=None if cell.split is None else TimeSplit(*map(with_bfloat16_products, cell.split)),
+        mixed=lambda cell: cell,
+    )
+
+
+def with_members_of(cell: Cell, combined: Cell) -> Cell:
+    """`combined`, made of mixed cells, with what a user may have replaced in `cell`; for combinators."""
+    return combined._replace(
+        init=cell.init, initial_state=cell.initial_state, output=cell.output, check=cell.check, mixed=lambda cell: cell
+    )

@@ -1,0 +1,108 @@
+"""A cell whose state starts anew where a sequence begins.
+
+    h_t = f(x_t, h̃_{t-1}),      h̃_{t-1} = h_0(θ_h) where reset_t, else h_{t-1}
+
+Pullback: c_tᵀ delta_t goes to h_{t-1} where no sequence begins, and to h_0(θ_h), hence θ_h, where one does.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxbptt import _cotangents as cotangents
+from jaxbptt import _validate
+from jaxbptt._factory import factory
+from jaxbptt.cells._from_split import cell_from_split, split_of
+from jaxbptt.cells.mixed_precision import mixed_precision, with_members_of
+from jaxbptt.types import Array, Cell, TimeSplit
+
+
+class ResetInput(NamedTuple):
+    """``x [T, *batch, …]``, and ``reset [T, *batch]``: whether a new sequence begins at this step.
+
+    >>> ends = jnp.array([False, True, False])  # two sequences, laid end to end
+    >>> ResetInput(x=jnp.ones((3, 4)), reset=jnp.roll(ends, 1)).reset.tolist()
+    [False, False, True]
+    """
+
+    x: Any
+    reset: Array | None
+
+
+@factory
+def resettable(cell: Cell) -> Cell:
+    """The same cell on inputs ``ResetInput(x, reset)``: the state starts anew where `reset` is True.
+
+    For streams of sequences laid end to end; no gradient crosses a reset. The state it starts from is the cell's
+    ``initial_state(theta_h)``, with a gradient if that depends on parameters. Costs the inner cell and two selects.
+
+    Args:
+        cell: the `Cell` that takes the steps.
+
+    Returns:
+        A `Cell` with the parameters and state of the inner one.
+
+    Raises:
+        TypeError: when `cell` is not a `Cell`; when used, if the flags are not boolean.
+
+    >>> from jaxbptt import cells
+    >>> cell = resettable(cells.linear())
+    >>> theta_h = cells.LinearParams(W_x=jnp.eye(2), W_h=jnp.eye(2))
+    >>> cell.apply(theta_h, ResetInput(x=jnp.ones(2), reset=jnp.array(True)), jnp.full(2, 9.0)).tolist()
+    [1.0, 1.0]
+    """
+    _validate.cells("cell", (cell,))
+    inner = split_of(cell)
+
+    def beginning(theta_h, reset, like):
+        h_0 = cell.initial_state(theta_h, reset.shape)
+        return jax.tree.map(lambda leaf, h: leaf.astype(h.dtype), h_0, like)
+
+    def before(theta_h, reset, h_tm1):
+        return cotangents.where(reset, beginning(theta_h, reset, h_tm1), h_tm1)
+
+    def project(theta_h, xs):
+        return xs.reset, inner.project(theta_h, xs.x)
+
+    def step(theta_h, projected_t, h_tm1):
+        reset_t, u_t = projected_t
+        h_t, gates_t = inner.step(theta_h, u_t, before(theta_h, reset_t, h_tm1))
+        return h_t, (reset_t, gates_t)
+
+    def gates(theta_h, projected, hs_tm1, hs):
+        reset, us = projected
+        return reset, inner.gates(theta_h, us, before(theta_h, reset, hs_tm1), hs)
+
+    def step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
+        reset_t, inner_gates_t = gates_t
+        begun = before(theta_h, reset_t, h_tm1)
+        z_bar_t, bar = inner.step_vjp(theta_h, inner_gates_t, begun, h_t, delta_t)
+        zero = jax.tree.map(jnp.zeros_like, bar)
+        return (z_bar_t, cotangents.where(reset_t, bar, zero)), cotangents.where(reset_t, zero, bar)
+
+    def param_vjp(theta_h, xs, hs_tm1, gates, z_bars):
+        z_bars, begun_bars = z_bars
+        begun = before(theta_h, xs.reset, hs_tm1)
+        theta_bar = inner.param_vjp(theta_h, xs.x, begun, gates[1], z_bars)
+        _, pull = cotangents.pullback(lambda theta_h: beginning(theta_h, xs.reset, hs_tm1), theta_h)
+        return jax.tree.map(lambda bar, begun: bar + begun.astype(bar.dtype), theta_bar, pull(begun_bars)[0])
+
+    def input_vjp(theta_h, xs, hs_tm1, gates, z_bars):
+        begun = before(theta_h, xs.reset, hs_tm1)
+        return ResetInput(inner.input_vjp(theta_h, xs.x, begun, gates[1], z_bars[0]), None)
+
+    def check(theta_h, xs, h_0):
+        _validate.flagged_input("resettable", ResetInput, xs, h_0)
+        if cell.check is not None:
+            cell.check(theta_h, xs.x, h_0)
+
+    split = TimeSplit(project, step, gates, step_vjp, param_vjp, input_vjp)
+    return cell_from_split(
+        split,
+        init=cell.init,
+        initial_state=cell.initial_state,
+        check=check,
+        output=cell.output,
+        mixed=lambda whole: with_members_of(whole, resettable(mixed_precision(cell))),
+    )

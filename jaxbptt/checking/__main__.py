@@ -1,0 +1,100 @@
+"""``python -m jaxbptt.checking path.to.module:CELL``: checks a cell or readout of your own from the shell.
+
+Prints the table and exits with 0; exits with 1 when a rule is wrong, saying where, and with 2 when there is
+nothing to check.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+
+import jax
+
+from jaxbptt import _validate
+from jaxbptt.checking import GradientMismatchError, check_cell, check_readout
+from jaxbptt.checking.cell import SIZES as CELL_SIZES
+from jaxbptt.checking.readout import SIZES as READOUT_SIZES
+from jaxbptt.types import Cell, Readout
+
+
+def load(target) -> Cell | Readout:
+    """The Cell or Readout that ``MODULE:NAME`` names; a factory is called without arguments."""
+    module_name, _, name = target.partition(":")
+    if not module_name or not name:
+        _validate.not_checkable(target, "it needs both parts, with a colon between")
+    if module_name.endswith(".py") and not os.path.isfile(module_name):
+        _validate.not_checkable(target, f"there is no file `{module_name}` in {os.getcwd()}")
+    try:
+        value = _import(module_name)
+    except ImportError as error:
+        _validate.not_checkable(target, f"importing `{module_name}` failed ({error})")
+    for part in name.split("."):
+        if not hasattr(value, part):
+            _validate.not_checkable(target, f"`{module_name}` has no `{name}`")
+        value = getattr(value, part)
+    if not isinstance(value, (Cell, Readout)) and callable(value):
+        try:
+            value = value()
+        except TypeError as error:
+            _validate.not_checkable(target, f"calling `{name}()` failed ({error})")
+    if isinstance(value, (Cell, Readout)):
+        return value
+    return _validate.not_checkable(target, f"`{name}` is a {type(value).__name__}")
+
+
+def _import(module_name):
+    """A module by its dotted name, or by the path of its file."""
+    folder, name = os.getcwd(), module_name
+    if module_name.endswith(".py"):
+        folder, name = os.path.split(os.path.abspath(module_name[: -len(".py")]))
+    sys.path.insert(0, folder)
+    return importlib.import_module(name)
+
+
+def _token_ids(number):
+    if number is None:
+        return None
+    return lambda key, shape, input_size, dtype: jax.random.randint(key, shape, 0, number)
+
+
+def _pair(text):
+    first, second = (int(part) for part in text.split(","))  # a ValueError is argparse's sign of a bad argument
+    return first, second
+
+
+def main(arguments=None):
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxbptt.checking",
+        description="Checks the hand-written rule of a cell or readout against jax.vjp and finite differences.",
+    )
+    parser.add_argument("target", help="MODULE:NAME of a Cell, a Readout, or a function that makes one")
+    parser.add_argument("--seeds", type=int, default=3, help="how many random problems of each shape (default: 3)")
+    parser.add_argument(
+        "--sizes",
+        type=_pair,
+        nargs="+",
+        help="pairs INPUT,HIDDEN of a cell or HIDDEN,OUTPUT of a readout (default: 3,5 1,4)",
+    )
+    parser.add_argument("--tokens", type=int, help="the inputs are integers below this number, not arrays of numbers")
+    options = parser.parse_args(arguments)
+    try:
+        value = load(options.target)
+        seeds, sizes = range(options.seeds), options.sizes
+        if isinstance(value, Readout):
+            table = check_readout(value, seeds=seeds, sizes=sizes or READOUT_SIZES)
+        else:
+            table = check_cell(value, seeds=seeds, sizes=sizes or CELL_SIZES, inputs=_token_ids(options.tokens))
+    except GradientMismatchError as wrong:
+        sys.stderr.write(f"WRONG: {wrong}\n")
+        return 1
+    except (TypeError, ValueError, NotImplementedError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"{table}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Random trees to test rules with: nothing zero, nothing symmetric."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxbptt._cotangents import dtype_of, has_derivative
+
+
+def like(tree, key, scale=1.0):
+    """Normal numbers in the place of every leaf with a derivative; ``None`` in the place of the others."""
+    leaves, treedef = jax.tree.flatten(tree)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    return treedef.unflatten(
+        [scale * jax.random.normal(k, jnp.shape(leaf), dtype_of(leaf)) if has_derivative(leaf) else None
+         for k, leaf in zip(keys, leaves, strict=False)]
+    )  # fmt: skip
+
+
+def perturbed(tree, key, scale=0.3):
+    """`tree` moved off the zeros of its initialisation, where a missing bias or gate can hide."""
+    leaves, treedef = jax.tree.flatten(tree)
+    moves = treedef.flatten_up_to(like(tree, key, scale))
+    return treedef.unflatten(
+        [leaf if move is None else jnp.asarray(leaf) + move for leaf, move in zip(leaves, moves, strict=True)]
+    )
+
+
+def inner(bar, tree):
+    """⟨bar, tree⟩ = Σ bar · leaf over the leaves that have a cotangent: what ``jax.vjp`` pulls back."""
+    leaves, treedef = jax.tree.flatten(tree)
+    terms = [
+        jnp.real(jnp.sum(leaf_bar * leaf))
+        for leaf_bar, leaf in zip(treedef.flatten_up_to(bar), leaves, strict=True)
+        if leaf_bar is not None
+    ]
+    return functools.reduce(jnp.add, terms) if terms else jnp.zeros(())

@@ -1,0 +1,110 @@
+"""The gradient of F on your own model and data, by an adjoint, against ``jax.grad`` of the plain scan."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbptt import _batch, _validate, adjoints
+from jaxbptt import _cotangents as cotangents
+from jaxbptt.checking.report import Report, difference_errors, largest, relative_errors, report, tolerances
+from jaxbptt.objective import objective
+from jaxbptt.types import Adjoint, Loss, Model, PyTree, Theta
+
+
+def check_gradients(
+    model: Model,
+    loss: Loss,
+    theta: Theta,
+    xs: PyTree,
+    ys: PyTree,
+    h_0: PyTree | None = None,
+    mask=None,
+    *,
+    adjoint: Adjoint | None = None,
+    dtype=None,
+    seed: int = 0,
+) -> Report:
+    """Compares ∂F/∂θ, ∂F/∂xs and ∂F/∂h_0 by `adjoint` with ``jax.grad`` of the plain scan and central differences.
+
+    Args:
+        model: f and g.
+        loss: L.
+        theta: parameters.
+        xs: ``[T, *batch, d]``.
+        ys: targets.
+        h_0: initial state; the model's when ``None``.
+        mask: ``[T, *batch]``, as for `jaxbptt.objective`.
+        adjoint: what is checked; `adjoints.full` by default.
+        dtype: converts every floating-point leaf first: ``jnp.float64`` makes the check sharp whatever JAX's setting
+            is. ``None`` checks in the dtype given, to its rounding; half precision must be converted.
+        seed: of the directions of the differences.
+
+    Returns:
+        A `Report`; ``print`` it. Costs two gradients and two values of F a leaf.
+
+    Raises:
+        GradientMismatchError: at the first leaf beyond rounding, with the leaf, both values and the step t where, going
+            back from T, the rule first departs.
+        TypeError, ValueError: as `jaxbptt.objective` does.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.elman(), jb.readouts.identity())
+    >>> theta = model.init(jax.random.key(0), input_size=2, hidden_size=3, output_size=3)
+    >>> table = check_gradients(model, jb.losses.l2_loss, theta, jnp.ones((4, 2)), jnp.ones((4, 3)), dtype=jnp.float64)
+    >>> [row.leaf for row in table.rows]
+    ['theta.h.W_x', 'theta.h.W_h', 'theta.h.b', 'xs', 'h_0']
+    """
+    adjoint = adjoints.full() if adjoint is None else adjoint
+    F, plain = (objective(model, loss, adjoint=choice) for choice in (adjoint, adjoints.autodiff()))
+    sharp = dtype is not None and jnp.dtype(dtype).itemsize == 8
+    with jax.enable_x64(True) if sharp else contextlib.nullcontext():
+        theta, xs, ys, h_0 = (_converted(tree, dtype) for tree in (theta, xs, ys, h_0))
+        h_0 = _batch.initial_state(model, theta, xs, h_0)
+
+        def value(F):
+            return lambda theta, xs, h_0: F(theta, xs, ys, h_0, mask)
+
+        def gradient(F):
+            def pulled(*primals):
+                loss_value, pull = cotangents.pullback(value(F), *primals)
+                return pull(jnp.ones_like(loss_value))
+
+            return jax.jit(pulled)
+
+        primals = (theta, xs, h_0)
+        got, wanted = gradient(F)(*primals), gradient(plain)(*primals)
+        forward = jax.jit(value(plain))
+        dtype = jax.eval_shape(forward, *primals).dtype
+        _validate.check_dtype(dtype)
+        scales = tolerances(dtype)
+        where = _first_departure(got[1], wanted[1], scales.autodiff)
+        autodiff, differences = {}, {}
+        for k, name in enumerate(("theta", "xs", "h_0")):
+            autodiff |= relative_errors(name, got[k], wanted[k], primals[k], scales.autodiff, where, largest(wanted))
+
+            def at(moved, k=k):
+                return forward(*primals[:k], moved, *primals[k + 1 :])
+
+            key = jax.random.fold_in(jax.random.key(seed), k)
+            differences |= difference_errors(name, at, primals[k], got[k], key, scales, where)
+    return report("check_gradients", [(autodiff, differences)], scales)
+
+
+def _converted(tree, dtype):
+    def leaf(value):
+        value = jnp.asarray(value)
+        return value.astype(dtype) if dtype is not None and jnp.issubdtype(value.dtype, jnp.floating) else value
+
+    return jax.tree.map(leaf, tree)
+
+
+def _first_departure(xs_bar, wanted_bar, tolerance):
+    """The largest t at which ∂F/∂x_t is wrong: a reverse pass goes astray there."""
+    for t in reversed(range(len(jax.tree.leaves(wanted_bar)[0]) if jax.tree.leaves(wanted_bar) else 0)):
+        for got, wanted in zip(jax.tree.leaves(xs_bar), jax.tree.leaves(wanted_bar), strict=True):
+            scale = np.max(np.abs(wanted), initial=np.finfo(np.asarray(wanted).dtype).tiny)
+            if not np.max(np.abs(np.asarray(got[t]) - np.asarray(wanted[t])), initial=0.0) <= tolerance * scale:
+                return f"first at step t={t + 1}, counting back from T"
+    return "at every step alike"

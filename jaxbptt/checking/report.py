@@ -1,0 +1,171 @@
+"""What a check found: the worst relative error of every leaf, over all cases; raises when one is too large."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbptt import _cotangents as cotangents
+from jaxbptt import _validate
+
+
+class Row(NamedTuple):
+    """One leaf: its worst relative errors against ``jax.vjp`` and against central differences (NaN: not measured).
+
+    >>> Row("W_h", autodiff=1e-16, differences=2e-11).leaf
+    'W_h'
+    """
+
+    leaf: str
+    autodiff: float
+    differences: float
+
+
+class Report(NamedTuple):
+    """The rows, how many cases they are the worst of, and the tolerances that held. ``str()`` makes a table.
+
+    >>> import jaxbptt as jb
+    >>> report = jb.check_cell(jb.cells.linear(), seeds=(0,), sizes=((2, 3),), batch_shapes=((),), steps=2)
+    >>> [row.leaf for row in report.rows][:2]
+    ['theta_h.W_x', 'theta_h.W_h']
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    cases: int
+    tolerance: float
+    difference_tolerance: float
+
+    def __str__(self):
+        width = max([len("leaf"), *(len(row.leaf) for row in self.rows)])
+        lines = [
+            f"{self.title}: {self.cases} case{'s' if self.cases != 1 else ''}, worst relative error",
+            f"{'leaf':<{width}}  {'jax':>9}  {'differences':>11}",
+            *(f"{row.leaf:<{width}}  {row.autodiff:9.1e}  {_number(row.differences):>11}" for row in self.rows),
+            f"{'allowed':<{width}}  {self.tolerance:9.1e}  {self.difference_tolerance:11.1e}",
+        ]
+        return "\n".join(lines)
+
+
+def _number(value):
+    """A dash for what was not measured."""
+    return "-" if value != value else f"{value:.1e}"
+
+
+class Tolerances(NamedTuple):
+    """Derived from the unit roundoff ε of the dtype.
+
+    Two exact rules differ by rounding, a small multiple of ε. A central difference of fourth order with step ε^⅓ loses
+    ε^⅔ to cancellation; its truncation error, of order ε^(4/3), is far below.
+    """
+
+    autodiff: float
+    differences: float
+    step: float
+
+
+def tolerances(dtype) -> Tolerances:
+    """The `Tolerances` of a floating-point dtype."""
+    epsilon = float(jnp.finfo(dtype).eps)
+    return Tolerances(1e4 * epsilon, 1e3 * epsilon ** (2 / 3), epsilon ** (1 / 3))
+
+
+def relative_errors(name, got, wanted, primal, tolerance, where, largest=0.0):
+    """{leaf: worst |got - wanted| over the largest |wanted|}; raises on a leaf beyond the tolerance.
+
+    A leaf that is zero but for cancellation is all rounding: its errors are relative to a hundredth of `largest`, the
+    largest number in the whole gradient.
+    """
+    paths, treedef = jax.tree.flatten_with_path(primal)
+    gots, wanteds = (treedef.flatten_up_to(cotangents.from_jax(tree)) for tree in (got, wanted))
+    errors, missing = {}, []
+    for (path, leaf), g, w in zip(paths, gots, wanteds, strict=True):
+        if w is None:
+            continue  # no derivative, no cotangent
+        label = name + jax.tree_util.keystr(path)
+        if g is None or np.shape(g) != np.shape(leaf):
+            missing.append(label)
+            continue
+        g, w = np.asarray(g), np.asarray(w)
+        if not np.all(np.isfinite(w)):
+            _validate.reference_not_finite(label, "jax.vjp", where)
+        scale = np.max(np.abs(w), initial=max(0.01 * largest, float(np.finfo(w.dtype).tiny)))
+        error = np.abs(g - w) / scale
+        error = np.where(np.isnan(error), np.inf, error)
+        errors[label] = float(np.max(error, initial=0.0))
+        if errors[label] > tolerance:
+            index = np.unravel_index(np.argmax(error), error.shape)
+            element = label + (f"[{', '.join(map(str, index))}]" if index else "")
+            _validate.mismatch(element, g[index], w[index], errors[label], tolerance, "jax.vjp", where)
+    _validate.no_missing_cotangents(missing, where)
+    return errors
+
+
+def largest(bars):
+    """The largest absolute value in a tree of cotangents."""
+    leaves = jax.tree.leaves(cotangents.from_jax(bars))
+    return max((float(np.max(np.abs(leaf), initial=0.0)) for leaf in leaves), default=0.0)
+
+
+def difference_errors(name, function, primal, got, key, scales, where):
+    """{leaf: error of ⟨got, v⟩ against a fourth-order central difference along v}, with v random and ‖v‖ = 1.
+
+    The error is relative to ‖got‖ / √size, the size ⟨got, v⟩ typically has, or, where the gradient is so small that the
+    rounding of the function drowns it, to a hundredth of |function(p)|. Ten times what two step sizes disagree by
+    is the uncertainty of the difference itself, and not counted.
+    """
+    paths, treedef = jax.tree.flatten_with_path(primal)
+    leaves = [leaf for _, leaf in paths]
+    gots = treedef.flatten_up_to(cotangents.from_jax(got))
+    measured = {}
+    for k, ((path, leaf), g) in enumerate(zip(paths, gots, strict=True)):
+        if g is None or np.size(leaf) == 0:
+            continue
+        label = name + jax.tree_util.keystr(path)
+        g, leaf = np.asarray(g), np.asarray(leaf)  # in NumPy: every shape would be a program of its own
+        v = np.asarray(jax.random.normal(jax.random.fold_in(key, k), leaf.shape, leaf.dtype))
+        v = v / np.linalg.norm(v.ravel()).astype(v.dtype)
+
+        def at(step, k=k, leaf=leaf, v=v):
+            moved = leaf + leaf.dtype.type(step) * v
+            return float(function(treedef.unflatten([*leaves[:k], moved, *leaves[k + 1 :]])))
+
+        near, far = (at(step) - at(-step) for step in (scales.step, 2 * scales.step))
+        difference = (8 * near - far) / (12 * scales.step)  # the error of order ε² cancels
+        spread = abs(near / (2 * scales.step) - far / (4 * scales.step))
+        derivative = float(np.real(np.sum(g * v)))
+        typical = float(np.linalg.norm(g.ravel())) / np.sqrt(v.size)
+        scale = max(typical, 0.01 * abs(at(0.0)), float(np.finfo(np.float32).tiny))
+        measured[label] = (derivative, difference, spread, scale)
+
+    # The rounding inside the function (of large logits, say) is the same for every leaf: two estimates of each
+    # difference disagree by it, and no difference can tell more than the widest such disagreement.
+    uncertainty = 10 * max((spread for *_, spread, _ in measured.values()), default=0.0)
+    errors = {}
+    for label, (derivative, difference, _, scale) in measured.items():
+        error = max(abs(derivative - difference) - uncertainty, 0.0) / scale
+        resolved = np.isfinite([derivative, difference, uncertainty]).all()
+        errors[label] = error if resolved else float("inf")
+        if not errors[label] <= scales.differences:
+            _validate.mismatch(
+                f"⟨{label}, v⟩",
+                derivative,
+                difference,
+                errors[label],
+                scales.differences,
+                "a central difference",
+                where,
+            )
+    return errors
+
+
+def report(title, cases, scales) -> Report:
+    """The table of the worst error of each leaf, from a list of ``(errors against jax.vjp, against differences)``."""
+    autodiff, differences = {}, {}
+    for case in cases:
+        for worst, errors in zip((autodiff, differences), case, strict=True):
+            for label, error in errors.items():
+                worst[label] = max(worst.get(label, 0.0), error)
+    rows = tuple(Row(label, error, differences.get(label, float("nan"))) for label, error in autodiff.items())
+    return Report(title, rows, len(cases), scales.autodiff, scales.differences)

@@ -1,0 +1,197 @@
+"""The gradient of the linear recurrent network, written down.
+
+    h_t = W_x x_t + W_h h_{t-1}        ŷ_t = W_o h_t        F = 1/T Σ_t L(ŷ_t, y_t)
+
+Here ∂h_t/∂h_i = W_h^{t-i} for every trajectory, so with ŷ_bar_t = 1/T ∂L_t/∂ŷ_t (a vector):
+
+ 1. Unrolled: h_t = W_h^t h_0 + Σ_{i≤t} W_h^{t-i} W_x x_i.
+ 2. ∂F/∂W_o = Σ_t ŷ_bar_t h_tᵀ.
+ 3. A change of W_x at step i changes h_t by W_h^{t-i} dW_x x_i, so
+        ∂F/∂W_x = Σ_t Σ_{i≤t} (W_hᵀ)^{t-i} W_oᵀ ŷ_bar_t x_iᵀ.
+ 4. Likewise a change of W_h at step i changes h_t by W_h^{t-i} dW_h h_{i-1}, so
+        ∂F/∂W_h = Σ_t Σ_{i≤t} (W_hᵀ)^{t-i} W_oᵀ ŷ_bar_t h_{i-1}ᵀ,      ∂F/∂h_0 = Σ_t (W_hᵀ)^t W_oᵀ ŷ_bar_t.
+ 5. Collecting terms of equal i, delta_i = Σ_{t≥i} (W_hᵀ)^{t-i} W_oᵀ ŷ_bar_t obeys
+        delta_i = W_oᵀ ŷ_bar_i + W_hᵀ delta_{i+1}:      the same sums in O(T).
+
+The powers (W_hᵀ)^{t-i} are where gradients vanish or explode: with an eigenvalue λ they contain λ^{t-i}.
+Source of the setting: Zhang, Lipton, Li and Smola, Dive into deep learning, section 9.7.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxbptt import _validate, losses
+from jaxbptt._algebra import matvec, outer, vecmat
+from jaxbptt.cells.linear import LinearParams, linear
+from jaxbptt.readouts import LinearReadoutParams
+from jaxbptt.types import Array, Loss, Theta
+
+__all__ = [
+    "ClosedForm",
+    "double_sum",
+    "recursion",
+    "states",
+]
+
+
+class ClosedForm(NamedTuple):
+    """``loss``: F; ``grads``: a `Theta` of ∂F/∂W_x, ∂F/∂W_h and ∂F/∂W_o; ``h_0_bar``: ∂F/∂h_0.
+
+    >>> theta = Theta(LinearParams(jnp.eye(1), jnp.eye(1)), LinearReadoutParams(jnp.eye(1), None))
+    >>> form = recursion(theta, losses.l2_loss, jnp.ones((2, 1)), jnp.zeros((2, 1)))
+    >>> form.loss.item(), form.h_0_bar.item()  # h = 1, 2: F = (1 + 4)/4, ∂F/∂h_0 = (1 + 2)/2
+    (1.25, 1.5)
+    """
+
+    loss: Array
+    grads: Theta
+    h_0_bar: Array
+
+
+def states(theta_h: LinearParams, xs: Array, h_0: Array) -> Array:
+    """h_1 … h_T unrolled, ``h_t = W_h^t h_0 + Σ_{i≤t} W_h^{t-i} W_x x_i``, as a double sum.
+
+    Args:
+        theta_h: `LinearParams`.
+        xs: ``[T, *batch, d]``, T small: T²/2 products are written into the program.
+        h_0: ``[*batch, n]``.
+
+    Returns:
+        ``[T, *batch, n]``. Exact.
+
+    Raises:
+        TypeError, ValueError: as `jaxbptt.unroll` does.
+
+    >>> theta_h = LinearParams(W_x=jnp.eye(1), W_h=jnp.full((1, 1), 0.5))
+    >>> states(theta_h, jnp.ones((3, 1)), jnp.ones(1)).ravel().tolist()
+    [1.5, 1.75, 1.875]
+    """
+    h_0 = _validate.recursion(linear(), theta_h, xs, h_0)
+    W_x, W_h = theta_h
+    T = xs.shape[0]
+    W_h_to = _powers(W_h, T)
+    hs = [
+        matvec(W_h_to[t], h_0) + _sum(matvec(W_h_to[t - i] @ W_x, xs[i - 1]) for i in range(1, t + 1))
+        for t in range(1, T + 1)
+    ]
+    return jnp.stack(hs)
+
+
+def double_sum(theta: Theta, loss: Loss, xs: Array, ys: Array, h_0: Array | None = None) -> ClosedForm:
+    """∂F/∂W_x, ∂F/∂W_h and ∂F/∂W_o as the formulas print them: sums over t and i ≤ t, powers of W_h.
+
+    The oracle, written for reading; `recursion` gives the same in O(T).
+
+    Args:
+        theta: ``Theta(LinearParams, LinearReadoutParams)``, the readout without a bias.
+        loss: L.
+        xs: ``[T, *batch, d]``, T small: T²/2 products are written into the program.
+        ys: targets of the loss, leaves ``[T, *batch, …]``.
+        h_0: ``[*batch, n]``; zeros when ``None``.
+
+    Returns:
+        A `ClosedForm`. Exact; F is the mean over time and batch.
+
+    Raises:
+        TypeError, ValueError: for other parameters, and as `jaxbptt.objective` does.
+
+    >>> theta = Theta(LinearParams(jnp.eye(1), jnp.full((1, 1), 0.5)), LinearReadoutParams(jnp.eye(1), None))
+    >>> form = double_sum(theta, losses.l2_loss, jnp.ones((2, 1)), jnp.zeros((2, 1)))
+    >>> form.loss.item(), form.grads.h.W_x.item()  # h = 1, 1.5: F = (1 + 2.25)/4, ∂F/∂W_x = (1·1 + 1.5·1.5)/2
+    (0.8125, 1.625)
+    """
+    h_0 = _checked(theta, loss, xs, ys, h_0)
+    (W_x, W_h), W_o = theta.h, theta.o.W_o
+    T = xs.shape[0]
+    hs = states(theta.h, xs, h_0)
+    F, y_hat_bars = _loss_and_cotangents(loss, W_o, hs, ys, h_0)
+    h = [h_0, *hs]  # h[t] = h_t, and below x[i] = x_i, with the formulas' indices
+    x, y_hat_bar = [None, *xs], [None, *y_hat_bars]
+    W_hT_to = _powers(W_h.T, T)
+
+    def back(t, i):  # (W_hᵀ)^{t-i} W_oᵀ ŷ_bar_t
+        return matvec(W_hT_to[t - i] @ W_o.T, y_hat_bar[t])
+
+    terms = [(t, i) for t in range(1, T + 1) for i in range(1, t + 1)]
+    W_x_bar = _sum(outer(back(t, i), x[i], W_x) for t, i in terms)
+    W_h_bar = _sum(outer(back(t, i), h[i - 1], W_h) for t, i in terms)
+    W_o_bar = _sum(outer(y_hat_bar[t], h[t], W_o) for t in range(1, T + 1))
+    h_0_bar = _sum(back(t, 0) for t in range(1, T + 1))
+    grads = Theta(LinearParams(W_x_bar, W_h_bar), LinearReadoutParams(W_o_bar, None))
+    return ClosedForm(F, grads, h_0_bar)
+
+
+def recursion(theta: Theta, loss: Loss, xs: Array, ys: Array, h_0: Array | None = None) -> ClosedForm:
+    """The same gradients in O(T): ``delta_t = W_oᵀ ŷ_bar_t + W_hᵀ delta_{t+1}``, then one product over time each.
+
+    Args:
+        theta: ``Theta(LinearParams, LinearReadoutParams)``, the readout without a bias.
+        loss: L.
+        xs: ``[T, *batch, d]``.
+        ys: targets of the loss, leaves ``[T, *batch, …]``.
+        h_0: ``[*batch, n]``; zeros when ``None``.
+
+    Returns:
+        A `ClosedForm`. Exact; F is the mean over time and batch.
+
+    Raises:
+        TypeError, ValueError: for other parameters, and as `jaxbptt.objective` does.
+
+    >>> theta = Theta(LinearParams(jnp.eye(1), jnp.full((1, 1), 0.5)), LinearReadoutParams(jnp.eye(1), None))
+    >>> recursion(theta, losses.l2_loss, jnp.ones((2, 1)), jnp.zeros((2, 1))).grads.h.W_x.item()
+    1.625
+    """
+    h_0 = _checked(theta, loss, xs, ys, h_0)
+    (W_x, W_h), W_o = theta.h, theta.o.W_o
+
+    def forward(h_tm1, x_t):
+        h_t = matvec(W_x, x_t) + matvec(W_h, h_tm1)
+        return h_t, (h_tm1, h_t)
+
+    _, (hs_tm1, hs) = lax.scan(forward, h_0, xs)
+    F, y_hat_bars = _loss_and_cotangents(loss, W_o, hs, ys, h_0)
+
+    def backward(delta_tp1, y_hat_bar_t):
+        delta_t = vecmat(y_hat_bar_t, W_o) + vecmat(delta_tp1, W_h)
+        return delta_t, delta_t
+
+    delta_1, deltas = lax.scan(backward, jnp.zeros_like(h_0), y_hat_bars, reverse=True)
+    grads = Theta(
+        LinearParams(outer(deltas, xs, W_x), outer(deltas, hs_tm1, W_h)),
+        LinearReadoutParams(outer(y_hat_bars, hs, W_o), None),
+    )
+    return ClosedForm(F, grads, vecmat(delta_1, W_h))
+
+
+def _sum(terms) -> Array:
+    return functools.reduce(jnp.add, terms)
+
+
+def _powers(W, T):
+    """W⁰ … Wᵀ."""
+    powers = [jnp.eye(W.shape[0], dtype=W.dtype)]
+    for _ in range(T):
+        powers.append(powers[-1] @ W)
+    return powers
+
+
+def _checked(theta, loss, xs, ys, h_0) -> Array:
+    _validate.theta(theta)
+    _validate.linear_network(theta, LinearParams, LinearReadoutParams)
+    _validate.callable_argument("loss", loss)
+    _validate.sequences(xs, ys, None)
+    if h_0 is None:
+        h_0 = linear().initial_state(theta.h, _validate.batch_shape_of(xs))
+    return _validate.recursion(linear(), theta.h, xs, h_0)
+
+
+def _loss_and_cotangents(loss, W_o, hs, ys, h_0):
+    """F, and ŷ_bar_t = 1/T ∂L_t/∂ŷ_t for every t."""
+    _validate.linear_readout(LinearReadoutParams(W_o, None), hs)
+    y_hats = matvec(W_o, hs)
+    _validate.loss_fits(loss, y_hats, ys, None, h_0.shape[:-1])
+    return jax.value_and_grad(lambda y_hats: losses.over_time(loss, y_hats, ys))(y_hats)

@@ -1,0 +1,131 @@
+"""The batch split over devices: CPU cores, GPUs or TPUs of one machine, or of several.
+
+    F = 1/W Σ_s w_s F_s,      ∂F/∂θ = 1/W Σ_s w_s ∂F_s/∂θ,      W = Σ_s w_s
+
+over the shards s of the batch, w_s the number of steps that count in a shard. Each device runs the whole recursion and
+its gradient on its own shard; the sum over s is the only communication, once, after the reverse pass. (Left to JAX,
+the transpose of a replicated θ puts that sum into every step of the reverse scan.)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from jaxbptt import _cotangents as cotangents
+from jaxbptt import _validate
+from jaxbptt._factory import factory
+
+_AXIS = "batch"
+
+
+@factory
+def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable:
+    """The same objective, evaluated with its batch split over `devices`; ``jax.grad`` of it just works.
+
+    Same value and gradient as `F` to rounding. Time-major arrays (xs, ys, mask) are split along axis 1, states along
+    axis 0, θ is on every device. One reduction of ∂F/∂θ at the end, none inside the recursion. The gradient is
+    computed in the forward pass, as F is a scalar: the reverse pass only scales it. Reverse mode only.
+
+    To use the cores of a CPU as devices, set ``jax.config.update("jax_num_cpu_devices", n)`` before anything runs.
+
+    Args:
+        F: from `jaxbptt.objective`.
+        devices: a tuple of devices, or ``None`` for all there are (``jax.devices()``, on every host).
+
+    Returns:
+        ``F(theta, xs, ys, h_0=None, mask=None)``, with the first batch axis a multiple of the number of devices. The
+        same arguments give the same function.
+
+    Raises:
+        TypeError: when F is not from `jaxbptt.objective`.
+        ValueError: when traced, for a batch that the devices don't divide.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> F = jb.objective(model, jb.losses.l2_loss)
+    >>> arguments = (theta, jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2)))
+    >>> split = data_parallel(F, tuple(jax.devices()[:1]))
+    >>> bool(jnp.allclose(split(*arguments), F(*arguments)))
+    True
+    """
+    _validate.objective(F)
+    reduction = vars(F)["reduction"]
+    chosen = tuple(jax.devices()) if devices is None else tuple(devices)
+    _validate.devices(chosen)
+    mesh = Mesh(np.array(chosen), (_AXIS,))
+    over_time, over_batch = P(None, _AXIS), P(_AXIS)
+    specs = (P(), over_time, over_time, over_batch, over_time)
+
+    def shard(function, out_specs):
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
+
+    def share(ys, mask):
+        """w_s / W of this shard: F sums over steps, or is a mean over those that count."""
+        if reduction == "sum":
+            return 1.0
+        if mask is None:
+            return 1.0 / len(chosen)
+        count = jnp.sum(mask)
+        return count / jnp.maximum(lax.psum(count, _AXIS), 1)
+
+    def local(theta, xs, ys, h_0, mask):
+        value = F(theta, xs, ys, h_0, mask)
+        return value * jnp.asarray(share(ys, mask)).astype(value.dtype)
+
+    def total(*arguments):
+        return lax.psum(local(*arguments), _AXIS)
+
+    @jax.custom_vjp
+    def value(*arguments):
+        return shard(total, P())(*arguments)
+
+    def forward(*arguments):
+        wanted = tuple(k for k, part in enumerate(arguments) if any(leaf.perturbed for leaf in _leaves(part)))
+        arguments = jax.tree.map(lambda leaf: leaf.value, arguments, is_leaf=_is_primal)
+
+        def value_and_bars(*arguments):
+            def of(*differentiated):
+                whole = list(arguments)
+                for k, part in zip(wanted, differentiated, strict=True):
+                    whole[k] = part
+                return local(*whole)
+
+            part, pull = cotangents.pullback(of, *(arguments[k] for k in wanted))
+            bars = list(pull(jnp.ones_like(part)))
+            if 0 in wanted:
+                bars[0] = lax.psum(bars[0], _AXIS)  # the one reduction
+            return lax.psum(part, _AXIS), tuple(bars)
+
+        F_value, bars = shard(value_and_bars, (P(), tuple(specs[k] for k in wanted)))(*arguments)
+        everything: list[Any] = [None] * len(arguments)
+        for k, bar in zip(wanted, bars, strict=True):
+            everything[k] = bar
+        return F_value, tuple(everything)
+
+    def backward(bars, F_bar):
+        return jax.tree.map(lambda bar: F_bar.astype(bar.dtype) * bar, bars)
+
+    value.defvjp(forward, backward, symbolic_zeros=True)
+
+    def split(theta, xs, ys, h_0=None, mask=None):
+        _validate.divisible_batch(len(chosen), xs=(xs, 1), ys=(ys, 1), h_0=(h_0, 0), mask=(mask, 1))
+        return value(theta, xs, ys, h_0, mask)
+
+    marked: Any = split
+    marked.reduction = reduction
+    return split
+
+
+def _is_primal(leaf):
+    return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
+
+
+def _leaves(tree):
+    return jax.tree.leaves(tree, is_leaf=_is_primal)

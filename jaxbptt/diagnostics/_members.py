@@ -1,0 +1,67 @@
+"""One member of a batch at a time, its state as one real vector (`jaxbptt._real`): what every diagnostic is made of."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxbptt import _batch, _real, _validate
+from jaxbptt._dtypes import wide
+from jaxbptt.adjoints._blocks import shifted
+from jaxbptt.adjoints.autodiff import recursion
+
+
+def begin(cell, theta_h, xs, h_0):
+    """The arguments of a recursion, checked: h_0 as arrays, its batch axes, N and the dtype of a member's vector.
+
+    Half precision is widened: what is factored or summed over time needs float32.
+    """
+    h_0 = _validate.recursion(cell, theta_h, xs, h_0)
+    batch = _batch.batch_shape(cell, theta_h, h_0)
+    members = jax.eval_shape(lambda h: _batch.over_members(lambda h: _real.flatten(h)[0], batch, h), h_0)
+    return h_0, batch, members.shape[-1], wide(members.dtype)
+
+
+def states(cell, theta_h, xs, h_0):
+    """h_0 … h_{T-1} and h_1 … h_T, whole states and not what a readout sees of them; any mode of differentiation."""
+    _, hs = recursion(cell._replace(output=lambda h_t: h_t), theta_h, xs, h_0)
+    return shifted(h_0, hs), hs
+
+
+def push(cell, theta_h, x_t, h_tm1, V):
+    """c_t V for one member, ``V [N, k]``: k tangents at once, no matrix c_t."""
+    vector, unflatten = _real.flatten(h_tm1)
+
+    def f(vector):
+        return _real.flatten(cell.apply(theta_h, x_t, unflatten(vector)))[0]
+
+    pushed = jax.vmap(lambda v: jax.jvp(f, (vector,), (v,))[1], 1, 1)(V.astype(vector.dtype))
+    return pushed.astype(V.dtype)
+
+
+def pull(cell, theta_h, x_t, h_tm1, h_t, v):
+    """c_tᵀ v for one member by the cell's own rule, ``v [N]``."""
+    vector, unflatten = _real.flatten(h_t)
+    _, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, _real.gradient(v.astype(vector.dtype), unflatten))
+    return _real.gradient_vector(h_bar_tm1).astype(v.dtype)
+
+
+def norm(v):
+    """‖v‖₂, scaled by the largest number first: the square of 1e-25 is 0 in float32. Its derivative at 0 is 0."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(v)))
+    scale = jnp.where(largest >= jnp.finfo(v.dtype).tiny, largest, jnp.ones_like(largest))
+    total = jnp.sum(jnp.square(v / scale))
+    positive = total != 0  # and NaN goes through
+    return jnp.where(positive, scale * jnp.sqrt(jnp.where(positive, total, jnp.ones_like(total))), total)
+
+
+def unit(v):
+    """v/‖v‖ and ‖v‖; a zero vector stays as it is."""
+    length = norm(v)
+    return v / jnp.where(length == 0, jnp.ones_like(length), length), length
+
+
+def directions(key, batch, N, k, dtype):
+    """``[*batch, N, k]``: k random orthonormal directions for each member; a fixed draw for the key ``None``."""
+    if key is None:
+        key = jax.random.key(0)
+    _validate.key(key)
+    return jnp.linalg.qr(jax.random.normal(key, (*batch, N, k), dtype))[0]

@@ -1,0 +1,179 @@
+"""Where a gradient goes: ∂F/∂h_t along time, and how much of ∂F/∂θ_h comes from each lag, in one reverse pass.
+
+L_s reaches h_t through s - t steps. Carried apart by their lag, the cotangents obey the recursion of `adjoints.full`:
+
+ 1. With Δ_t[k] = ∂L_{t+k}/∂h_t:     Δ_t[0] = ∂L_t/∂h_t directly,     Δ_t[k] = c_{t+1}ᵀ Δ_{t+1}[k-1].
+ 2. One more row gathers all lags ≥ K, so that nothing is lost: Δ_t[K] = c_{t+1}ᵀ (Δ_{t+1}[K-1] + Δ_{t+1}[K]).
+ 3. Their sum is delta_t, so ∂F/∂θ_h = 1/T Σ_k Σ_t b_tᵀ Δ_t[k]: lag k's part is Σ_t b_tᵀ Δ_t[k], one product
+    with time as a batch axis (`jaxbptt.types.TimeSplit`).
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxbptt import _batch, _real, _validate, losses, readouts
+from jaxbptt import _cotangents as cotangents
+from jaxbptt.cells._from_split import split_of
+from jaxbptt.diagnostics import _members
+from jaxbptt.types import Array, Loss, Model, PyTree, Theta
+
+
+class GradientFlow(NamedTuple):
+    """Of a state that is a tree, norms are those of all its numbers together.
+
+    Attributes:
+        loss: F.
+        delta_norms: ``[T + 1, *batch]``, ‖∂F/∂h_t‖ along all paths for t = 0 … T.
+        lag_norms: ``[T, K, *batch]``, ‖∂L_s/∂h_{s-k}‖ at ``[s - 1, k]``, for every s: choose a row. 0 for k ≥ s.
+        gradients: the tree of θ_h with a leading axis ``[K + 1]``: the part of ∂F/∂θ_h that L_s owes to the use of θ_h
+            at step s - k, for lags 0 … K-1; the last row is that of all lags ≥ K. Their sum is ∂F/∂θ_h.
+        shares: the tree of θ_h with leaves ``[K + 1]``: ⟨G_k, G⟩/⟨G, G⟩ of each lag's part G_k in the whole G. Each
+            leaf adds up to 1; a share is negative where that lag pulls the other way. 0 where G is 0.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.linear(), jb.readouts.identity())
+    >>> theta = jb.Theta(jb.cells.LinearParams(W_x=jnp.ones((1, 1)), W_h=jnp.full((1, 1), 0.5)), ())
+    >>> flow = gradient_flow(model, jb.losses.l2_loss, theta, jnp.ones((3, 1)), jnp.zeros((3, 1)))
+    >>> flow.shares.W_h.sum().round(5).item(), flow.delta_norms.shape
+    (1.0, (4,))
+    """
+
+    loss: Array
+    delta_norms: Array
+    lag_norms: Array
+    gradients: PyTree
+    shares: PyTree
+
+
+def gradient_flow(
+    model: Model,
+    loss: Loss,
+    theta: Theta,
+    xs: PyTree,
+    ys: PyTree,
+    h_0: PyTree = None,
+    mask: Array | None = None,
+    *,
+    lags: int | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> GradientFlow:
+    """‖∂F/∂h_t‖ along time, ‖∂L_s/∂h_{s-k}‖ by lag, and each lag's part of ∂F/∂θ_h, from one reverse pass.
+
+    Exact, by the cell's own pullback, and no Jacobian is formed: the pass carries K + 1 cotangents of a state instead
+    of one. Time (K + 1) times a backward pass, memory that of (K + 1)·T states and K + 1 gradients. Sums and norms
+    underflow as cotangents do: where float32 gives 0, the gradient is lost in training too.
+
+    Args:
+        model: f and g.
+        loss: L.
+        theta: `Theta`.
+        xs: ``[T, *batch, d]``.
+        ys: leaves ``[T, *batch, …]``.
+        h_0: the model's initial state when ``None``; if θ_h makes it, that use counts as one at step 0.
+        mask: ``[T, *batch]``, True where a step counts in F.
+        lags: K; all T by default, which takes O(T²) time.
+        reduction: of F, ``"mean"`` or ``"sum"``. ``lag_norms`` are those of L_s itself either way.
+
+    Returns:
+        A `GradientFlow`.
+
+    Raises:
+        TypeError, ValueError: as `jaxbptt.objective` does, and for lags that are no positive integer.
+
+    Source: the sum by lags is eq. 4 of Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent
+    neural networks.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.linear(), jb.readouts.identity())
+    >>> theta = jb.Theta(jb.cells.LinearParams(W_x=jnp.ones((1, 1)), W_h=jnp.full((1, 1), 0.5)), ())
+    >>> ys, last = jnp.zeros((3, 1)), jnp.array([False, False, True])
+    >>> flow = gradient_flow(model, jb.losses.l2_loss, theta, jnp.ones((3, 1)), ys, mask=last)  # F = ½ 1.75²
+    >>> flow.delta_norms.tolist(), flow.lag_norms[-1].tolist()
+    ([0.21875, 0.4375, 0.875, 1.75], [1.75, 0.875, 0.4375])
+    >>> flow.gradients.W_h.ravel().tolist()  # 1.75 (1.5, 0.5 · 1, 0.25 · 0), and beyond lag 2 nothing
+    [2.625, 0.875, 0.0, 0.0]
+    """
+    _validate.average_loss(model, loss, reduction)
+    _validate.theta(theta)
+    _validate.sequences(xs, ys, mask)
+    T = _validate.time_axis("xs", xs)
+    if lags is not None:
+        _validate.count("lags", lags)
+    K = T if lags is None else min(lags, T)
+    cell, readout = model.cell, model.readout
+
+    begin = _batch.beginning(model, theta, xs, h_0)
+    xs = _batch.finite_after_last(xs, mask)
+    h_0, pull_beginning = cotangents.pullback(begin, theta.h)
+    h_0, batch, _, _ = _members.begin(cell, theta.h, xs, h_0)
+    hs_tm1, hs = _members.states(cell, theta.h, xs, h_0)
+    F, h_bars = direct(cell, readout, loss, theta, hs, ys, mask, batch)
+    split = split_of(cell)
+    gates = split.gates(theta.h, split.project(theta.h, xs), hs_tm1, hs)
+
+    def later(h_bar_t, passed):  # rows k of step t + 1 are rows k + 1 of step t
+        return jax.tree.map(
+            lambda new, old: jnp.concatenate([new[None], old[: K - 1], (old[K - 1] + old[K])[None]]), h_bar_t, passed
+        )
+
+    def norms(h_bars):  # of the rows, and of their sum
+        one = lambda h_bar: _batch.over_members(lambda bar: _members.norm(_real.gradient_vector(bar)), batch, h_bar)  # noqa: E731
+        return jax.vmap(one)(h_bars), one(jax.tree.map(lambda rows: jnp.sum(rows, axis=0), h_bars))
+
+    def step(passed, inputs):  # c_{t+1}ᵀ Δ_{t+1}
+        gates_t, h_tm1, h_t, h_bar_t = inputs
+        deltas_t = later(h_bar_t, passed)
+        z_bars_t, passed = jax.vmap(lambda delta: split.step_vjp(theta.h, gates_t, h_tm1, h_t, delta))(deltas_t)
+        return passed, (z_bars_t, *norms(deltas_t))
+
+    nothing = jax.tree.map(lambda leaf: jnp.zeros((K + 1, *leaf.shape), leaf.dtype), cotangents.zeros(h_0))
+    inputs = (gates, hs_tm1, hs, h_bars)
+    passed, (z_bars, row_norms, delta_norms) = lax.scan(step, nothing, inputs, reverse=True)
+
+    def part(z_bars):
+        return split.param_vjp(theta.h, xs, hs_tm1, gates, z_bars)
+
+    parts = lax.map(part, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z_bars))
+    through_h_0 = jax.vmap(lambda h_bar: pull_beginning(h_bar)[0])(later(cotangents.zeros(h_0), passed))
+    parts = cotangents.add(parts, through_h_0)
+    delta_norms = jnp.concatenate([norms(passed)[1][None], delta_norms])
+    if reduction == "mean":
+        count = jnp.asarray(T * math.prod(batch)) if mask is None else jnp.maximum(jnp.sum(mask), 1)
+        F, delta_norms, parts = jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), (F, delta_norms, parts))
+    return GradientFlow(F, delta_norms, _by_loss(row_norms, K), parts, jax.tree.map(_shares, parts))
+
+
+def direct(cell, readout, loss, theta, hs, ys, mask, batch):
+    """Σ_s L_s, and ∂L_s/∂h_s by the direct path, for every s."""
+    outputs = jax.vmap(cell.output)(hs)
+    _validate.readout_fits(readout, theta.o, outputs)
+    y_hats = readouts.apply_over_time(readout, theta.o, outputs)
+    _validate.loss_fits(loss, y_hats, ys, mask, batch)
+    F, pull_loss = cotangents.pullback(lambda y_hats: losses.over_time(loss, y_hats, ys, mask, reduction="sum"), y_hats)
+    (y_hat_bars,) = pull_loss(jnp.ones_like(F))
+    _, output_bars = readouts.vjp_over_time(readout, theta.o, outputs, y_hat_bars)
+    return F, jax.vmap(lambda h_t, bar: cotangents.pullback(cell.output, h_t)[1](bar)[0])(hs, output_bars)
+
+
+def _by_loss(row_norms, K):
+    """‖∂L_{t+k}/∂h_t‖ at [t - 1, k] put at [s - 1, k] with s = t + k."""
+    T = row_norms.shape[0]
+    s, k = jnp.arange(T)[:, None], jnp.arange(K)[None, :]
+    s, k = jnp.broadcast_to(s, (T, K)), jnp.broadcast_to(k, (T, K))
+    found = row_norms[jnp.maximum(s - k, 0), k]
+    exists = jnp.reshape(s >= k, (T, K) + (1,) * (found.ndim - 2))
+    return jnp.where(exists, found, jnp.zeros_like(found))
+
+
+def _shares(parts):
+    """⟨G_k, G⟩/⟨G, G⟩, scaled first so that squares don't underflow."""
+    whole = jnp.sum(parts, axis=0)
+    largest = jnp.max(jnp.abs(whole), initial=0)
+    scale = jnp.where(largest > 0, largest, jnp.ones_like(largest))
+    along = jax.vmap(lambda part: jnp.real(jnp.vdot(whole / scale, part / scale)))(parts)
+    square = jnp.sum(along)
+    return jnp.where(largest > 0, along / jnp.where(square == 0, jnp.ones_like(square), square), jnp.zeros_like(along))

@@ -1,0 +1,211 @@
+"""Lyapunov exponents: the mean rates at which a recursion stretches its state space.
+
+With c_t = ∂f(x_t, h_{t-1}; θ_h)/∂h_{t-1} along a trajectory:
+
+ 1. λ_1 + … + λ_k is the mean rate of growth of the volume spanned by k directions.
+ 2. Multiplied out, k directions all turn to the first one. So they are made orthonormal again after every product,
+        c_t Q_{t-1} = Q_t R_t,      Q_tᵀ Q_t = I,   R_t upper triangular,
+    which changes no volume: c_T … c_1 Q_0 = Q_T R_T … R_1.
+ 3. The volume of the first i of them grows by the product of the first i diagonal numbers of R_t, hence
+        λ_i = lim 1/T Σ_t log |R_t|_ii.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxbptt import _batch, _validate
+from jaxbptt.diagnostics import _members
+from jaxbptt.types import Array, Cell, PyTree
+
+_BLOCKS = 10  # of time, for the standard error of a single sequence
+
+
+class LyapunovSpectrum(NamedTuple):
+    """Rates per step, natural logarithms.
+
+    Attributes:
+        exponents: ``[k]``, the mean over the batch, largest first but for the error of a finite horizon. ``[]`` from
+            `largest_exponent`.
+        standard_errors: like ``exponents``. From the spread over the sequences of the batch, or, for one sequence, over
+            10 stretches of time; NaN where there is one number only.
+        per_sequence: ``[*batch, k]``, of each sequence.
+
+    >>> from jaxbptt import cells
+    >>> theta_h = cells.LinearParams(W_x=jnp.ones((2, 1)), W_h=0.5 * jnp.eye(2))
+    >>> found = lyapunov_spectrum(cells.linear(), theta_h, jnp.ones((20, 1)), jnp.zeros(2))
+    >>> jnp.exp(found.exponents).round(4).tolist()
+    [0.5, 0.5]
+    """
+
+    exponents: Array
+    standard_errors: Array
+    per_sequence: Array
+
+
+def lyapunov_spectrum(
+    cell: Cell,
+    theta_h: PyTree,
+    xs: PyTree,
+    h_0: PyTree,
+    *,
+    k: int | None = None,
+    transient: int = 0,
+    every: int = 1,
+    key: Array | None = None,
+) -> LyapunovSpectrum:
+    """The k largest Lyapunov exponents, ``λ_i = 1/T Σ_t log |R_t|_ii`` with ``c_t Q_{t-1} = Q_t R_t``.
+
+    A long product of c's grows or shrinks as exp(λ_1 t), and what BPTT carries with it. All N exponents add up to the
+    mean of log |det c_t|, to rounding. Exact for the horizon, by tangents and QR, without a matrix c_t unless k = N;
+    O(T·(k·(cost of f) + N·k²)). Any mode of differentiation; a c_t that is singular gives -inf and no gradient.
+
+    Args:
+        cell: f, any.
+        theta_h: its parameters.
+        xs: ``[T, *batch, d]``; a batch gives standard errors.
+        h_0: ``[*batch, n]``.
+        k: how many exponents, all N by default.
+        transient: steps at the beginning that don't count, while h reaches its attractor and Q_t its directions.
+        every: steps from one QR to the next; must divide T and `transient`. More is faster, until the directions have
+            collapsed to within rounding: ``every · (λ_1 - λ_k)`` should stay well under 16 (7 in float32).
+        key: of Q_0; a fixed draw by default.
+
+    Returns:
+        A `LyapunovSpectrum`.
+
+    Raises:
+        TypeError, ValueError: as `jaxbptt.unroll` does, and for a k, transient or `every` that doesn't fit.
+
+    Source: Benettin, Galgani, Giorgilli and Strelcyn (1980), Lyapunov characteristic exponents, Meccanica 15; for
+    recurrent networks Engelken, Wolf and Abbott (2023), Lyapunov spectra of chaotic recurrent neural networks.
+
+    >>> from jaxbptt import cells
+    >>> theta_h = cells.LinearParams(W_x=jnp.ones((2, 1)), W_h=jnp.diag(jnp.array([0.5, 2.0])))
+    >>> found = lyapunov_spectrum(cells.linear(), theta_h, jnp.ones((60, 1)), jnp.zeros(2), transient=30)
+    >>> jnp.exp(found.exponents).round(4).tolist()
+    [2.0, 0.5]
+    """
+    h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
+    k = N if k is None else k
+    _validate.exponents(k, N)
+    _validate.stretches(_validate.time_axis("xs", xs), transient, every)
+    Q_0 = _members.directions(key, batch, N, k, dtype)
+    return _statistics(_growths(cell, theta_h, xs, h_0, batch, Q_0, every, _qr)[transient // every :] / every)
+
+
+def largest_exponent(
+    cell: Cell,
+    theta_h: PyTree,
+    xs: PyTree,
+    h_0: PyTree,
+    *,
+    transient: int = 0,
+    every: int = 1,
+    key: Array | None = None,
+) -> LyapunovSpectrum:
+    """λ_1 from one tangent, ``v_t = c_t v_{t-1} / ‖c_t v_{t-1}‖``: for states too large for a QR.
+
+    Costs one ``jvp`` of f a step, about twice the recursion. Any mode of differentiation.
+
+    Args:
+        cell: f, any.
+        theta_h: its parameters.
+        xs: ``[T, *batch, d]``.
+        h_0: ``[*batch, n]``.
+        transient: steps at the beginning that don't count.
+        every: steps from one normalisation to the next; must divide T and `transient`.
+        key: of v_0; a fixed draw by default.
+
+    Returns:
+        A `LyapunovSpectrum` with scalars: ``exponents []``, ``standard_errors []``, ``per_sequence [*batch]``.
+
+    Raises:
+        TypeError, ValueError: as `lyapunov_spectrum` does.
+
+    Source: Benettin, Galgani and Strelcyn (1976), Kolmogorov entropy and numerical experiments, eq. 8-10.
+
+    >>> from jaxbptt import cells
+    >>> theta_h = cells.LinearParams(W_x=jnp.ones((2, 1)), W_h=jnp.diag(jnp.array([0.5, 2.0])))
+    >>> found = largest_exponent(cells.linear(), theta_h, jnp.ones((60, 1)), jnp.zeros(2), transient=30)
+    >>> round(float(jnp.exp(found.exponents)), 4)
+    2.0
+    """
+    h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
+    _validate.stretches(_validate.time_axis("xs", xs), transient, every)
+    v_0 = _members.directions(key, batch, N, 1, dtype)
+    found = _statistics(_growths(cell, theta_h, xs, h_0, batch, v_0, every, _normalise)[transient // every :] / every)
+    return LyapunovSpectrum(*(leaf[..., 0] for leaf in found))
+
+
+def kaplan_yorke_dimension(exponents: Array) -> Array:
+    """``D = j + (λ_1 + … + λ_j) / |λ_{j+1}|``, j the largest number of exponents whose sum is not negative.
+
+    Args:
+        exponents: ``[..., k]``, in any order. With too few of them, so that no sum is negative, D = k: at least that.
+
+    Returns:
+        D, ``[...]``; 0 when λ_1 < 0, an attractor that is a point.
+
+    Source: Kaplan and Yorke (1979), Chaotic behavior of multidimensional difference equations.
+
+    >>> kaplan_yorke_dimension(jnp.array([0.5, 0.0, -2.0])).item()
+    2.25
+    """
+    exponents = jnp.asarray(exponents)
+    descending = -jnp.sort(-exponents, axis=-1)
+    sums = jnp.cumsum(descending, axis=-1)
+    j = jnp.sum(sums >= 0, axis=-1, keepdims=True)  # the sums rise, then fall: those not negative come first
+    volume = jnp.where(j > 0, jnp.take_along_axis(sums, jnp.maximum(j - 1, 0), -1), jnp.zeros_like(sums[..., :1]))
+    k = exponents.shape[-1]
+    following = jnp.take_along_axis(descending, jnp.minimum(j, k - 1), -1)
+    part = jnp.where(j < k, volume / jnp.where(j < k, jnp.abs(following), jnp.ones_like(volume)), 0 * volume)
+    return (j.astype(part.dtype) + part)[..., 0]
+
+
+def _growths(cell, theta_h, xs, h_0, batch, V_0, every, renormalise):
+    """``[T/every, *batch, k]``: log growth of each direction over each stretch of `every` steps."""
+
+    def step(carry, x_t):
+        h_tm1, V_tm1 = carry
+        V_t = _batch.over_members(functools.partial(_members.push, cell, theta_h), batch, x_t, h_tm1, V_tm1)
+        return (cell.apply(theta_h, x_t, h_tm1), V_t), None
+
+    def stretch(carry, xs):
+        (h, V), _ = lax.scan(step, carry, xs)
+        V, growth = _batch.over_members(renormalise, batch, V)
+        return (h, V), growth
+
+    M = _validate.time_axis("xs", xs) // every
+    stretches = jax.tree.map(lambda leaf: jnp.reshape(leaf, (M, every, *jnp.shape(leaf)[1:])), xs)
+    _, growths = lax.scan(stretch, (h_0, V_0), stretches)
+    return growths
+
+
+def _qr(V):
+    Q, R = jnp.linalg.qr(V)
+    return Q, jnp.log(jnp.abs(jnp.diagonal(R)))
+
+
+def _normalise(V):
+    v, length = _members.unit(V[:, 0])
+    return v[:, None], jnp.log(length)[None]
+
+
+def _statistics(rates):
+    """From rates ``[M, *batch, k]``; independent sequences where there are several, else stretches of time."""
+    M, *batch, k = rates.shape
+    per_sequence = jnp.mean(rates, axis=0)
+    samples = per_sequence.reshape(-1, k)
+    if math.prod(batch) == 1:
+        blocks = min(_BLOCKS, M)
+        samples = jnp.mean(rates[: M // blocks * blocks].reshape(blocks, -1, k), axis=1)
+    exponents = jnp.mean(per_sequence.reshape(-1, k), axis=0)
+    number = len(samples)
+    if number < 2:
+        return LyapunovSpectrum(exponents, jnp.full_like(exponents, jnp.nan), per_sequence)
+    return LyapunovSpectrum(exponents, jnp.std(samples, axis=0, ddof=1) / math.sqrt(number), per_sequence)

@@ -1,0 +1,21 @@
+"""Estimators of ∂F/∂θ: one file each, all with the signature of `jaxbptt.types.GradientEstimator`.
+
+``init(theta, h_0=None) -> state`` and ``update(theta, state, xs, ys, mask=None, key=None) -> (Estimate, state)``.
+The chunk given to `update` is T steps: all of them (offline), some (streaming) or one (online).
+"""
+
+from jaxbptt.estimators.bptt import BPTTInfo, BPTTState, bptt
+from jaxbptt.estimators.from_objective import ObjectiveInfo, ObjectiveState, from_objective
+from jaxbptt.estimators.rtrl import RTRLInfo, RTRLState, rtrl
+
+__all__ = [
+    "BPTTInfo",
+    "BPTTState",
+    "ObjectiveInfo",
+    "ObjectiveState",
+    "RTRLInfo",
+    "RTRLState",
+    "bptt",
+    "from_objective",
+    "rtrl",
+]

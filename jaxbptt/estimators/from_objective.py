@@ -1,0 +1,67 @@
+"""Any differentiable objective as an estimator: ``jax.value_and_grad``, whole sequences at a time."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from jaxbptt import _validate
+from jaxbptt._factory import factory
+from jaxbptt.types import Estimate, GradientEstimator
+
+
+class ObjectiveState(NamedTuple):
+    """``h``: where every chunk starts (``None``: the model's initial state). It does not move.
+
+    >>> ObjectiveState(h=None)
+    ObjectiveState(h=None)
+    """
+
+    h: object
+
+
+class ObjectiveInfo(NamedTuple):
+    """Nothing to look at.
+
+    >>> len(ObjectiveInfo())
+    0
+    """
+
+
+@factory
+def from_objective(F: Callable) -> GradientEstimator:
+    """``jax.value_and_grad(F)`` as an estimator, for whole sequences: each `update` starts from h_0 anew.
+
+    As exact as F's own adjoint. What `jaxbptt.training` takes when F is split over devices:
+    ``from_objective(jb.data_parallel(F))``.
+
+    Args:
+        F: ``(theta, xs, ys, h_0, mask) -> scalar``, from `jaxbptt.objective` or `jaxbptt.data_parallel`.
+
+    Returns:
+        A `GradientEstimator`; ``update`` needs no key.
+
+    Raises:
+        TypeError: when F is not callable.
+
+    >>> import jax.numpy as jnp, jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> estimator = from_objective(jb.objective(model, jb.losses.l2_loss))
+    >>> estimate, _ = estimator.update(theta, estimator.init(theta), jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2)))
+    >>> estimate.grads.h.W_h.shape
+    (5, 5)
+    """
+    _validate.callable_argument("F", F)
+
+    def init(theta, h_0=None):
+        _validate.theta(theta)
+        return ObjectiveState(h_0)
+
+    def update(theta, state, xs, ys, mask=None, key=None):
+        _validate.theta(theta)
+        _validate.estimator_state(state, ObjectiveState)
+        loss, grads = jax.value_and_grad(F)(theta, xs, ys, state.h, mask)
+        return Estimate(loss, grads, ObjectiveInfo()), state
+
+    return GradientEstimator(init, update)

@@ -1,0 +1,224 @@
+"""Initial values for weights and biases, as functions ``(key, shape, dtype=float32) -> array``.
+
+The same form as `jax.nn.initializers`, so any of those can stand in. Weights have the layout ``[out, in]`` of the
+formulas: an initialiser that tells the two apart wants ``in_axis=-1, out_axis=-2``. A gated cell calls the
+initialiser of a weight once a gate, so that fans and orthogonality are those of the gate; a bias initialiser
+sees ``(gates, n)``, one row a gate. Half precision has no factorisations: they run in float32, rounded after.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbptt import _validate
+from jaxbptt._dtypes import wide
+from jaxbptt._factory import factory
+
+__all__ = [
+    "Initializer",
+    "chrono",
+    "gate_bias",
+    "glorot_uniform",
+    "identity",
+    "non_normal",
+    "orthogonal",
+    "per_gate",
+    "spectral_radius",
+    "zeros",
+]
+
+Initializer = Callable[..., Any]
+
+
+def zeros(key, shape, dtype=jnp.float32):
+    """Zeros, of any shape.
+
+    Args:
+        key: not used.
+        shape: of the result.
+        dtype: of the result.
+
+    >>> zeros(jax.random.key(0), (2,)).tolist()
+    [0.0, 0.0]
+    """
+    return jnp.zeros(shape, dtype)
+
+
+def glorot_uniform(key, shape, dtype=jnp.float32):
+    """Uniform with variance 2/(fan_in + fan_out), so on ±√(6/(n + d)) for ``[n, d]``: Glorot and Bengio (2010), eq. 16.
+
+    Args:
+        key: a random key.
+        shape: ``(n, d)``.
+        dtype: of the result.
+
+    >>> W_x = glorot_uniform(jax.random.key(0), (4, 2))
+    >>> bool(abs(W_x).max() <= 1.0)  # √(6/6)
+    True
+    """
+    return jax.nn.initializers.glorot_uniform(in_axis=-1, out_axis=-2)(key, shape, dtype)
+
+
+def _square(name, shape):
+    _validate.square(name, shape)
+    return shape[0]
+
+
+@factory
+def orthogonal(scale: float = 1.0) -> Initializer:
+    """ρQ with Q uniformly random orthogonal: every product of t of them has norm exactly ρᵗ.
+
+    Args:
+        scale: ρ.
+
+    Source: Saxe, McClelland and Ganguli (2014).
+
+    >>> W_h = orthogonal(0.9)(jax.random.key(0), (4, 4))
+    >>> bool(jnp.allclose(W_h @ W_h.T, 0.81 * jnp.eye(4), atol=1e-6))
+    True
+    """
+    draw = jax.nn.initializers.orthogonal(scale=scale, column_axis=-1)
+
+    def init(key, shape, dtype=jnp.float32):
+        _validate.matrix_shape("orthogonal", shape)
+        return draw(key, shape, wide(dtype)).astype(dtype)
+
+    return init
+
+
+@factory
+def identity(scale: float = 1.0) -> Initializer:
+    """``scale · I``: with relu, the IRNN of Le, Jaitly and Hinton (2015).
+
+    >>> identity()(jax.random.key(0), (2, 2)).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        n = _square("identity", shape)
+        return jnp.asarray(scale, dtype) * jnp.eye(n, dtype=dtype)
+
+    return init
+
+
+@factory
+def spectral_radius(rho: float) -> Initializer:
+    """A Gaussian matrix rescaled so that its largest |eigenvalue| is exactly ρ; far from normal for small n.
+
+    The eigenvalues come from the host (LAPACK through a callback), as not every accelerator has a
+    non-symmetric solver. Costs O(n³), once.
+
+    Args:
+        rho: ρ, at least 0.
+
+    >>> W_h = spectral_radius(0.9)(jax.random.key(0), (8, 8))
+    >>> round(float(abs(np.linalg.eigvals(W_h)).max()), 5)
+    0.9
+    """
+    _validate.at_least("rho", rho, 0)
+
+    def largest(W):
+        return np.asarray(np.abs(np.linalg.eigvals(W)).max(axis=-1), W.dtype)
+
+    def init(key, shape, dtype=jnp.float32):
+        _square("spectral_radius", shape)
+        W = jax.random.normal(key, shape, wide(dtype))
+        radius = jax.pure_callback(largest, jax.ShapeDtypeStruct((), W.dtype), W, vmap_method="expand_dims")
+        return (jnp.asarray(rho, W.dtype) / radius * W).astype(dtype)
+
+    return init
+
+
+@factory
+def non_normal(rho: float, strength: float) -> Initializer:
+    """Q (ρI + strength·S) Qᵀ: every eigenvalue is ρ, yet powers grow at first when ``rho + strength > 1``.
+
+    S shifts by one place (a delay line of length n) and Q is a random orthogonal basis. The t-th power is
+    Σ_k C(t, k) ρ^(t-k) strengthᵏ Sᵏ before the basis: with ρ < 1 it vanishes in the end, after growing to a
+    size that depends on n. Powers of a normal matrix with these eigenvalues would be ρᵗ from the start.
+
+    Args:
+        rho: the eigenvalue.
+        strength: the weight of the shift, 0 for the normal matrix ρI.
+
+    Source: Trefethen and Embree (2005), Spectra and pseudospectra, ch. 7; in recurrent networks, Goldman (2009).
+
+    >>> W_h = non_normal(0.5, 1.0)(jax.random.key(0), (6, 6))
+    >>> bool(np.linalg.norm(np.linalg.matrix_power(W_h, 3), 2) > 1)
+    True
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        n = _square("non_normal", shape)
+        compute = wide(dtype)
+        Q = jax.nn.initializers.orthogonal()(key, shape, compute)
+        jordan = jnp.asarray(rho, compute) * jnp.eye(n, dtype=compute) + jnp.asarray(strength, compute) * jnp.eye(
+            n, k=1, dtype=compute
+        )
+        return (Q @ jordan @ Q.T).astype(dtype)
+
+    return init
+
+
+@factory
+def gate_bias(*values: float) -> Initializer:
+    """A constant for each gate: ``gate_bias(0, 1, 0, 0)`` is an LSTM's forget bias of 1.
+
+    >>> gate_bias(0, 1, 0, 0)(jax.random.key(0), (4, 2)).tolist()
+    [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        _validate.gate_rows("gate_bias", shape, len(values))
+        return jnp.broadcast_to(jnp.asarray(values, dtype)[:, None], shape)
+
+    return init
+
+
+@factory
+def chrono(T_max: int) -> Initializer:
+    """Biases that make a gated cell's memories last between 1 and T_max steps.
+
+    The keep gate (row 1 of both cells: f of the LSTM, z of this library's GRU) gets ``log U(1, T_max - 1)``;
+    an LSTM's input gate (row 0) gets its negative; all other rows are 0.
+
+    Args:
+        T_max: the longest range of dependencies expected, at least 3.
+
+    Source: Tallec and Ollivier (2018), Can recurrent neural networks warp time?, section 2.
+
+    >>> b = chrono(100)(jax.random.key(0), (4, 3))
+    >>> bool((b[1] >= 0).all() and (b[1] <= jnp.log(99.0)).all() and (b[0] == -b[1]).all())
+    True
+    """
+    _validate.at_least("T_max", T_max, 3)
+
+    def init(key, shape, dtype=jnp.float32):
+        _validate.gate_rows("chrono", shape, 3, 4)
+        spread = jax.random.uniform(key, shape[1:], wide(dtype), 1.0, T_max - 1.0)
+        keep = jnp.log(spread).astype(dtype)
+        rows = jnp.zeros(shape, dtype).at[1].set(keep)
+        return rows.at[0].set(-keep) if shape[0] == 4 else rows
+
+    return init
+
+
+def per_gate(init: Initializer, gates: int) -> Initializer:
+    """`init` called once a gate, with a key of its own, and the results stacked: ``[gates · n, k]``.
+
+    Args:
+        init: for the weight of one gate, ``(key, (n, k), dtype)``.
+        gates: how many.
+
+    >>> per_gate(orthogonal(), 3)(jax.random.key(0), (4, 4)).shape
+    (12, 4)
+    """
+
+    def stacked(key, shape, dtype=jnp.float32):
+        keys = jax.random.split(key, gates)
+        return jnp.concatenate([init(gate_key, shape, dtype) for gate_key in keys])
+
+    return stacked

@@ -1,0 +1,116 @@
+"""L: one step's loss, ``loss(y_hat_t, y_t) -> [*batch]``, on top of ``optax.losses``; and F, its mean.
+
+F = 1/T Σ_t L(ŷ_t, y_t), averaged over the batch as well, or over the steps that a mask counts.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxbptt import _validate
+from jaxbptt._dtypes import wide
+
+__all__ = [
+    "l2_loss",
+    "sigmoid_binary_cross_entropy",
+    "softmax_cross_entropy",
+]
+
+
+def l2_loss(y_hat_t, y_t):
+    """½ ‖ŷ_t - y_t‖², features summed.
+
+    Args:
+        y_hat_t: ``[*batch, m]``.
+        y_t: ``[*batch, m]``.
+
+    Returns:
+        ``[*batch]``.
+
+    Raises:
+        ValueError: when the shapes differ.
+        TypeError: when the targets are not floating point.
+
+    >>> l2_loss(jnp.array([3.0, 1.0]), jnp.array([1.0, 0.0])).item()
+    2.5
+    """
+    _validate.float_targets("l2_loss", y_hat_t, y_t)
+    return jnp.sum(optax.losses.l2_loss(y_hat_t, y_t), axis=-1)
+
+
+def softmax_cross_entropy(y_hat_t, y_t):
+    """-log softmax(ŷ_t)[y_t], in nats, for integer labels.
+
+    Args:
+        y_hat_t: logits ``[*batch, m]``.
+        y_t: labels ``[*batch]`` in 0 … m-1. A label outside gives NaN, as no exception can be raised under jit.
+
+    Returns:
+        ``[*batch]``.
+
+    Raises:
+        ValueError: when the shapes don't fit.
+        TypeError: when the labels are not integers.
+
+    >>> round(softmax_cross_entropy(jnp.zeros(4), jnp.array(2)).item(), 6)  # log 4
+    1.386294
+    """
+    _validate.integer_targets("softmax_cross_entropy", y_hat_t, y_t)
+    in_range = (y_t >= 0) & (y_t < y_hat_t.shape[-1])
+    label = jnp.where(in_range, y_t, 0)
+    L = optax.losses.softmax_cross_entropy_with_integer_labels(y_hat_t, label)
+    return jnp.where(in_range, L, jnp.nan)
+
+
+def sigmoid_binary_cross_entropy(y_hat_t, y_t):
+    """-Σ_k [y log σ(ŷ) + (1 - y) log(1 - σ(ŷ))], in nats, features summed.
+
+    Args:
+        y_hat_t: logits ``[*batch, m]``.
+        y_t: probabilities or 0/1 values, floating point, ``[*batch, m]``.
+
+    Returns:
+        ``[*batch]``.
+
+    Raises:
+        ValueError: when the shapes differ.
+        TypeError: when the targets are not floating point.
+
+    >>> round(sigmoid_binary_cross_entropy(jnp.zeros(2), jnp.array([0.0, 1.0])).item(), 6)  # 2 log 2
+    1.386294
+    """
+    _validate.float_targets("sigmoid_binary_cross_entropy", y_hat_t, y_t)
+    return jnp.sum(optax.losses.sigmoid_binary_cross_entropy(y_hat_t, y_t), axis=-1)
+
+
+def over_time(loss, y_hats, ys, mask=None, *, reduction="mean"):
+    """F: the loss of every step, averaged (or summed) over time and batch.
+
+    Args:
+        loss: one step's loss, ``(y_hat_t, y_t) -> [*batch]``.
+        y_hats: ``[T, *batch, …]``.
+        ys: ``[T, *batch, …]``.
+        mask: ``[T, *batch]``, True where a step counts. Whatever stands elsewhere in ``ys`` and ``y_hats``, NaN
+            included, reaches neither F nor its gradient. If no step counts, F = 0.
+        reduction: ``"mean"`` over the steps that count, or ``"sum"``.
+
+    Returns:
+        F, a scalar in the dtype of the loss.
+    """
+    if mask is None:
+        Ls = jax.vmap(loss)(y_hats, ys)
+        return jnp.mean(Ls) if reduction == "mean" else jnp.sum(Ls)
+
+    def counted(tree):  # a select on the inputs as well: 0 · NaN in the pullback would be NaN
+        return jax.tree.map(
+            lambda leaf: jnp.where(
+                mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim)), leaf, jnp.zeros_like(leaf)
+            ),
+            tree,
+        )
+
+    Ls = jax.vmap(loss)(counted(y_hats), counted(ys))
+    F = jnp.sum(jnp.where(mask, Ls, 0), dtype=wide(Ls.dtype))
+    if reduction == "mean":
+        F = F / jnp.maximum(jnp.sum(mask, dtype=F.dtype), 1)
+    return F.astype(Ls.dtype)

@@ -1,0 +1,68 @@
+"""A cell and a readout: ŷ_t = g(h_t; θ_o) on top of h_t = f(x_t, h_{t-1}; θ_h)."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxbptt import _validate, adjoints, readouts
+from jaxbptt._factory import factory
+from jaxbptt.types import Cell, Model, Policy, Readout, Theta
+from jaxbptt.unroll import unroll
+
+
+@factory
+def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
+    """The model ``h_t = f(x_t, h_{t-1}; θ_h)``, ``ŷ_t = g(h_t; θ_o)``.
+
+    Args:
+        cell: f.
+        readout: g.
+        policy: the precision to compute in, such as `jaxbptt.policies.mixed_precision()`; ``None`` takes that of the
+            parameters.
+
+    Returns:
+        A `Model`. ``init(key, *, input_size, hidden_size, output_size, dtype=float32)`` makes a `Theta`;
+        ``initial_state(theta, batch_shape=())`` makes h_0; ``apply(theta, xs, h_0=None, *, adjoint=None)`` gives
+        ``y_hats [T, *batch, m]``. Under ``jax.grad`` the readout is differentiated by its own rule, except with
+        `adjoints.autodiff`, which is plain JAX throughout and so keeps forward mode. The same arguments give the
+        same object.
+
+    Raises:
+        TypeError: when an argument is not a `Cell`, a `Readout` or a `Policy`.
+
+    >>> import jaxbptt as jb
+    >>> model = rnn(jb.cells.lstm(), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> model.apply(theta, jnp.ones((7, 4, 3))).shape
+    (7, 4, 2)
+    """
+    _validate.cells("cell", (cell,))
+    _validate.readout(readout)
+    if policy is not None:
+        _validate.policy(policy)
+        cell, readout = policy.cell(cell), policy.readout(readout)
+        _validate.cells("policy.cell(cell)", (cell,))
+        _validate.readout(readout)
+
+    def init(key, *, input_size, hidden_size, output_size, dtype=jnp.float32):
+        _validate.key(key)
+        key_h, key_o = jax.random.split(key)
+        return Theta(
+            h=cell.init(key_h, input_size, hidden_size, dtype),
+            o=readout.init(key_o, hidden_size, output_size, dtype),
+        )
+
+    def initial_state(theta, batch_shape=()):
+        _validate.theta(theta)
+        return cell.initial_state(theta.h, batch_shape)
+
+    def apply(theta, xs, h_0=None, *, adjoint=None):
+        _validate.theta(theta)
+        if h_0 is None:
+            h_0 = initial_state(theta, _validate.batch_shape_of(xs))
+        _, hs = unroll(cell, theta.h, xs, h_0, adjoint=adjoint)
+        _validate.readout_fits(readout, theta.o, hs)
+        if adjoints.keeps_forward_mode(adjoint):
+            return readouts.apply_over_time(readout, theta.o, hs)
+        return readouts.with_rule(readout)(theta.o, hs)
+
+    return Model(init, initial_state, apply, cell, readout)

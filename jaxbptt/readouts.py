@@ -1,0 +1,212 @@
+"""g: from the state to the prediction, ``ŷ_t = g(h_t; θ_o)``, each with its pullback.
+
+The linear readout, ŷ_t = W_o h_t + b, with y_hat_bar_t = ∂F/∂ŷ_t:
+
+ 1. dŷ_t = dW_o h_t + W_o dh_t + db.
+ 2. Read off: W_o_bar = y_hat_bar_t h_tᵀ, b_bar = y_hat_bar_t, h_bar_t = W_oᵀ y_hat_bar_t.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxbptt import _validate, initializers
+from jaxbptt._algebra import affine, matvec, outer, total, vecmat
+from jaxbptt._cotangents import pullback
+from jaxbptt._factory import factory
+from jaxbptt._precision import with_bfloat16_products, with_bfloat16_weights
+from jaxbptt.types import Array, Readout
+
+__all__ = [
+    "LinearReadoutParams",
+    "from_apply",
+    "identity",
+    "linear",
+    "mixed_precision",
+]
+
+
+class LinearReadoutParams(NamedTuple):
+    """``W_o [m, n]``, ``b [m]`` (``None`` without a bias).
+
+    >>> theta_o = LinearReadoutParams(W_o=jnp.ones((1, 2)), b=None)
+    >>> linear(bias=False).apply(theta_o, jnp.array([3.0, 4.0])).tolist()
+    [7.0]
+    """
+
+    W_o: Array
+    b: Array | None
+
+
+@factory
+def linear(bias: bool = True, *, W_o_init=initializers.glorot_uniform, b_init=initializers.zeros) -> Readout:
+    """The linear readout, ``ŷ_t = W_o h_t + b``, with parameters `LinearReadoutParams`.
+
+    Costs 2·m·n flops a step and sample forward, twice that backward; one GEMM over time and batch each. The
+    pullback is written by hand and exact.
+
+    Args:
+        bias: whether there is a b.
+        W_o_init: ``(key, (m, n), dtype)``, Glorot uniform by default.
+        b_init: ``(key, (m,), dtype)``, zeros by default.
+
+    Returns:
+        A `Readout`. Equal arguments give the same object.
+
+    >>> g = linear()
+    >>> theta_o = g.init(jax.random.key(0), hidden_size=5, output_size=2)
+    >>> g.apply(theta_o, jnp.ones((7, 5))).shape
+    (7, 2)
+    """
+    _validate.initializers(W_o_init=W_o_init, b_init=b_init)
+
+    def init(key, hidden_size, output_size, dtype=jnp.float32):
+        _validate.init_arguments(key, dtype, hidden_size=hidden_size, output_size=output_size)
+        key_o, key_b = jax.random.split(key)
+        W_o = W_o_init(key_o, (output_size, hidden_size), dtype)
+        return LinearReadoutParams(W_o, b_init(key_b, (output_size,), dtype) if bias else None)
+
+    def apply(theta_o, h_t):
+        return matvec(theta_o.W_o, h_t) if theta_o.b is None else affine(theta_o.W_o, h_t, theta_o.b)
+
+    def vjp(theta_o, h_t, y_hat_bar_t):
+        b_bar = None if theta_o.b is None else total(y_hat_bar_t)
+        theta_bar = LinearReadoutParams(W_o=outer(y_hat_bar_t, h_t, theta_o.W_o), b=b_bar)
+        return theta_bar, vecmat(y_hat_bar_t, theta_o.W_o)
+
+    def mixed(readout):
+        apply, vjp = map(with_bfloat16_weights, (readout.apply, readout.vjp))
+        return readout._replace(apply=apply, vjp=vjp, mixed=lambda readout: readout)
+
+    return Readout(init, apply, vjp, check=_validate.linear_readout, mixed=mixed)
+
+
+@factory
+def identity() -> Readout:
+    """The state itself, ``ŷ_t = h_t``: no parameters (``()``), ``output_size`` equal to the hidden size, no cost.
+
+    >>> identity().apply((), jnp.ones(3)).tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    def init(key, hidden_size, output_size, dtype=jnp.float32):
+        _validate.init_arguments(key, dtype, hidden_size=hidden_size, output_size=output_size)
+        _validate.same_size("output_size", output_size, "hidden_size", hidden_size, "the identity readout")
+        return ()
+
+    def apply(theta_o, h_t):
+        return h_t
+
+    def vjp(theta_o, h_t, y_hat_bar_t):
+        return (), y_hat_bar_t
+
+    return Readout(init, apply, vjp)
+
+
+@factory
+def from_apply(apply: Callable, init: Callable | None = None) -> Readout:
+    """A `Readout` from ``y_hat_t = apply(theta_o, h_t)``, for any pytrees; the pullback comes from ``jax.vjp``.
+
+    `apply` is called for one step; over time it runs under ``jax.vmap``. The gradient is exact. `apply` must take no
+    traced value but its arguments: whatever is to be differentiated goes through ``theta_o`` or ``h_t``.
+
+    Args:
+        apply: g, ``(theta_o, h_t) -> y_hat_t``, batch axes as in ``h_t``.
+        init: ``(key, hidden_size, output_size, dtype) -> theta_o``; may be left out when you hold parameters.
+
+    Returns:
+        A `Readout`. The same functions give the same object; define them once, not in a loop.
+
+    Raises:
+        TypeError: when an argument is not callable.
+
+    >>> g = from_apply(lambda theta_o, h_t: jnp.tanh(h_t @ theta_o))
+    >>> g.apply(jnp.ones((5, 2)), jnp.zeros(5)).shape
+    (2,)
+    """
+    _validate.callable_argument("apply", apply)
+    if init is not None:
+        _validate.callable_argument("init", init)
+
+    def pull(function, theta_o, h, y_hat_bar):
+        return pullback(function, theta_o, h)[1](y_hat_bar)
+
+    def vjp(theta_o, h_t, y_hat_bar_t):
+        return pull(apply, theta_o, h_t, y_hat_bar_t)
+
+    def vjp_over_time(theta_o, hs, y_hat_bars):
+        return pull(jax.vmap(apply, in_axes=(None, 0)), theta_o, hs, y_hat_bars)
+
+    remedy = "pass `init=` to `readouts.from_apply`, or make the parameters yourself"
+    make = init or _validate.absent("init", remedy)
+
+    def initial(key, hidden_size, output_size, dtype=jnp.float32):
+        return make(key, hidden_size, output_size, dtype)
+
+    return Readout(initial, apply, vjp, vjp_over_time)
+
+
+@factory
+def mixed_precision(readout: Readout) -> Readout:
+    """The same readout with bfloat16 operands in every product and float32 sums, forward and backward.
+
+    As `jaxbptt.cells.mixed_precision`, which says more.
+
+    Args:
+        readout: any `Readout`.
+
+    Returns:
+        A `Readout` with the same parameters.
+
+    Raises:
+        TypeError: when `readout` is not a `Readout`.
+
+    >>> g = mixed_precision(linear())
+    >>> theta_o = g.init(jax.random.key(0), hidden_size=5, output_size=2)
+    >>> g.apply(theta_o, jnp.ones(5)).dtype.name
+    'float32'
+    """
+    _validate.readout(readout)
+    if readout.mixed is not None:
+        return readout.mixed(readout)
+    over_time = readout.vjp_over_time
+    return readout._replace(
+        apply=with_bfloat16_products(readout.apply),
+        vjp=with_bfloat16_products(readout.vjp),
+        vjp_over_time=None if over_time is None else with_bfloat16_products(over_time),
+        mixed=lambda readout: readout,
+    )
+
+
+def apply_over_time(readout: Readout, theta_o, hs):
+    """ŷ_1 … ŷ_T, differentiated by JAX."""
+    return jax.vmap(readout.apply, in_axes=(None, 0))(theta_o, hs)
+
+
+def vjp_over_time(readout: Readout, theta_o, hs, y_hat_bars):
+    """(Σ_t θ_o_bar, h_bar_1 … h_bar_T), by the readout's own rule."""
+    rule = readout.vjp_over_time
+    if rule is None:
+        rule = readout.vjp
+    return rule(theta_o, hs, y_hat_bars)
+
+
+@factory
+def with_rule(readout: Readout) -> Callable:
+    """ŷ_1 … ŷ_T as a function ``(theta_o, hs)`` that ``jax.grad`` differentiates by the readout's own rule."""
+
+    @jax.custom_vjp
+    def y_hats(theta_o, hs):
+        return apply_over_time(readout, theta_o, hs)
+
+    def forward(theta_o, hs):
+        return apply_over_time(readout, theta_o, hs), (theta_o, hs)
+
+    def backward(residuals, y_hat_bars):
+        theta_o, hs = residuals
+        return vjp_over_time(readout, theta_o, hs, y_hat_bars)
+
+    y_hats.defvjp(forward, backward)
+    return y_hats

@@ -1,0 +1,230 @@
+"""Many training steps: batches by number or from an iterator, several a dispatch; watched, and kept on disk."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxbptt import _validate
+from jaxbptt.training.observers import Callback, Observer, Progress, in_turn
+from jaxbptt.training.step import Batch, Metrics, TrainState, trainer
+from jaxbptt.types import Array, GradientEstimator, PyTree, Theta
+
+
+class Run(NamedTuple):
+    """Everything about a run between two dispatches, hence all that a checkpoint holds.
+
+    Attributes:
+        train: θ, the optimiser's and the estimator's states, the position in the data, the key.
+        observed: the state of each callback.
+        stopped: whether an observer has ended it.
+
+    >>> Run(train=None, observed=(), stopped=np.array(False)).observed
+    ()
+    """
+
+    train: TrainState
+    observed: tuple
+    stopped: Any
+
+
+class Saver(NamedTuple):
+    """Where a run is kept. `jaxbptt.training.checkpoints.saver` makes one; any two functions will do.
+
+    Attributes:
+        every: `save` is called at the first end of a dispatch at or after each multiple of so many steps.
+        save: ``(step, run) -> None``.
+        restore: ``run -> run``, with the tree of the one given; ``None`` when nothing is kept yet.
+
+    >>> kept = {}
+    >>> in_memory = Saver(every=16, save=kept.__setitem__, restore=lambda run: kept[max(kept)] if kept else None)
+    >>> in_memory.save(16, "a run")
+    >>> in_memory.restore(None)
+    'a run'
+    """
+
+    every: int
+    save: Callable[[int, Run], None]
+    restore: Callable[[Run], Run | None]
+
+
+class Fit(NamedTuple):
+    """What came out.
+
+    Attributes:
+        theta: the parameters after the last step.
+        state: all that is needed to go on.
+        metrics: of every step that this call made, on the host.
+        observed: the state of the callback, or of each of them when several were given.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> batch = (jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2)))
+    >>> result = fit(jb.estimators.bptt(model, jb.losses.l2_loss), optax.sgd(0.1), theta, [batch] * 3)
+    >>> result.metrics.loss.shape, int(result.state.step)
+    ((3,), 3)
+    """
+
+    theta: Theta
+    state: TrainState
+    metrics: Metrics
+    observed: Any
+
+
+def fit(
+    estimator: GradientEstimator,
+    optimizer: optax.GradientTransformation,
+    theta: Theta | TrainState,
+    batches: Iterable | Callable[[int], Any],
+    *,
+    steps: int | None = None,
+    steps_per_dispatch: int = 8,
+    callback: Callback | Sequence[Callback] | None = None,
+    checkpoints: Saver | None = None,
+    h_0: PyTree = None,
+    key: Array | None = None,
+    streaming: bool = False,
+    skip_nonfinite: int | None = None,
+) -> Fit:
+    """Trains: one optax update for each batch, as `trainer` makes them.
+
+    Several batches of equal shapes are stacked and run by one ``lax.scan``; a batch of another shape, or a rest at the
+    end, runs one by one. So there are at most two programs for each shape of batch.
+
+    Everything that happens follows from the arguments: with ``batches`` a function of the step (`shuffled` makes the
+    order) two runs give the same bits, and so does one that was cut off and begun again, any number of times.
+
+    Args:
+        estimator: what makes the gradient.
+        optimizer: any optax optimiser; see `trainer` for schedules and for accumulation.
+        theta: the parameters to start from, or the `TrainState` of an earlier fit to go on from; copied either way.
+        batches: a function, ``k -> batch``, of the number of steps made before; or an iterable. A batch is a `Batch`
+            or a tuple ``(xs, ys)``, ``(xs, ys, mask)``, ``(xs, ys, mask, h_0)``. Don't overwrite one after it is
+            yielded: several are gathered before they run.
+        steps: how many batches to take, from `theta` on, those of a run that is gone on with included; ``None`` takes
+            all of an iterable.
+        steps_per_dispatch: how many steps run between two calls of `callback`.
+        callback: called after each dispatch with a `Progress`, whose arrays may still be on their way (wait for them
+            with ``jax.block_until_ready``): a function, which returns True to pause the run, or an `Observer` such as
+            `early_stopping` and `metrics.jsonl`; or a sequence of both, called in turn. Nothing is printed here.
+        checkpoints: keeps the run, before the first step, every so many, and at the end. A run that it kept is gone on
+            with instead of begun again, and returned at once if it was over; one that a function paused is not over.
+        h_0: the state a stream starts from.
+        key: a random key for the estimator; step k sees ``fold_in(key, k)``.
+        streaming: see `trainer`.
+        skip_nonfinite: how many steps in a row may be skipped because the loss, the gradient or the new θ is not
+            finite; one more is an error. ``None`` allows none. Either way such a step never reaches θ.
+
+    Returns:
+        A `Fit`.
+
+    Raises:
+        FloatingPointError: when steps were not finite, with the step and the leaf.
+        TypeError, ValueError: for a bad count, a batch that is no tuple, an iterator without a batch, and as `trainer`.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> batch = (jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2)))
+    >>> result = fit(jb.estimators.bptt(model, jb.losses.l2_loss), optax.adam(0.01), theta, [batch] * 50)
+    >>> bool(result.metrics.loss[-1] < 0.2 * result.metrics.loss[0])
+    True
+    """
+    if steps is not None:
+        _validate.count("steps", steps)
+    _validate.count("steps_per_dispatch", steps_per_dispatch)
+    if skip_nonfinite is not None:
+        _validate.count("skip_nonfinite", skip_nonfinite)
+    if checkpoints is not None:
+        _validate.saver(checkpoints, Saver)
+    _validate.batches(batches, steps, checkpoints)
+    several = isinstance(callback, (list, tuple)) and not isinstance(callback, Observer)
+    callbacks: Any = callback if several else () if callback is None else (callback,)
+    watch = in_turn(tuple(callbacks))
+    train = trainer(estimator, optimizer, streaming=streaming)
+    state = jax.tree.map(jnp.array, theta) if isinstance(theta, TrainState) else train.init(theta, h_0, key)
+
+    run = Run(state, watch.init(jax.tree.map(jnp.array, state.theta)), np.array(False))
+    restored = None if checkpoints is None else checkpoints.restore(run)
+    restored = None if restored is None else _copied(restored)
+    first, run = int(state.step), run if restored is None else restored
+    position = kept = int(run.train.step)
+    source = (batches(k) for k in itertools.count(position)) if callable(batches) else batches
+    left = None if steps is None else max(0, first + steps - position)
+    groups = _groups((Batch(*_validate.batch(batch)) for batch in itertools.islice(source, left)), steps_per_dispatch)
+    pause, history = bool(run.stopped), []
+
+    def check():
+        if history:
+            _validate.finite_steps(history[-1], position, skip_nonfinite or 0, run.train.theta)
+
+    def keep():
+        if checkpoints is not None:
+            check()
+            checkpoints.save(position, _copied(run))
+        return position
+
+    try:
+        if restored is None:
+            watch.begin()
+            keep()  # what the folder cannot take is known before the first step
+        while not pause and (group := next(groups, None)) is not None:
+            state, metrics = _dispatch(train, run.train, group, whole=len(group) == steps_per_dispatch > 1)
+            check()  # the dispatch before, while this one runs
+            position += len(group)
+            history.append(metrics)
+            observed, progress, pause = watch.update(run.observed, Progress(position, metrics, state, {}))
+            run, pause = Run(state, observed, np.array(progress.stop)), pause or progress.stop
+            if checkpoints is not None and position // checkpoints.every > kept // checkpoints.every:
+                kept = keep()
+        check()
+        if kept < position:
+            keep()
+    finally:
+        watch.end()
+    if restored is None:
+        _validate.trained(position - first)
+    collected = jax.tree.map(lambda *leaves: np.concatenate(leaves), *history) if history else _NO_STEPS
+    return Fit(run.train.theta, run.train, collected, run.observed if several else run.observed[:1] and run.observed[0])
+
+
+_NO_STEPS = Metrics._make(np.zeros(0, dtype) for dtype in (float, float, bool, np.int32, np.int32))
+
+
+def _copied(run):
+    """With a state of its own: the next dispatch takes the arrays of this one."""
+    return run._replace(train=jax.tree.map(jnp.array, run.train))
+
+
+def _dispatch(train, state, group, whole):
+    if whole:
+        return train.steps(state, _stack(group))
+    collected = []
+    for batch in group:
+        state, metrics = train.step(state, batch)
+        collected.append(metrics)
+    return state, _stack(collected)
+
+
+def _stack(trees):
+    def stack(*leaves):
+        return np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves)
+
+    return jax.tree.map(stack, *trees)
+
+
+def _groups(batches, size):
+    """Runs of at most `size` batches whose trees, shapes and dtypes agree."""
+
+    def form(batch):
+        leaves, treedef = jax.tree.flatten(batch)
+        return treedef, tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
+
+    for _, alike in itertools.groupby(batches, key=form):
+        while group := list(itertools.islice(alike, size)):
+            yield group

@@ -1,0 +1,205 @@
+"""One training step: an estimate of the gradient, then an optax update. Pure, jitted, its state donated.
+
+A step whose loss, gradient or new θ is not finite leaves θ, the optimiser and the stream as they were and is counted:
+a NaN in θ spoils all that follows, and a file of it is worse than none. How many such steps a run may have is
+`jaxbptt.training.fit`'s to say.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxbptt import _validate
+from jaxbptt._dtypes import wide
+from jaxbptt._factory import factory
+from jaxbptt.types import Array, GradientEstimator, PyTree, Theta
+
+
+class Batch(NamedTuple):
+    """What one step learns from: ``xs [T, *batch, d]``, ``ys``, and as for `jaxbptt.objective` mask and h_0.
+
+    >>> Batch(jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2))).mask is None
+    True
+    """
+
+    xs: PyTree
+    ys: PyTree
+    mask: PyTree = None
+    h_0: PyTree = None
+
+
+class Skipped(NamedTuple):
+    """Steps left out because something was not finite: those in a row up to now, and all.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> train = trainer(jb.estimators.bptt(model, jb.losses.l2_loss), optax.sgd(0.1))
+    >>> state, _ = train.step(train.init(theta), Batch(jnp.full((7, 4, 3), jnp.nan), jnp.ones((7, 4, 2))))
+    >>> state.skipped.total.item(), bool(jnp.all(state.theta.h.W_h == theta.h.W_h))
+    (1, True)
+    """
+
+    in_a_row: Array
+    total: Array
+
+
+class TrainState(NamedTuple):
+    """All that a step changes. ``estimator`` is carried from batch to batch in a stream and empty otherwise.
+
+    ``step`` counts batches, the skipped ones too, so it is also the position in the data.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> train = trainer(jb.estimators.bptt(model, jb.losses.l2_loss), optax.sgd(0.1))
+    >>> state = train.init(theta)
+    >>> state.step.item(), state.skipped.total.item()
+    (0, 0)
+    """
+
+    theta: Theta
+    opt: PyTree
+    estimator: PyTree
+    step: Array
+    key: Array
+    skipped: Skipped
+
+
+class Metrics(NamedTuple):
+    """Of one step: F before the update, the global norm of its gradient, and whether the update was made.
+
+    Attributes:
+        loss: F.
+        gradient_norm: ‖∂F/∂θ‖ over all leaves.
+        finite: False when the step was skipped.
+        skipped: how many steps in a row were, this one included; 0 where ``finite``.
+        leaf: which leaf is the first that is not finite, counted in ∂F/∂θ and then on in the updated θ; -1 for none.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> train = trainer(jb.estimators.bptt(model, jb.losses.l2_loss), optax.sgd(0.1))
+    >>> _, metrics = train.step(train.init(theta), Batch(jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2))))
+    >>> metrics.finite.item(), metrics.skipped.item(), metrics.leaf.item()
+    (True, 0, -1)
+    """
+
+    loss: Array
+    gradient_norm: Array
+    finite: Array
+    skipped: Array
+    leaf: Array
+
+
+class Trainer(NamedTuple):
+    """``init(theta, h_0=None, key=None) -> TrainState``, ``step(state, batch) -> (state, Metrics)``, and ``steps``,
+    the same for batches stacked along a new leading axis, in one dispatch.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> train = trainer(jb.estimators.bptt(model, jb.losses.l2_loss), optax.sgd(0.1))
+    >>> stacked = Batch(jnp.ones((6, 7, 4, 3)), jnp.ones((6, 7, 4, 2)))  # six batches, one dispatch
+    >>> state, metrics = train.steps(train.init(theta), stacked)
+    >>> state.step.item(), metrics.loss.shape
+    (6, (6,))
+    """
+
+    init: Callable[..., TrainState]
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    steps: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+@factory
+def trainer(
+    estimator: GradientEstimator,
+    optimizer: optax.GradientTransformation,
+    *,
+    streaming: bool = False,
+) -> Trainer:
+    """The train step ``θ ← θ + optimizer(estimate of ∂F/∂θ)``.
+
+    Args:
+        estimator: what makes the gradient, such as ``jaxbptt.estimators.bptt(model, loss)``.
+        optimizer: any optax optimiser. A learning rate that changes is an optax schedule given to it. For the gradient
+            of k batches in one update wrap it, ``optax.MultiSteps(optimizer, k)``: when the batches count equally many
+            steps, that is the update of the one big batch. (It sums in float32 unless ``accumulator_dtype`` says
+            otherwise.)
+        streaming: whether a batch goes on where the last one ended (the estimator's state is carried; pass h_0 to
+            ``init``) or starts anew (the default; each batch may bring its own h_0).
+
+    Returns:
+        A `Trainer`. ``step`` and ``steps`` are jitted and donate the state: use the one they return, not the one
+        you gave. ``steps`` runs its batches by ``lax.scan``. A step that is not finite changes nothing but ``step`` and
+        ``skipped``; ``Metrics`` says so. The same arguments give the same object.
+
+    Raises:
+        TypeError, ValueError: for what is not an estimator or an optimiser; when traced, as the estimator does.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> train = trainer(jb.estimators.bptt(model, jb.losses.l2_loss), optax.sgd(0.1))
+    >>> state, metrics = train.step(train.init(theta), Batch(jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2))))
+    >>> int(state.step), metrics.loss.shape
+    (1, ())
+    """
+    _validate.estimator(estimator)
+    _validate.optimizer(optimizer)
+
+    def init(theta, h_0=None, key=None):
+        _validate.theta(theta)
+        if streaming and h_0 is None:
+            _validate.stream_without_state()
+        if not streaming and h_0 is not None:
+            _validate.state_without_stream("`init` without streaming")
+        key = jax.random.key(0) if key is None else key
+        _validate.key(key)
+        theta, h_0, key = jax.tree.map(jnp.array, (theta, h_0, key))  # copies: the state will be donated
+        carried = estimator.init(theta, h_0) if streaming else ()
+        opt = jax.tree.map(jnp.array, optimizer.init(theta))  # some keep θ itself, and nothing can be donated twice
+        none = Skipped(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        return TrainState(theta, opt, carried, jnp.zeros((), jnp.int32), key, none)
+
+    def one(state, batch):
+        _validate.train_state(state, TrainState)
+        xs, ys, mask, h_0 = Batch(*batch)
+        if streaming and h_0 is not None:
+            _validate.state_without_stream("a batch in a stream")
+        before = state.estimator if streaming else estimator.init(state.theta, h_0)
+        key = jax.random.fold_in(state.key, state.step)
+        estimate, after = estimator.update(state.theta, before, xs, ys, mask=mask, key=key)
+        norm = optax.tree.norm(jax.tree.map(lambda bar: bar.astype(wide(bar.dtype)), estimate.grads))
+        updates, opt = optimizer.update(estimate.grads, state.opt, state.theta)
+        theta: Any = optax.apply_updates(state.theta, updates)
+        leaf = _first_not_finite((estimate.grads, theta))
+        finite = jnp.isfinite(estimate.loss) & (leaf < 0)
+        carried = after if streaming else ()
+        old = state.theta, state.opt, before if streaming else ()
+        theta, opt, carried = _select(finite, (theta, opt, carried), old)
+        missed = (~finite).astype(jnp.int32)
+        skipped = Skipped((state.skipped.in_a_row + 1) * missed, state.skipped.total + missed)
+        metrics = Metrics(estimate.loss, norm, finite, skipped.in_a_row, leaf)
+        return TrainState(theta, opt, carried, state.step + 1, state.key, skipped), metrics
+
+    step = jax.jit(one, donate_argnums=0)
+    steps = jax.jit(lambda state, batches: jax.lax.scan(one, state, batches), donate_argnums=0)
+    return Trainer(init, step, steps)
+
+
+def _first_not_finite(tree):
+    """The index of the first leaf that holds a NaN or an infinity, or -1."""
+    leaves = jax.tree.leaves(tree)
+    floats = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]  # others have no NaN, and some no isfinite
+    bad = [
+        ~jnp.all(jnp.isfinite(x)) if is_float else jnp.array(False) for x, is_float in zip(leaves, floats, strict=True)
+    ]
+    return jnp.where(jnp.any(jnp.stack(bad)), jnp.argmax(jnp.stack(bad)), -1).astype(jnp.int32)
+
+
+def _select(condition, a, b):
+    return jax.tree.map(lambda leaf_a, leaf_b: jnp.where(condition, leaf_a, leaf_b), a, b)

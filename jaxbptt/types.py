@@ -1,0 +1,220 @@
+"""The specification: what a cell, a readout, a model and an estimator are. No logic.
+
+The letters are those of the formulas::
+
+    h_t = f(x_t, h_{t-1}; θ_h)      ŷ_t = g(h_t; θ_o)      F = 1/T Σ_t L(ŷ_t, y_t)
+
+f is a `Cell`, g a `Readout`, both together a `Model`. Everything is a NamedTuple of pure functions, so
+two objects made of the same functions are equal, hashable, and safe to close over under ``jax.jit``.
+
+Layout: time-major with any batch axes in between, ``xs [T, *batch, d]``, ``h [*batch, n]``.
+A suffix says which step (``_t``, ``_tm1`` = t-1, ``_tp1`` = t+1) or which dual quantity it is: ``_bar`` is
+the cotangent ∂F/∂·, ``_dot`` a tangent, ``delta_t`` the cotangent ∂F/∂h_t along all paths.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+PyTree = Any
+"""Any pytree of arrays: a bare array, a NamedTuple of arrays, a dict of tuples."""
+
+
+class TimeSplit(NamedTuple):
+    """Which part of a cell is sequential in time, and which is parallel over it.
+
+    ``f(x_t, h_{t-1}; θ_h)`` is ``step(θ_h, project(θ_h, x_t), h_{t-1})[0]``. Functions marked *parallel*
+    are called with steps stacked along a leading time axis (``xs [T, *batch, d]``), which may be of length 1;
+    those marked *sequential* see one step, are the body of a scan, and should do as little as possible.
+
+    Attributes:
+        project: ``(theta_h, xs) -> us``. Parallel: whatever does not read h_{t-1}.
+        step: ``(theta_h, u_t, h_tm1) -> (h_t, gates_t)``. Sequential: the rest of f, and what its pullback
+            would like to have kept.
+        gates: ``(theta_h, us, hs_tm1, hs) -> gates``. Parallel: what `step` kept, computed again from states.
+        step_vjp: ``(theta_h, gates_t, h_tm1, h_t, delta_t) -> (z_bar_t, h_bar_tm1)``. Sequential: the
+            cotangent of the pre-activations, and c_tᵀ delta_t. Linear in delta_t, as the next two are in z_bars.
+        param_vjp: ``(theta_h, xs, hs_tm1, gates, z_bars) -> theta_bar``. Parallel: Σ b_tᵀ delta_t over time
+            and batch.
+        input_vjp: ``(theta_h, xs, hs_tm1, gates, z_bars) -> xs_bar``. Parallel: ∂F/∂x_t.
+
+    >>> import jax.numpy as jnp, jaxbptt as jb
+    >>> split = jb.cells.linear().split
+    >>> theta_h = jb.cells.LinearParams(W_x=jnp.eye(1), W_h=0.5 * jnp.eye(1))
+    >>> us = split.project(theta_h, jnp.ones((3, 1)))  # three steps at once
+    >>> split.step(theta_h, us[0], jnp.array([4.0]))[0].tolist()  # one
+    [3.0]
+    """
+
+    project: Callable[..., Any]
+    step: Callable[..., Any]
+    gates: Callable[..., Any]
+    step_vjp: Callable[..., Any]
+    param_vjp: Callable[..., Any]
+    input_vjp: Callable[..., Any]
+
+
+class Cell(NamedTuple):
+    """f: one step of the recursion, ``h_t = f(x_t, h_{t-1}; θ_h)``, and its pullback.
+
+    Attributes:
+        init: ``(key, input_size, hidden_size, dtype=float32) -> theta_h``.
+        initial_state: ``(theta_h, batch_shape=()) -> h_0``.
+        apply: ``(theta_h, x_t, h_tm1) -> h_t``.
+        vjp: ``(theta_h, x_t, h_tm1, h_t, h_bar_t) -> (theta_bar, x_bar_t, h_bar_tm1)``. Linear in ``h_bar_t``. Sums
+            ``theta_bar`` over every leading axis, time included. A leaf without a derivative, such as an integer,
+            gets ``None``.
+        output: ``h_t -> `` what g reads; must not depend on parameters.
+        split: how the cell divides over time (`TimeSplit`); ``None`` derives it from `apply` and `vjp`.
+        check: ``(theta_h, xs, h_0) -> None``; raises when shapes or dtypes don't fit; ``None`` checks nothing
+            beyond what every cell must satisfy.
+        mixed: ``Cell -> Cell``: this cell with bfloat16 operands in its products; ``None`` leaves them to JAX
+            (`jaxbptt.cells.mixed_precision`), which is right for an `apply` of your own.
+
+    >>> import jax.numpy as jnp, jaxbptt as jb
+    >>> cell = jb.cells.linear()
+    >>> theta_h = jb.cells.LinearParams(W_x=jnp.eye(1), W_h=0.5 * jnp.eye(1))
+    >>> x_t, h_tm1 = jnp.array([1.0]), jnp.array([4.0])
+    >>> h_t = cell.apply(theta_h, x_t, h_tm1)
+    >>> theta_bar, x_bar_t, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, jnp.array([1.0]))
+    >>> h_t.item(), theta_bar.W_h.item(), x_bar_t.item(), h_bar_tm1.item()
+    (3.0, 4.0, 1.0, 0.5)
+    """
+
+    init: Callable[..., Any]
+    initial_state: Callable[..., Any]
+    apply: Callable[..., Any]
+    vjp: Callable[..., Any]
+    output: Callable[..., Any]
+    split: TimeSplit | None = None
+    check: Callable[..., None] | None = None
+    mixed: "Callable[[Cell], Cell] | None" = None
+
+
+class Readout(NamedTuple):
+    """g: from state to prediction, ``ŷ_t = g(h_t; θ_o)``, and its pullback.
+
+    Attributes:
+        init: ``(key, hidden_size, output_size, dtype=float32) -> theta_o``.
+        apply: ``(theta_o, h_t) -> y_hat_t``.
+        vjp: ``(theta_o, h_t, y_hat_bar_t) -> (theta_bar, h_bar_t)``, ``theta_bar`` summed over leading axes.
+        vjp_over_time: the same for stacked steps, ``(theta_o, hs, y_hat_bars) -> (theta_bar, h_bars)``;
+            ``None`` when `vjp` takes time as one more leading axis.
+        check: ``(theta_o, hs) -> None``; raises when shapes or dtypes don't fit.
+        mixed: ``Readout -> Readout``, as for a `Cell`.
+
+    >>> import jax.numpy as jnp, jaxbptt as jb
+    >>> g = jb.readouts.linear(bias=False)
+    >>> theta_o = jb.readouts.LinearReadoutParams(W_o=jnp.array([[2.0]]), b=None)
+    >>> theta_bar, h_bar_t = g.vjp(theta_o, jnp.array([3.0]), jnp.array([1.0]))
+    >>> theta_bar.W_o.item(), h_bar_t.item()
+    (3.0, 2.0)
+    """
+
+    init: Callable[..., Any]
+    apply: Callable[..., Any]
+    vjp: Callable[..., Any]
+    vjp_over_time: Callable[..., Any] | None = None
+    check: Callable[..., None] | None = None
+    mixed: "Callable[[Readout], Readout] | None" = None
+
+
+class Policy(NamedTuple):
+    """In which precision a model computes: what becomes of its cell and of its readout.
+
+    Attributes:
+        cell: ``Cell -> Cell`` of the same parameters, inputs and states.
+        readout: ``Readout -> Readout`` of the same parameters and predictions.
+
+    >>> import jaxbptt as jb
+    >>> rounded_readout = Policy(cell=lambda cell: cell, readout=jb.readouts.mixed_precision)
+    >>> jb.rnn(jb.cells.gru(), jb.readouts.linear(), policy=rounded_readout).cell == jb.cells.gru()
+    True
+    """
+
+    cell: Callable[[Cell], Cell]
+    readout: Callable[[Readout], Readout]
+
+
+class Theta(NamedTuple):
+    """All parameters: ``h`` is θ_h of the cell, ``o`` is θ_o of the readout.
+
+    >>> theta = Theta(h={"W": 1.0}, o=())
+    >>> theta._replace(h={"W": 2.0})
+    Theta(h={'W': 2.0}, o=())
+    """
+
+    h: PyTree
+    o: PyTree
+
+
+class Model(NamedTuple):
+    """A cell and a readout: ``ŷ_{1..T}`` from ``x_{1..T}``.
+
+    Attributes:
+        init: ``(key, *, input_size, hidden_size, output_size, dtype=float32) -> Theta``.
+        initial_state: ``(theta, batch_shape=()) -> h_0``.
+        apply: ``(theta, xs, h_0=None, *, adjoint=None) -> y_hats``.
+        cell: f.
+        readout: g.
+
+    >>> import jax, jax.numpy as jnp, jaxbptt as jb
+    >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> model.initial_state(theta, batch_shape=(4,)).shape, model.apply(theta, jnp.ones((7, 4, 3))).shape
+    ((4, 5), (7, 4, 2))
+    """
+
+    init: Callable[..., Theta]
+    initial_state: Callable[..., Any]
+    apply: Callable[..., Any]
+    cell: Cell
+    readout: Readout
+
+
+class Estimate(NamedTuple):
+    """What an estimator makes of one chunk.
+
+    Attributes:
+        loss: F over the chunk, a scalar.
+        grads: ∂F/∂θ or its approximation, with the tree of θ, ready for ``optax``.
+        info: a NamedTuple that is only worth looking at; nothing in it need be carried.
+
+    >>> Estimate(loss=0.5, grads=Theta(h=1.0, o=2.0), info=()).grads.o
+    2.0
+    """
+
+    loss: Array
+    grads: Theta
+    info: Any
+
+
+class GradientEstimator(NamedTuple):
+    """A way to evaluate the double sum over time, exact or not.
+
+    Attributes:
+        init: ``(theta, h_0=None) -> state``, everything that must be carried from chunk to chunk.
+            Without h_0, the model's initial state for the batch of the first chunk.
+        update: ``(theta, state, xs, ys, mask=None, key=None) -> (Estimate, state)``.
+
+    >>> import jax, jax.numpy as jnp, jaxbptt as jb
+    >>> estimator = jb.estimators.rtrl(jb.rnn(jb.cells.elman(), jb.readouts.identity()), jb.losses.l2_loss)
+    >>> theta = jb.Theta(jb.cells.elman().init(jax.random.key(0), input_size=3, hidden_size=5), ())
+    >>> state = estimator.init(theta, jnp.zeros(5))
+    >>> for x, y in zip(jnp.ones((2, 1, 3)), jnp.zeros((2, 1, 5))):  # one step at a time
+    ...     estimate, state = estimator.update(theta, state, x, y)
+    >>> estimate.grads.h.W_h.shape
+    (5, 5)
+    """
+
+    init: Callable[..., Any]
+    update: Callable[..., tuple[Estimate, Any]]
+
+
+Loss = Callable[[Any, Any], Array]
+"""``loss(y_hat_t, y_t) -> [*batch]``: one step, one number for each member of the batch."""
+
+Adjoint = Callable[[Cell, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+"""``adjoint(cell, theta_h, xs, h_0) -> (h_T, hs)``, differentiable in its own way."""

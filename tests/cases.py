@@ -1,0 +1,205 @@
+"""One list of all cells, adjoints and estimators: what is added here is held to every law.
+
+To add a cell, write its step once more in `oracles.py` and add a `CellCase`; to add an adjoint or an estimator, add
+a line.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxbptt as jb
+from tests import oracles
+
+
+class CellCase(NamedTuple):
+    """A cell, the same step in NumPy, what a readout sees of a NumPy state, and how its inputs are drawn."""
+
+    name: str
+    cell: jb.Cell
+    step: Callable
+    output: Callable = lambda h: h
+    inputs: Callable | None = None
+
+
+def _normal(key, shape, d, dtype=jnp.float64):
+    return jax.random.normal(key, (*shape, d), dtype)
+
+
+def _masked_input(key, shape, d, dtype=jnp.float64):
+    return jb.cells.MaskedInput(_normal(key, shape, d, dtype), jax.random.bernoulli(key, 0.6, shape))
+
+
+def _reset_input(key, shape, d, dtype=jnp.float64):
+    return jb.cells.ResetInput(_normal(key, shape, d, dtype), jax.random.bernoulli(key, 0.3, shape))
+
+
+def _h(state):
+    return state.h
+
+
+def _user_step(theta_h, x_t, h_tm1):
+    """A cell of a user: dict parameters, a pair of states, a product of states in it."""
+    slow, fast = h_tm1["slow"], h_tm1["fast"]
+    drive = x_t @ theta_h["in"].T + fast @ theta_h["rec"].T + jnp.broadcast_to(theta_h["bias"], fast.shape)
+    fast = jnp.tanh(drive) * (1 + slow)
+    return {"slow": 0.9 * slow + 0.1 * fast * fast, "fast": fast}
+
+
+def _user_init(key, d, n, dtype=jnp.float64):
+    keys = jax.random.split(key, 3)
+    return {
+        "in": jax.random.normal(keys[0], (n, d), dtype),
+        "rec": jax.random.normal(keys[1], (n, n), dtype),
+        "bias": jax.random.normal(keys[2], (n,), dtype),
+    }
+
+
+def _user_state(theta_h, batch_shape=()):
+    zero = jnp.zeros((*batch_shape, theta_h["rec"].shape[0]), theta_h["rec"].dtype)
+    return {"slow": zero, "fast": zero}
+
+
+def _user_output(h_t):
+    return h_t["fast"]
+
+
+def _user_oracle(theta, x, h):
+    drive = np.einsum("nd,...d->...n", theta["in"], x) + np.einsum("nk,...k->...n", theta["rec"], h["fast"])
+    fast = np.tanh(drive + theta["bias"]) * (1 + h["slow"])
+    return {"slow": 0.9 * h["slow"] + 0.1 * fast * fast, "fast": fast}
+
+
+def _stacked_oracle(theta, x, h):
+    lower = oracles.gru_step(theta[0], x, h[0])
+    return lower, oracles.lstm_step(theta[1], lower, h[1])
+
+
+def _masked_oracle(theta, x, h):
+    new = oracles.lstm_step(theta, x.x, h)
+    # the mask was made complex with everything else
+    return type(h)(*(np.where(x.mask[..., None].real > 0, a, b) for a, b in zip(new, h, strict=True)))
+
+
+def _reset_oracle(theta, x, h):
+    return oracles.gru_step(theta, x.x, np.where(x.reset[..., None].real > 0, 0, h))
+
+
+user = jb.cells.from_step(_user_step, init=_user_init, initial_state=_user_state, output=_user_output)
+# The same rule with no division over time of its own: what somebody writes who fills in a Cell by hand.
+_elman = jb.cells.elman()
+by_hand = jb.Cell(_elman.init, _elman.initial_state, _elman.apply, _elman.vjp, _elman.output)
+
+CELLS = [
+    CellCase("linear", jb.cells.linear(), oracles.linear_step),
+    CellCase("elman-tanh", jb.cells.elman(), oracles.elman_step("tanh")),
+    CellCase("elman-relu", jb.cells.elman("relu"), oracles.elman_step("relu")),
+    CellCase("elman-sigmoid", jb.cells.elman("sigmoid"), oracles.elman_step("sigmoid")),
+    CellCase("gru", jb.cells.gru(), oracles.gru_step),
+    CellCase("lstm", jb.cells.lstm(), oracles.lstm_step, _h),
+    CellCase("stacked", jb.cells.stacked(jb.cells.gru(), jb.cells.lstm()), _stacked_oracle, lambda h: h[1].h),
+    CellCase("masked", jb.cells.masked(jb.cells.lstm()), _masked_oracle, _h, _masked_input),
+    CellCase("resettable", jb.cells.resettable(jb.cells.gru()), _reset_oracle, inputs=_reset_input),
+    CellCase("from_step", user, _user_oracle, lambda h: h["fast"]),
+    CellCase("by_hand", by_hand, oracles.elman_step("tanh")),
+]
+
+BUILT_IN = [case for case in CELLS if case.name.split("-")[0] in ("linear", "elman", "gru", "lstm")]
+
+ADJOINTS = {
+    "full": jb.adjoints.full(),
+    "full-states": jb.adjoints.full(residuals="states"),
+    "full-blocks": jb.adjoints.full(block=2),  # with a rest where T is odd
+    "full-blocks-states": jb.adjoints.full(block=4, residuals="states"),
+    "tangent": jb.adjoints.tangent(),
+    "tangent-blocks": jb.adjoints.tangent(block=2),
+    "parallel": jb.adjoints.parallel(),
+    "checkpointed": jb.adjoints.checkpointed(slots=2),
+    "checkpointed-two-level": jb.adjoints.checkpointed(),
+    "checkpointed-states": jb.adjoints.checkpointed(slots=3, block=2, residuals="states"),
+    "autodiff": jb.adjoints.autodiff(),
+}
+
+# Each exact estimator as a function of (model, loss, reduction).
+EXACT_ESTIMATORS = {
+    "bptt": lambda model, loss, **options: jb.estimators.bptt(model, loss, **options),
+    "bptt-autodiff": lambda model, loss, **options: jb.estimators.bptt(
+        model, loss, adjoint=jb.adjoints.autodiff(), **options
+    ),
+    "rtrl": lambda model, loss, **options: jb.estimators.rtrl(model, loss, **options),
+}
+# Those that stay exact when a sequence comes in chunks.
+ONLINE_ESTIMATORS = {"rtrl": EXACT_ESTIMATORS["rtrl"]}
+
+
+def name(case):
+    return case.name if isinstance(case, CellCase) else str(case)
+
+
+class Problem(NamedTuple):
+    """A model with everything F needs, all of it random, non-zero and of different sizes."""
+
+    case: CellCase
+    model: jb.Model
+    theta: jb.Theta
+    xs: Any
+    ys: jax.Array
+    h_0: Any
+
+
+def problem(case, *, seed=0, T=6, batch=(2,), d=3, n=4, m=2, dtype=jnp.float64, bias=True):
+    """A `Problem`: W_h is a random Gaussian matrix, so neither symmetric nor normal; every bias and h_0 is non-zero."""
+    keys = jax.random.split(jax.random.key(seed), 6)
+    model = jb.rnn(case.cell, jb.readouts.linear(bias=bias))
+    theta = model.init(keys[0], input_size=d, hidden_size=n, output_size=m, dtype=dtype)
+    theta = randomised(theta, keys[1], 0.6)
+    xs = (case.inputs or _normal)(keys[2], (T, *batch), d, dtype)
+    ys = jax.random.normal(keys[3], (T, *batch, m), dtype)
+    h_0 = randomised(model.initial_state(theta, batch), keys[4], 0.5)
+    return Problem(case, model, theta, xs, ys, h_0)
+
+
+def randomised(tree, key, scale):
+    leaves, treedef = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    return treedef.unflatten(
+        [scale * jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    )
+
+
+def oracle(problem, mask=None):
+    """F and its gradient with respect to (theta, xs, h_0), from `oracles` alone. Flags in xs get ``None``."""
+    tree = (problem.theta, problem.xs, problem.h_0)
+    leaves, treedef = jax.tree.flatten(jax.tree.map(np.asarray, tree))
+    ys = np.asarray(problem.ys)
+    smooth = [k for k, leaf in enumerate(leaves) if leaf.dtype != bool]
+
+    def F(arrays):
+        filled = list(leaves)
+        for k, array in zip(smooth, arrays, strict=True):
+            filled[k] = array
+        theta, xs, h_0 = treedef.unflatten(filled)
+        steps = [jax.tree.map(lambda leaf, t=t: leaf[t], xs) for t in range(len(ys))]
+        return oracles.objective(problem.case.step, problem.case.output, theta.h, theta.o, steps, ys, h_0, mask)
+
+    numbers = [leaves[k] for k in smooth]
+    value = float(np.real(F([number.astype(complex) for number in numbers])))
+    bars: list[Any] = [None] * len(leaves)
+    for k, bar in zip(smooth, oracles.gradient(F, numbers), strict=True):
+        bars[k] = bar
+    return value, treedef.unflatten(bars)
+
+
+def assert_close(got, wanted, rtol=1e-10):
+    """Leaf by leaf, relative to the leaf's largest number; every leaf must have a non-zero one."""
+    got_leaves, wanted_leaves = jax.tree.leaves(got), jax.tree.leaves(wanted)
+    assert len(got_leaves) == len(wanted_leaves) > 0
+    for g, w in zip(got_leaves, wanted_leaves, strict=True):
+        g, w = np.asarray(g), np.asarray(w)
+        assert g.shape == w.shape
+        scale = np.max(np.abs(w))
+        assert scale > 0, "a gradient that is zero everywhere tests nothing"
+        np.testing.assert_array_less(np.abs(g - w), rtol * scale)

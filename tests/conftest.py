@@ -1,0 +1,28 @@
+"""Strictness for every test: float64, no implicit promotion of dtypes or ranks; warnings are errors (pyproject).
+
+Two devices, so that what splits a batch has something to split it over. The programs here are small, thousands, and run
+once: nine tenths of the time would go into optimising them.
+"""
+
+import importlib.metadata
+import os
+
+_FAST_TO_COMPILE = ["--xla_backend_optimization_level=0"]
+if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+    _FAST_TO_COMPILE.append("--xla_cpu_use_fusion_emitters=false")  # newer ones don't know it
+os.environ.setdefault("XLA_FLAGS", " ".join(_FAST_TO_COMPILE))
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_let_go():
+    """Each program maps several pages of memory, and a process may have 65530 of them: thousands of tests get there."""
+    yield
+    jax.clear_caches()
