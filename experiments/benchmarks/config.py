@@ -1,0 +1,104 @@
+"""The flags of ``python -m experiments bench``."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from experiments import options
+from experiments.benchmarks import contenders
+from experiments.benchmarks import work as works
+from experiments.options import BadInputError
+
+What = Literal["speed", "checkpoint", "length", "memory"]
+SHAPES = ("1,1000,32,32", "32,200,64,64", "16,784,1,128", "128,96,128,128", "64,256,256,256", "32,64,512,512")
+GPU_SHAPES = (*SHAPES, "64,512,1024,1024", "8,4096,16,16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Loss and gradient of one layer, this library beside its peers, in interleaved rounds of one process."""
+
+    seed: int = 0
+    """Of weights, inputs and initial states."""
+    quick: bool = False
+    """Small shapes and few rounds: the same code in a minute or two; its numbers mean little."""
+    out: Path | None = None
+    """The output folder; results/bench by default."""
+    gpu: bool = False
+    """On the GPU: cuDNN by torch and by JAX as well, and two more shapes."""
+    what: tuple[What, ...] = ("speed", "checkpoint", "length", "memory")
+    """What to measure."""
+    cells: tuple[works.CellName, ...] = ("elman", "gru", "lstm")
+    """Of speed."""
+    shapes: tuple[str, ...] = SHAPES
+    """B,T,d,n of speed."""
+    adjoints: tuple[str, ...] = contenders.flags(contenders.OURS)
+    """Of this library."""
+    peers: tuple[str, ...] = contenders.flags(contenders.PEERS)
+    """Of the others; one that is not installed is left out."""
+    rounds: int = 9
+    """The most; something slow takes part in fewer of them, as its seconds allow, but in three."""
+    seconds: float = 2.5
+    """For all rounds of one contender in one row."""
+    devices: int | None = None
+    """CPU devices; one a core by default."""
+    sweep_cell: works.CellName = "lstm"
+    """Of checkpoint, length and memory."""
+    checkpoint_shape: str = "32,1000,256,256"
+    """B,T,d,n of checkpoint."""
+    slots: tuple[int, ...] = (10, 20, 30, 50, 100, 200, 500)
+    """Of checkpoint."""
+    length_shape: str = "4,1,32,32"
+    """B,T,d,n of length; its T is not used."""
+    lengths: tuple[int, ...] = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+    """T of length."""
+    memory_shape: str = "64,256,256,256"
+    """B,T,d,n of memory."""
+    markdown: Path | None = None
+    """Measures nothing; prints the tables of this result.json as Markdown."""
+
+    def __post_init__(self):
+        options.at_least("seed", self.seed, 0)
+        options.at_least("rounds", self.rounds, 1)
+        options.positive("seconds", self.seconds)
+        options.positive("slots", *self.slots)
+        options.positive("lengths", *self.lengths)
+        if self.devices is not None:
+            options.at_least("devices", self.devices, 1)
+        for name in ("what", "cells", "shapes"):
+            if not getattr(self, name):
+                raise BadInputError(f"`--{name}` must name something: got nothing")
+        for text in (*self.shapes, self.checkpoint_shape, self.length_shape, self.memory_shape):
+            works.shape(text)
+        _known("adjoints", self.adjoints, contenders.flags(contenders.OURS))
+        _known("peers", self.peers, contenders.flags((*contenders.PEERS, *contenders.GPU_PEERS)))
+
+    @property
+    def contestants(self) -> tuple[contenders.Contender, ...]:
+        """Whom the flags name, cuDNN by JAX with `gpu` as well."""
+        peers = (*contenders.PEERS, *(contenders.GPU_PEERS if self.gpu else ()))
+        asked = (*self.peers, *contenders.flags(contenders.GPU_PEERS)) if self.gpu else self.peers
+        own = [contender for contender in contenders.OURS if contender.flag in self.adjoints]
+        return (*own, *(contender for contender in peers if contender.flag in asked))
+
+    @property
+    def speed_shapes(self) -> tuple[works.Shape, ...]:
+        """Those of the flag; of the GPU unless the flag was given."""
+        texts = GPU_SHAPES if self.gpu and self.shapes == SHAPES else self.shapes
+        return tuple(map(works.shape, texts))
+
+
+QUICK = {
+    "shapes": ("1,100,8,8", "8,50,16,16"),
+    "rounds": 3,
+    "checkpoint_shape": "2,100,16,16",
+    "slots": (5, 20),
+    "lengths": (100, 1000),
+    "memory_shape": "8,50,16,16",
+}
+
+
+def _known(flag, given, known):
+    for name in given:
+        if name not in known:
+            raise BadInputError(f"`--{flag}`: there is no `{name}`: {', '.join(known)} are")

@@ -1,0 +1,52 @@
+"""All contenders. To add one is to add a line to the CONTENDERS of its file, or a file and a line here."""
+
+import importlib.metadata
+
+from experiments.benchmarks import cudnn_peer, equinox_peer, flax_peers, haiku_peer, ours, plain, torch_peer
+from experiments.benchmarks.contender import Built, Contender, LeftOutError
+from experiments.benchmarks.work import Work
+
+OURS: tuple[Contender, ...] = ours.CONTENDERS
+PEERS: tuple[Contender, ...] = (
+    *plain.CONTENDERS,
+    *flax_peers.CONTENDERS,
+    *equinox_peer.CONTENDERS,
+    *haiku_peer.CONTENDERS,
+    *torch_peer.CONTENDERS,
+)
+GPU_PEERS: tuple[Contender, ...] = cudnn_peer.CONTENDERS
+
+
+def flags(contenders: tuple[Contender, ...]) -> tuple[str, ...]:
+    """What the command line calls them, each once."""
+    return tuple(dict.fromkeys(contender.flag for contender in contenders))
+
+
+def build(contender: Contender, work: Work) -> Built:
+    """Its `Built` for this work.
+
+    Raises:
+        LeftOutError: when it can't: not installed, no such cell, too large, or whatever a library of others raises.
+    """
+    if work.cell not in contender.cells:
+        raise LeftOutError(f"has no {work.cell} cell")
+    if contender.package is not None and version(contender.package) is None:
+        raise LeftOutError(f"{contender.package} is not installed")
+    try:
+        return contender.build(work)
+    except LeftOutError:
+        raise
+    except Exception as error:  # a version of a library that has changed must not end an unattended run
+        raise LeftOutError(f"{type(error).__name__}: {error}".splitlines()[0][:200]) from error
+
+
+def version(package: str) -> str | None:
+    """Of an installed distribution; ``None`` when it isn't there.
+
+    >>> version("no-such-distribution") is None
+    True
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,116 @@
+"""Peak memory of a process that does one contender's work and nothing else.
+
+``python -m experiments.benchmarks.peak '{…}'`` does it, and prints one line of JSON; `peaks` starts these processes.
+The high-water mark of the process is set back (Linux) after compiling, so that it is that of running.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments import devices
+from experiments.benchmarks import contenders
+from experiments.benchmarks import work as works
+from experiments.benchmarks.contender import Contender, LeftOutError
+
+_TIMEOUT = 600
+_CALLS = 3
+
+
+class Peak(NamedTuple):
+    """Bytes of one process.
+
+    Attributes:
+        before: resident after compiling, with the inputs, before the first gradient.
+        peak: the most resident while running; the program's own, libraries and inputs included.
+        device: the most on the accelerator; ``None`` on a CPU and where it isn't counted.
+    """
+
+    before: int
+    peak: int
+    device: int | None
+
+
+def peaks(
+    work: works.Work, contestants: Sequence[Contender], seed: int, gpu: bool, devices: int | None, report: Callable
+) -> tuple[dict[str, Peak], dict[str, str]]:
+    """`Peak` by contender, each in a process of its own, and who is left out and why."""
+    found, left_out = {}, {}
+    for k, contender in enumerate(contestants):
+        task = {"cell": work.cell, "shape": str(work.shape), "contender": contender.name, "seed": seed}
+        task |= {"gpu": gpu, "devices": devices}
+        try:
+            found[contender.name] = _in_a_process(task)
+        except LeftOutError as reason:
+            left_out[contender.name] = str(reason)
+        report("memory: processes", k + 1, len(contestants))
+    return found, left_out
+
+
+def _in_a_process(task):
+    command = [sys.executable, "-m", "experiments.benchmarks.peak", json.dumps(task)]
+    root = Path(__file__).parents[2]
+    try:
+        ran = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise LeftOutError(f"took more than {_TIMEOUT} seconds") from None
+    if ran.returncode:
+        raise LeftOutError((ran.stderr.strip().splitlines() or [f"ended with status {ran.returncode}"])[-1][:200])
+    answer = json.loads(ran.stdout.splitlines()[-1])
+    if "left_out" in answer:
+        raise LeftOutError(answer["left_out"])
+    return Peak(**answer)
+
+
+def measure(task: dict) -> dict:
+    """What the process does: builds, compiles, then runs a few times."""
+    devices.start(task["gpu"], task["devices"])
+    everybody = (*contenders.OURS, *contenders.PEERS, *contenders.GPU_PEERS)
+    contender = next(contender for contender in everybody if contender.name == task["contender"])
+    work = works.make(task["cell"], works.shape(task["shape"]), task["seed"])
+    try:
+        built = contenders.build(contender, work)
+    except LeftOutError as reason:
+        return {"left_out": str(reason)}
+    _forget_peak()
+    before = _resident("VmRSS")
+    for _ in range(_CALLS):
+        built.wait(built.run())
+    return Peak(before, _resident("VmHWM"), _on_the_device(contender))._asdict()
+
+
+def _forget_peak():
+    with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak is then that of compiling too
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _resident(field):
+    """Bytes of this process, now (VmRSS) or at most (VmHWM)."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _on_the_device(contender):
+    if contender.flag == "torch":
+        import torch  # pyright: ignore[reportMissingImports]
+
+        return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    import jax
+
+    stats = jax.devices()[0].memory_stats()
+    return (stats or {}).get("peak_bytes_in_use")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    print(json.dumps(measure(json.loads(sys.argv[1]))))

@@ -1,0 +1,142 @@
+"""One row of the benchmark: a cell and a shape, everybody checked against the plain scan, then timed side by side."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.benchmarks import contenders, measure, plain
+from experiments.benchmarks import work as works
+from experiments.benchmarks.contender import Contender, LeftOutError
+from jaxbptt.checking import GradientMismatchError
+
+TOLERANCE = {"cpu": 1e-3}  # of a float32 gradient, by backend
+TF32_TOLERANCE = 5e-2  # elsewhere products in float32 have operands of 10 bits by default
+
+
+class Timed(NamedTuple):
+    """One contender in one row.
+
+    Attributes:
+        seconds: ``[rounds]``, of one loss and gradient; NaN for a round without it.
+        compile_seconds: tracing and compiling; ``None`` for what isn't compiled.
+        temporaries: bytes, from the compiler; ``None`` where it doesn't say.
+        error: the worst relative error of its gradient, over parameters, xs and h_0.
+        kind: ``"ours"``, ``"jax"`` or ``"other"``.
+        split: whether it splits the batch itself.
+        differs: whether it is another function than the rest, or in another precision.
+    """
+
+    seconds: np.ndarray
+    compile_seconds: float | None
+    temporaries: int | None
+    error: float
+    kind: str
+    split: bool
+    differs: bool
+
+
+class Row(NamedTuple):
+    """A cell and a shape.
+
+    Attributes:
+        cell: which.
+        shape: (B, T, d, n).
+        timed: by contender.
+        left_out: who is missing, and why.
+        gemm: flops a second of a product of 1024³.
+        gemm_of_a_step: flops a second of the product of one step.
+    """
+
+    cell: works.CellName
+    shape: works.Shape
+    timed: dict[str, Timed]
+    left_out: dict[str, str]
+    gemm: float
+    gemm_of_a_step: float
+
+
+def row(
+    work: works.Work,
+    contestants: Sequence[Contender],
+    rounds: int,
+    limit: float,
+    report: Callable[[str, int, int], None],
+) -> Row:
+    """Builds, checks, and times.
+
+    Args:
+        work: what to do.
+        contestants: who.
+        rounds: how often.
+        limit: seconds for one contender; slow ones take part in fewer rounds.
+        report: of progress, ``(stage, done, total)``.
+
+    Returns:
+        The `Row`.
+
+    Raises:
+        GradientMismatchError: when a gradient of this library is wrong; a peer's leaves that peer out.
+    """
+    reference = functools.cache(functools.partial(_reference, work))
+    calls, checked, left_out = {}, {}, {}
+    for k, contender in enumerate(contestants):
+        try:
+            built = contenders.build(contender, work)
+            checked[contender.name] = built, check(contender, work, built, reference(work.cell in contender.differs))
+            calls[contender.name] = lambda built=built: built.wait(built.run())
+        except LeftOutError as reason:
+            left_out[contender.name] = str(reason)
+        report("speed: compiling and checking, this row", k + 1, len(contestants))
+    products = measure.products(work.cell, work.shape)
+    extra = {"1024": products.square, "step": products.step}
+    times = measure.interleaved(calls | extra, rounds, limit, lambda *done: report("speed: rounds, this row", *done))
+    by_name = {contender.name: contender for contender in contestants}
+    timed = {
+        name: Timed(
+            times[name],
+            built.compile_seconds,
+            built.temporaries,
+            error,
+            by_name[name].kind,
+            by_name[name].split,
+            work.cell in by_name[name].differs or by_name[name].tolerance is not None,
+        )
+        for name, (built, error) in checked.items()
+    }
+    rates = (
+        work_of / measure.spread(times[name]).median
+        for name, work_of in (("1024", products.square_flops), ("step", products.step_flops))
+    )
+    return Row(work.cell, work.shape, timed, left_out, *rates)
+
+
+def _reference(work, reset_before):
+    try:
+        return plain.reference(work, reset_before)
+    except Exception as error:  # out of memory, say
+        raise LeftOutError(f"nothing to check it against: {error}".splitlines()[0][:200]) from error
+
+
+def check(contender: Contender, work: works.Work, built, reference) -> float:
+    """The worst relative error of its loss and gradient against the reference.
+
+    Raises:
+        GradientMismatchError: when it is one of ours, and wrong by more than the rounding of float32.
+        LeftOutError: when it is a peer's, and wrong, or can't be computed; or is ours where products are rounded more.
+    """
+    try:
+        errors = works.errors(built.gradient(built.wait(built.run())), reference)
+    except Exception as error:
+        raise LeftOutError(f"{type(error).__name__}: {error}".splitlines()[0][:200]) from error
+    name = max(errors, key=lambda name: errors[name] if errors[name] == errors[name] else np.inf)
+    allowed = contender.tolerance or TOLERANCE.get(jax.default_backend(), TF32_TOLERANCE)
+    if not errors[name] <= allowed:
+        wrong = (
+            f"the {name} of {contender.name} ({work.cell} {work.shape}) is off the plain scan's by {errors[name]:.1e}"
+        )
+        certain = contender.kind == "ours" and jax.default_backend() in TOLERANCE
+        raise GradientMismatchError(wrong) if certain else LeftOutError(wrong)
+    return errors[name]

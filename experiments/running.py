@@ -1,0 +1,35 @@
+"""One study, from its configuration to the files of its folder."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import output, terminal, trained
+from experiments.study import Result, Study
+
+
+def carry_out(study: Study, config: Any, folder: Path, command: Sequence[str]) -> tuple[Result, list[Path]]:
+    """Runs a study, shows how far it is, and writes what it found.
+
+    Args:
+        study: which.
+        config: its dataclass.
+        folder: where to; made when it isn't there.
+        command: the arguments of ``python -m experiments``, for the record.
+
+    Returns:
+        ``(result, paths)``.
+
+    Raises:
+        InterruptedRunError: when a training was interrupted and saved.
+        BadInputError: when the folder can't be written to, before the run; or for flags that the study refuses.
+    """
+    output.prepare(folder)
+    began = time.perf_counter()
+    with terminal.progress() as report:
+        result = study.run(dataclasses.replace(config, out=folder), report)
+    paths = output.write(folder, study.name, config, command, result, time.perf_counter() - began)
+    trained.done(folder)
+    return result, paths

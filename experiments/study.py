@@ -1,0 +1,68 @@
+"""What a study is, and what it returns. No logic."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+
+class Report(Protocol):
+    """``report(stage, done, total, note)``: how far a run has come. A study calls it; what it shows is the caller's."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """After `done` of `total` steps of a stage, with a word on how it goes."""
+
+
+class Table(NamedTuple):
+    """A title, the names of the columns, and rows of cells ready to print."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class Result(NamedTuple):
+    """What one run found.
+
+    Attributes:
+        numbers: for ``result.json``: a tree of dicts and lists of numbers and strings, NumPy's included. Has the keys
+            ``verdict``, from `verdict`; and ``timing`` for whatever differs between two runs of one seed.
+        tables: for the terminal and for the report.
+        figures: matplotlib figures, by file name without the ending.
+    """
+
+    numbers: Mapping[str, Any]
+    tables: tuple[Table, ...]
+    figures: Mapping[str, Any]
+
+
+class Study(NamedTuple):
+    """One study.
+
+    Attributes:
+        name: of the subcommand and of the file.
+        claim: what is measured, in one line.
+        config: a frozen dataclass: every flag with its default and its help. It has ``seed``, ``quick`` and ``out``,
+            and raises `experiments.options.BadInputError` for values that make no sense.
+        quick: the defaults that ``--quick`` puts in place of the usual ones.
+        run: ``(config, report) -> Result``. Reads no file, writes none, prints nothing; what a study that trains keeps
+            of its run while it goes on is `experiments.trained`'s, below ``config.out``, and none without that.
+    """
+
+    name: str
+    claim: str
+    config: Callable[..., Any]
+    quick: Mapping[str, Any]
+    run: Callable[[Any, Report], Result]
+
+
+def silent(stage: str, done: int, total: int, note: str = "") -> None:
+    """The `Report` that shows nothing."""
+
+
+def verdict(failures: Mapping[str, bool]) -> str:
+    """``"reproduced"``, or ``"not reproduced: "`` and every reason that holds.
+
+    >>> verdict({"the norm is off": False}), verdict({"the norm is off": True, "it is slow": True})
+    ('reproduced', 'not reproduced: the norm is off; it is slow')
+    """
+    reasons = [reason for reason, holds in failures.items() if holds]
+    return f"not reproduced: {'; '.join(reasons)}" if reasons else "reproduced"
