@@ -1,0 +1,161 @@
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tyro")
+pytest.importorskip("matplotlib")
+pytest.importorskip("rich")
+pytest.importorskip("sklearn")
+
+from experiments import cli, options
+from experiments.catalogue import STUDIES
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "vanishing_exploding": "--quick --steps=12 --hidden-size=5 --rhos 0.5 1.1 --non-normal-steps=60",
+    "jacobian_bound": "--quick --hidden-size=5 --input-size=2 --steps=12 --seeds=2 --strengths 0.5 2",
+    "cliff": "--quick --grid=10 --starts=2 --updates=20",
+    "lyapunov": "--quick --hidden-size=8 --steps=20 --gains 0.5 2 --matrix-size=3 --factors=10 --products=3",
+    "curse_of_memory": "--quick --sequences=8 --lambdas 0.5",
+    "checkpoint_cost": "--quick --hidden-size=3 --steps=20 --slots 4 --rounds=1 --cell=elman",
+    "digits": "--quick --epochs=2 --hidden-size=6 --rounds=1 --batch-size=200 --cell=elman",
+}
+
+
+def numbers(folder):
+    found = json.loads((folder / "result.json").read_text())
+    if found.pop("timing", None) and found["study"] == "checkpoint_cost":
+        found.pop("verdict")  # on the clock
+    return found
+
+
+def module(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_without_a_command_the_studies_are_listed_one_line_each():
+    ran = module()
+    assert ran.returncode == 0
+    assert ran.stderr == ""
+    assert [line.split()[0] for line in ran.stdout.splitlines()] == [study.name for study in STUDIES]
+    assert all(study.claim in line for study, line in zip(STUDIES, ran.stdout.splitlines(), strict=True))
+
+
+def test_bad_input_ends_the_process_with_status_2_and_no_traceback():
+    ran = module("run", "digits", "--epochs", "-3")
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert ran.stderr == "error: `--epochs` must be at least 1: got -3\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rum"], "there is no command `rum`: list, run, bench, reproduce are"),
+        (["list", "digits"], "`list` takes no arguments: got `digits`"),
+        (["run"], "`run` needs the name of a study: "),
+        (["run", "--help"], "`run --help` needs a study before `--help`: "),
+        (["run", "digit"], "there is no study `digit`: "),
+        (["run", "digits", "--cell", "lst"], "invalid choice 'lst' for argument '--cell'"),
+        (["run", "digits", "--epochs", "many"], "Error parsing --epochs: invalid literal for int()"),
+        (["run", "digits", "--epoch", "3"], "Unrecognized options: --epoch"),
+        (["run", "digits", "--hidden-size", "0"], "`--hidden-size` must be at least 1: got 0"),
+        (["run", "digits", "--learning-rate", "nan"], "`--learning-rate` must be above 0: got nan"),
+        (["run", "digits", "--shift", "9"], "`--shift` must lie between -1 and 8: got 9"),
+        (["run", "digits", "--seed", "-1"], "`--seed` must be at least 0: got -1"),
+        (["run", "vanishing_exploding", "--rhos", "0.5", "-1"], "`--rhos` must be above 0: got 0.5, -1.0"),
+        (["run", "vanishing_exploding", "--rhos"], "`--rhos` must be above 0: got nothing"),
+        (["run", "vanishing_exploding", "--eigenvalue", "1.2"], "`--eigenvalue` must lie between 0 and 1: got 1.2"),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: " + message)
+    assert err.count("\n") == 1
+
+
+def test_too_large_a_batch_is_one_clear_line(tmp_path, capsys):
+    assert cli.main(["run", "digits", "--batch-size", "5000", "--out", str(tmp_path)]) == 2
+    assert "error: `--batch-size` must be at most 1437: got 5000\n" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_run(tmp_path, capsys):
+    occupied = tmp_path / "file"
+    occupied.write_text("")
+    for folder in (occupied, occupied / "below"):
+        assert cli.main(["run", "digits", "--out", str(folder)]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: cannot write to the output folder `{folder}`: ")
+        assert err.count("\n") == 1
+
+
+def test_missing_packages_are_named_with_the_remedy(monkeypatch, capsys):
+    find = options.importlib.util.find_spec
+    monkeypatch.setattr(options.importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name))
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err == "error: scikit-learn not installed: run `pip install -e '.[experiments]'`\n"
+
+
+def test_a_wrong_gradient_ends_with_status_1(monkeypatch, tmp_path, capsys):
+    def run(config, report):
+        from jaxbptt.checking import GradientMismatchError
+
+        raise GradientMismatchError("W_h is off")
+
+    monkeypatch.setattr("experiments.catalogue.STUDIES", (STUDIES[0]._replace(run=run),))
+    assert cli.main(["run", STUDIES[0].name, "--out", str(tmp_path)]) == 1
+    assert "WRONG GRADIENT: W_h is off\n" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_help(capsys):
+    assert cli.main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: python -m experiments")
+    assert cli.main(["run", "digits", "--quick", "--help"]) == 0
+    assert "(default: 14)" in capsys.readouterr().out  # the epochs of a quick run
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_quick_defaults_are_flags_and_give_way_to_flags(study):
+    config = cli._config(study, ["--quick"])
+    assert config == study.config(quick=True, **study.quick)
+    name, value = next(iter(study.quick.items()))
+    flag = "--" + name.replace("_", "-")
+    for order in (["--quick", flag, str(value + 1)], [flag, str(value + 1), "--quick"]):
+        assert getattr(cli._config(study, order), name) == value + 1
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_the_command_in_config_json_gives_the_same_flags_and_numbers_again(study, tmp_path, capsys):
+    flags = TINY[study.name].split()
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert cli.main(["run", study.name, *flags, "--seed", "3", "--out", str(first)]) == 0
+    recorded = json.loads((first / "config.json").read_text())
+    *command, folder = shlex.split(recorded["command"].removeprefix("python -m experiments "))
+    assert folder == str(first)
+    assert cli.main([*command, str(second)]) == 0
+    repeated = json.loads((second / "config.json").read_text())
+    assert recorded["flags"] | {"out": None} == repeated["flags"] | {"out": None}
+    assert recorded["flags"]["seed"] == 3
+    assert recorded["flags"]["quick"] is True
+    assert numbers(first) == numbers(second)
+    assert not list(tmp_path.rglob("*.part"))
+    assert study.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in recorded["flags"].items()})
+    assert {"python", "jax", "optax", "jaxbptt"} <= recorded["versions"].keys()
+    assert recorded["machine"]["devices"]
+    assert recorded["date"]
+
+
+def test_another_seed_gives_other_numbers(tmp_path, capsys):
+    for seed in ("0", "1"):
+        flags = [*TINY["vanishing_exploding"].split(), "--seed", seed, "--out", str(tmp_path / seed)]
+        assert cli.main(["run", "vanishing_exploding", *flags]) == 0
+    assert numbers(tmp_path / "0")["by_lag"]["tanh"] != numbers(tmp_path / "1")["by_lag"]["tanh"]

@@ -1,0 +1,101 @@
+"""What masked, resettable and stacked promise beyond the laws: padding, sequences laid end to end, layers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbptt as jb
+from tests import cases
+from tests.cases import ADJOINTS, assert_close
+
+KEYS = jax.random.split(jax.random.key(0), 6)
+SOME = ("full", "full-blocks-states", "tangent", "parallel", "autodiff")
+adjoints = pytest.mark.parametrize("adjoint", [ADJOINTS[name] for name in SOME], ids=SOME)
+
+
+def gradient(cell, adjoint, theta_h, xs, h_0):
+    def F(theta_h, h_0):
+        h_T, hs = jb.unroll(cell, theta_h, xs, h_0, adjoint=adjoint)
+        return jnp.sum(jnp.sin(hs)) + jnp.sum(cell.output(h_T) ** 2)
+
+    return jax.value_and_grad(F, argnums=(0, 1))(theta_h, h_0)
+
+
+@adjoints
+@pytest.mark.parametrize(
+    "inner", [jb.cells.gru(), jb.cells.lstm(), jb.cells.elman("relu")], ids=["gru", "lstm", "relu"]
+)
+def test_nan_in_padding_reaches_neither_state_nor_gradient(inner, adjoint):
+    cell = jb.cells.masked(inner)
+    theta_h = cases.randomised(cell.init(KEYS[0], 3, 4, jnp.float64), KEYS[1], 0.5)
+    h_0 = cases.randomised(cell.initial_state(theta_h, (2,)), KEYS[2], 0.5)
+    mask = jnp.array([[0, 1], [1, 1], [0, 0], [1, 0], [0, 1]], bool)
+    x = jax.random.normal(KEYS[3], (5, 2, 3))
+    clean = gradient(cell, adjoint, theta_h, jb.cells.MaskedInput(x, mask), h_0)
+    dirty = jnp.where(mask[..., None], x, jnp.nan)
+    padded = gradient(cell, adjoint, theta_h, jb.cells.MaskedInput(dirty, mask), h_0)
+    for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(padded), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_masked_cell_skips_steps():
+    """Sequences of their own lengths give what they would give alone."""
+    inner = jb.cells.gru()
+    cell = jb.cells.masked(inner)
+    theta_h = cases.randomised(inner.init(KEYS[0], 3, 4, jnp.float64), KEYS[1], 0.5)
+    x = jax.random.normal(KEYS[3], (5, 2, 3))
+    mask = jnp.arange(5)[:, None] < jnp.array([[3, 5]])
+    h_T, _ = jb.unroll(cell, theta_h, jb.cells.MaskedInput(x, mask), jnp.zeros((2, 4)))
+    alone, _ = jb.unroll(inner, theta_h, x[:3, 0], jnp.zeros(4))
+    np.testing.assert_allclose(h_T[0], alone, rtol=1e-13)
+
+
+def _step(theta_h, x_t, h_tm1):
+    return jnp.tanh(x_t * h_tm1 + h_tm1 @ theta_h["W"].T)  # the input's cotangent reads h_{t-1}
+
+
+def _initial_state(theta_h, batch_shape=()):
+    return jnp.broadcast_to(jnp.sin(theta_h["start"]), (*batch_shape, 4))
+
+
+@adjoints
+def test_sequences_end_to_end_are_sequences_alone_with_a_learned_beginning(adjoint):
+    """Two sequences laid end to end in one stream, the state of each beginning learned: as each alone."""
+    inner = jb.cells.from_step(_step, initial_state=_initial_state)
+    cell = jb.cells.resettable(inner)
+    theta_h = {"W": jax.random.normal(KEYS[0], (4, 4)), "start": jax.random.normal(KEYS[1], (4,))}
+    x = jax.random.normal(KEYS[2], (7, 2, 4))
+    begins = jnp.zeros((7, 2), bool).at[0].set(True).at[3, 0].set(True).at[5, 1].set(True)
+
+    def stream(theta_h, x):
+        xs = jb.cells.ResetInput(x, begins)
+        return jnp.sum(jnp.sin(jb.unroll(cell, theta_h, xs, jnp.full((2, 4), 9.0), adjoint=adjoint)[1]))
+
+    def alone(theta_h, x):
+        total = 0.0
+        for member, cut in ((0, 3), (1, 5)):
+            for part in (x[:cut, member], x[cut:, member]):
+                h = jnp.sin(theta_h["start"])
+                for x_t in part:
+                    h = jnp.tanh(x_t * h + theta_h["W"] @ h)
+                    total = total + jnp.sum(jnp.sin(h))
+        return total
+
+    np.testing.assert_allclose(stream(theta_h, x), alone(theta_h, x), rtol=1e-12)
+    assert_close(jax.grad(stream, argnums=(0, 1))(theta_h, x), jax.grad(alone, argnums=(0, 1))(theta_h, x), 1e-11)
+
+
+def test_layers_are_unrolls_one_after_the_other():
+    layers = (jb.cells.lstm(), jb.cells.gru(), jb.cells.elman())
+    cell = jb.cells.stacked(*layers)
+    theta_h = cell.init(KEYS[0], 3, 4, jnp.float64)
+    h_0 = cell.initial_state(theta_h, (2,))
+    xs = jax.random.normal(KEYS[1], (6, 2, 3))
+    h_T, hs = jb.unroll(cell, theta_h, xs, h_0)
+    ys = xs
+    for layer, theta, start, end in zip(layers, theta_h, h_0, h_T, strict=True):
+        last, ys = jb.unroll(layer, theta, ys, start)
+        for a, b in zip(jax.tree.leaves(last), jax.tree.leaves(end), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-13)
+    np.testing.assert_allclose(hs, ys, rtol=1e-13)

@@ -1,0 +1,126 @@
+"""The batch split over devices: the same numbers, one reduction, and two real processes."""
+
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxbptt as jb
+from tests import cases
+from tests.cases import CELLS, assert_close, problem
+
+LSTM = next(case for case in CELLS if case.name == "lstm")
+
+
+def flat(tree):
+    return [leaf for leaf in jax.tree.leaves(tree) if leaf.dtype != jax.dtypes.float0]
+
+
+@pytest.mark.parametrize("case", CELLS, ids=cases.name)
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "mask"])
+def test_same_numbers_as_one_device(case, masked):
+    given = problem(case, T=5, batch=(4, 3))
+    mask = jax.random.bernoulli(jax.random.key(3), 0.5, (5, 4, 3)) if masked else None
+    F = jb.objective(given.model, jb.losses.l2_loss)
+    one, two = (
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1, 3), allow_int=True))(
+            given.theta, given.xs, given.ys, given.h_0, mask
+        )
+        for f in (F, jb.data_parallel(F))
+    )
+    for a, b in zip(flat(one), flat(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "mask"])
+def test_sums_and_default_states(masked):
+    given = problem(LSTM, T=5, batch=(4,))
+    mask = jnp.zeros((5, 4), bool).at[2:, 0].set(True) if masked else None  # nothing counts on the second device
+    for reduction in ("sum", "mean"):
+        F = jb.objective(given.model, jb.losses.l2_loss, reduction=reduction)
+        split = jb.data_parallel(F)
+        arguments = (given.theta, given.xs, given.ys)
+        np.testing.assert_allclose(split(*arguments, mask=mask), F(*arguments, mask=mask), rtol=1e-12)
+        bars = [jax.grad(f)(*arguments, mask=mask) for f in (split, F)]
+        assert_close(*bars, 1e-11)
+
+
+def test_the_gradients_are_reduced_once_and_outside_every_loop():
+    given = problem(LSTM, T=5, batch=(4,))
+    gradient = jax.jit(jax.grad(jb.data_parallel(jb.objective(given.model, jb.losses.l2_loss))))
+    program = gradient.lower(given.theta, given.xs, given.ys).compile().as_text()
+    computations = program.split("\n\n")
+    with_reduction = [text for text in computations if "all-reduce(" in text or "all-reduce-start(" in text]
+    assert len(with_reduction) == 1
+    assert with_reduction[0].lstrip().startswith("ENTRY")
+    assert "all-gather" not in program
+
+
+def test_the_gradient_of_the_scaled_objective():
+    given = problem(LSTM, T=3, batch=(2,))
+    F = jb.objective(given.model, jb.losses.l2_loss)
+    scaled, plain = (jax.grad(lambda theta, f=f: 3.0 * f(theta, given.xs, given.ys))(given.theta) for f in
+                     (jb.data_parallel(F), F))  # fmt: skip
+    assert_close(scaled, plain, 1e-11)
+
+
+def test_training_on_two_devices_is_training_on_one():
+    given = problem(LSTM, T=5, batch=(4,))
+    F = jb.objective(given.model, jb.losses.l2_loss)
+    batches = [(given.xs, given.ys)] * 4
+    one, two = (
+        jb.training.fit(jb.estimators.from_objective(f), optax.sgd(0.1), given.theta, batches, steps_per_dispatch=2)
+        for f in (F, jb.data_parallel(F))
+    )
+    assert_close(two.theta, one.theta, 1e-11)
+    bptt = jb.training.fit(jb.estimators.bptt(given.model, jb.losses.l2_loss), optax.sgd(0.1), given.theta, batches)
+    assert_close(one.theta, bptt.theta, 1e-11)
+
+
+PROCESS = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_num_cpu_devices", 1)
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize("127.0.0.1:" + sys.argv[2], num_processes=2, process_id=int(sys.argv[1]))
+import jaxbptt as jb
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+model = jb.rnn(jb.cells.gru(), jb.readouts.linear())
+theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+xs, ys = np.sin(np.arange(7 * 4 * 3.0)).reshape(7, 4, 3), np.cos(np.arange(7 * 4 * 2.0)).reshape(7, 4, 2)
+F = jb.objective(model, jb.losses.l2_loss)
+mesh = Mesh(np.array(jax.devices()), ("batch",))
+
+def shared(array, spec):  # each process brings its own part
+    array = np.asarray(array, np.float32)
+    return jax.make_array_from_callback(array.shape, NamedSharding(mesh, spec), lambda index: array[index])
+
+arguments = jax.tree.map(lambda leaf: shared(leaf, P()), theta), *(shared(a, P(None, "batch")) for a in (xs, ys))
+bar = jax.jit(jax.grad(jb.data_parallel(F)))(*arguments)
+alone = jax.grad(F)(theta, *(jnp.asarray(a, jnp.float32) for a in (xs, ys)))
+for a, b in zip(jax.tree.leaves(bar), jax.tree.leaves(alone)):
+    np.testing.assert_allclose(np.asarray(a.addressable_data(0)), b, rtol=1e-4, atol=1e-6)
+print("agree", jax.process_count(), len(jax.devices()))
+"""
+
+
+def test_two_processes_over_loopback():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(rank), port], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err.decode()
+        assert "agree 2 2" in out.decode()

@@ -1,0 +1,169 @@
+"""Cells of a user: any pytree of state, input and parameters, with leaves that have no derivative."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbptt as jb
+from tests.cases import ADJOINTS, assert_close
+
+
+def python_loop(cell, theta_h, xs, h_0, T):
+    h, outputs = h_0, []
+    for t in range(T):
+        h = cell.apply(theta_h, jax.tree.map(lambda leaf, t=t: leaf[t], xs), h)
+        outputs.append(cell.output(h))
+    return h, outputs
+
+
+def differ(cell, theta_h, xs, h_0, T, loss, argnums=(0,)):
+    """The gradient by each adjoint, and by a Python loop with jax.grad."""
+
+    def by(adjoint):
+        def F(theta_h, xs, h_0):
+            _, hs = jb.unroll(cell, theta_h, xs, h_0, adjoint=adjoint)
+            return loss(hs)
+
+        return jax.grad(F, argnums=argnums, allow_int=True)(theta_h, xs, h_0)
+
+    def loop(theta_h, xs, h_0):
+        _, outputs = python_loop(cell, theta_h, xs, h_0, T)
+        return loss(jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs))
+
+    wanted = jax.grad(loop, argnums=argnums, allow_int=True)(theta_h, xs, h_0)
+    return [by(adjoint) for adjoint in ADJOINTS.values()], wanted
+
+
+def test_token_ids_get_no_cotangent():
+    def step(theta_h, token_t, h_tm1):
+        return jnp.tanh(theta_h["embedding"][token_t] + h_tm1 @ theta_h["W_h"].T)
+
+    cell = jb.cells.from_step(step)
+    keys = jax.random.split(jax.random.key(0), 3)
+    theta_h = {"embedding": jax.random.normal(keys[0], (7, 4)), "W_h": jax.random.normal(keys[1], (4, 4))}
+    tokens = jax.random.randint(keys[2], (6, 3), 0, 7)
+    got, wanted = differ(cell, theta_h, tokens, jnp.zeros((3, 4)), 6, lambda hs: jnp.sum(hs**2), argnums=(0, 1))
+    for theta_bar, tokens_bar in got:
+        assert_close(theta_bar, wanted[0], 1e-11)
+        assert tokens_bar.dtype == jax.dtypes.float0
+
+
+def test_none_leaves_integer_state_and_keys():
+    """A counter and a key in the state, None in input and parameters: only the float leaf has a gradient."""
+
+    def step(theta_h, x_t, h_tm1):
+        W, nothing, scale = theta_h["W"], theta_h["nothing"], theta_h["scale"]
+        assert nothing is None
+        assert x_t["missing"] is None
+        key, draw = jax.random.split(h_tm1["key"])
+        noise = jax.random.normal(draw, h_tm1["h"].shape)
+        h = jnp.tanh(x_t["x"] + h_tm1["h"] @ W.T) * scale + 0.1 * noise / (1 + h_tm1["t"]).astype(float)
+        return {"h": h, "t": h_tm1["t"] + 1, "key": key}
+
+    cell = jb.cells.from_step(step, output=lambda h_t: h_t["h"])
+    keys = jax.random.split(jax.random.key(1), 3)
+    theta_h = {"W": jax.random.normal(keys[0], (4, 4)), "nothing": None, "scale": jnp.array(0.7)}
+    xs = {"x": jax.random.normal(keys[1], (5, 2, 4)), "missing": None}
+    h_0 = {"h": jax.random.normal(keys[2], (2, 4)), "t": jnp.array(0), "key": jax.random.key(3)}
+
+    def loss(hs):
+        return jnp.sum(hs**3)
+
+    def F(theta_h, xs, h, adjoint):
+        _, hs = jb.unroll(cell, theta_h, xs, h_0 | {"h": h}, adjoint=adjoint)
+        return loss(hs)
+
+    def loop(theta_h, xs, h):
+        return loss(jnp.stack(python_loop(cell, theta_h, xs, h_0 | {"h": h}, 5)[1]))
+
+    wanted = jax.grad(loop, argnums=(0, 1, 2))(theta_h, xs, h_0["h"])
+    for adjoint in ADJOINTS.values():
+        got = jax.jit(jax.grad(lambda *a, adjoint=adjoint: F(*a, adjoint), argnums=(0, 1, 2)))(theta_h, xs, h_0["h"])
+        assert_close(got, wanted, 1e-11)
+    h_T, _ = jb.unroll(cell, theta_h, xs, h_0)
+    assert int(h_T["t"]) == 5
+
+
+def test_complex_states_and_parameters():
+    """A diagonal recurrence with complex eigenvalues, as in linear recurrent units."""
+
+    def step(theta_h, x_t, h_tm1):
+        return jnp.broadcast_to(theta_h["nu"], h_tm1.shape) * h_tm1 + x_t.astype(complex) @ theta_h["B"].T
+
+    cell = jb.cells.from_step(
+        step,
+        initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, 4), complex),
+        output=lambda h_t: jnp.concatenate([h_t.real, h_t.imag], axis=-1),
+    )
+    keys = jax.random.split(jax.random.key(2), 6)
+    theta_h = {
+        "nu": jax.random.normal(keys[0], (4,), complex),
+        "B": jax.random.normal(keys[1], (4, 3), complex),
+    }
+    xs = jax.random.normal(keys[2], (6, 2, 3))
+    h_0 = jax.random.normal(keys[3], (2, 4), complex)
+    got, wanted = differ(cell, theta_h, xs, h_0, 6, lambda hs: jnp.sum(jnp.sin(hs) * hs), argnums=(0, 1, 2))
+    for bars in got:
+        assert_close(bars, wanted, 1e-11)
+
+
+@pytest.mark.parametrize("name", ["bptt", "rtrl"])
+def test_estimators_with_complex_parameters(name):
+    def step(theta_h, x_t, h_tm1):
+        return theta_h["nu"] * jnp.tanh(h_tm1) + (x_t @ theta_h["B"].T).astype(complex) * theta_h["phase"]
+
+    cell = jb.cells.from_step(
+        step,
+        initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, 4), complex),
+        output=lambda h_t: h_t.real,
+    )
+    keys = jax.random.split(jax.random.key(4), 6)
+    theta = jb.Theta(
+        {
+            "nu": 0.5 * jax.random.normal(keys[0], (4,), complex),
+            "B": jax.random.normal(keys[1], (4, 3)),
+            "phase": jax.random.normal(keys[2], (4,), complex),
+        },
+        (),
+    )
+    xs, ys = jax.random.normal(keys[3], (5, 3)), jax.random.normal(keys[4], (5, 4))
+    with jax.numpy_rank_promotion("allow"):
+        model = jb.rnn(cell, jb.readouts.identity())
+        estimator = getattr(jb.estimators, name)(model, jb.losses.l2_loss)
+        estimate, _ = estimator.update(theta, estimator.init(theta), xs, ys)
+
+        def loop(theta):
+            h, total = jnp.zeros(4, complex), 0.0
+            for t in range(5):
+                h = step(theta.h, xs[t], h)
+                total = total + 0.5 * jnp.sum((h.real - ys[t]) ** 2)
+            return total / 5
+
+        wanted = jax.grad(loop)(theta)
+    assert_close(estimate.grads, wanted, 1e-11)
+    assert jax.tree.map(lambda a: a.dtype, estimate.grads) == jax.tree.map(lambda a: a.dtype, wanted)
+
+
+def test_a_step_for_one_example_and_rank_free_states():
+    """States that are scalars and matrices at once, no batch axes."""
+
+    def step(theta_h, x_t, h_tm1):
+        memory = 0.9 * h_tm1["memory"] + jnp.outer(x_t, x_t)
+        return {"memory": memory, "energy": 0.5 * h_tm1["energy"] + x_t @ (theta_h @ memory) @ x_t}
+
+    cell = jb.cells.from_step(step, output=lambda h_t: h_t["energy"])
+    keys = jax.random.split(jax.random.key(5), 3)
+    theta_h, xs = jax.random.normal(keys[0], (3, 3)), jax.random.normal(keys[1], (4, 3))
+    h_0 = {"memory": jax.random.normal(keys[2], (3, 3)), "energy": jnp.array(0.3)}
+    got, wanted = differ(cell, theta_h, xs, h_0, 4, lambda hs: jnp.sum(hs**2), argnums=(0, 1, 2))
+    for bars in got:
+        assert_close(bars, wanted, 1e-11)
+
+
+def test_only_what_was_given_is_asked_for():
+    cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.tanh(theta_h * h_tm1 + x_t))
+    h_T, _ = jb.unroll(cell, jnp.array(0.5), jnp.ones((3, 2)), jnp.zeros(2))
+    np.testing.assert_allclose(h_T, np.tanh(0.5 * np.tanh(0.5 * np.tanh(1.0) + 1) + 1))
+    with pytest.raises(NotImplementedError, match=r"`init`.*pass `init="):
+        cell.init(jax.random.key(0), 1, 2)

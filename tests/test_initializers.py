@@ -1,0 +1,344 @@
+"""Initial values have the stated property, in every dtype, under jit and vmap, gate by gate."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbptt as jb
+from jaxbptt import initializers
+
+DTYPES = [jnp.float64, jnp.float32, jnp.bfloat16]
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32", "bfloat16"])
+key = jax.random.key(0)
+d, n = 3, 8
+
+MATRICES: dict[str, Callable] = {
+    "glorot_uniform": initializers.glorot_uniform,
+    "orthogonal": initializers.orthogonal(0.9),
+    "identity": initializers.identity(0.7),
+    "spectral_radius": initializers.spectral_radius(0.95),
+    "non_normal": initializers.non_normal(0.5, 1.0),
+}
+BIASES: dict[str, Callable] = {
+    "zeros": initializers.zeros,
+    "gate_bias": initializers.gate_bias(0.5, 1, -2, 0.25),
+    "chrono": initializers.chrono(50),
+}
+ALL = [(name, init, (n, n)) for name, init in MATRICES.items()] + [
+    (name, init, (4, n)) for name, init in BIASES.items()
+]
+every = pytest.mark.parametrize(("name", "init", "shape"), ALL, ids=[name for name, _, _ in ALL])
+RANDOM = {"glorot_uniform", "orthogonal", "spectral_radius", "non_normal", "chrono"}
+
+
+def rounding(dtype):
+    """What numbers of size 1 can be off by after n operations, in a dtype."""
+    return 4 * n * float(jnp.finfo(dtype).eps)
+
+
+def wide(array):
+    return np.asarray(array).astype(np.float64)
+
+
+# For every initialiser
+
+
+@every
+@dtypes
+def test_shape_and_dtype_are_those_asked_for(name, init, shape, dtype):
+    values = init(key, shape, dtype)
+    assert (values.shape, values.dtype) == (shape, jnp.dtype(dtype))
+    assert np.isfinite(wide(values)).all()
+    # the same numbers in every dtype but for rounding, where the draw itself doesn't depend on the dtype
+    if name not in RANDOM:
+        np.testing.assert_allclose(wide(values), wide(init(key, shape, jnp.float64)), atol=rounding(dtype))
+
+
+@every
+def test_float32_by_default(name, init, shape):
+    assert init(key, shape).dtype == jnp.float32
+
+
+@every
+def test_under_jit_and_vmap(name, init, shape):
+    def draw(key):
+        return init(key, shape, jnp.float64)
+
+    np.testing.assert_allclose(jax.jit(draw)(key), draw(key), rtol=1e-12)
+    keys = jax.random.split(key, 3)
+    together = jax.vmap(draw)(keys)
+    for one, each in zip(keys, together, strict=True):
+        np.testing.assert_allclose(each, draw(one), rtol=1e-10, atol=1e-12)
+    assert (len(np.unique(together, axis=0)) == 3) == (name in RANDOM)
+
+
+# Each one's property
+
+
+@dtypes
+@pytest.mark.parametrize("rho", [1.0, 0.9, 1.3])
+def test_orthogonal(dtype, rho):
+    """Every singular value is ρ, and so the t-th power has norm ρᵗ."""
+    Q = wide(initializers.orthogonal(rho)(key, (n, n), dtype))
+    np.testing.assert_allclose(Q @ Q.T, rho**2 * np.eye(n), atol=rho**2 * rounding(dtype))
+    if dtype == jnp.float64:
+        np.testing.assert_allclose(np.linalg.svd(np.linalg.matrix_power(Q, 20))[1], rho**20, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)], ids=str)
+def test_orthogonal_rectangles(shape):
+    """Of rows or of columns, whichever are fewer."""
+    Q = np.asarray(initializers.orthogonal()(key, shape, jnp.float64))
+    gram = Q @ Q.T if shape[0] < shape[1] else Q.T @ Q
+    np.testing.assert_allclose(gram, np.eye(4), atol=1e-14)
+
+
+def test_orthogonal_is_uniform():
+    """Haar's measure: the first column is uniform on the sphere, E[q] = 0 and E[q qᵀ] = I/n, within five deviations."""
+    keys = jax.random.split(jax.random.key(1), 4000)
+    first = np.asarray(jax.vmap(lambda key: initializers.orthogonal()(key, (3, 3), jnp.float64)[:, 0])(keys))
+    assert np.all(np.abs(first.mean(0)) < 5 * np.sqrt(1 / 3 / 4000))
+    # Var(q_i²) = 3/15 - 1/9 and Var(q_i q_j) = 1/15 on the sphere in three dimensions
+    second = np.einsum("ki,kj->ij", first, first) / 4000
+    assert np.all(np.abs(second - np.eye(3) / 3) < 5 * np.sqrt(0.2 / 4000))
+
+
+@dtypes
+def test_identity(dtype):
+    np.testing.assert_array_equal(wide(initializers.identity()(key, (5, 5), dtype)), np.eye(5))
+    np.testing.assert_array_equal(wide(initializers.identity(-0.5)(key, (5, 5), dtype)), -0.5 * np.eye(5))
+
+
+@dtypes
+@pytest.mark.parametrize("rho", [0.0, 0.5, 1.1])
+def test_spectral_radius(dtype, rho):
+    W = wide(initializers.spectral_radius(rho)(key, (n, n), dtype))
+    # eigenvalues of a random matrix this small move by a few times what the entries are rounded by
+    np.testing.assert_allclose(np.abs(np.linalg.eigvals(W)).max(), rho, atol=10 * rho * rounding(dtype))
+    if rho:
+        assert np.linalg.norm(W @ W.T - W.T @ W) > 0.1 * np.linalg.norm(W) ** 2  # far from normal
+
+
+def test_spectral_radius_of_each_matrix_of_a_batch():
+    keys = jax.random.split(key, 4)
+    W = jax.jit(jax.vmap(lambda key: initializers.spectral_radius(0.8)(key, (n, n), jnp.float64)))(keys)
+    np.testing.assert_allclose(np.abs(np.linalg.eigvals(W)).max(-1), 0.8, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("rho", "strength"), [(0.5, 1.0), (0.9, 0.4), (1.0, 0.0), (-0.3, 2.0)], ids=str)
+def test_non_normal(rho, strength):
+    """W is a Jordan block in a random orthogonal basis: (W - ρI)/strength is a shift of n places and no more."""
+    W = np.asarray(initializers.non_normal(rho, strength)(key, (n, n), jnp.float64))
+    S = W - rho * np.eye(n)
+    # every eigenvalue is ρ ⟺ S is nilpotent; as a defective eigenvalue is found to ε^(1/n) only, powers say it better
+    np.testing.assert_allclose(np.linalg.matrix_power(S, n), 0, atol=1e-12 * max(1, strength) ** n)
+    singular = np.linalg.svd(S)[1]
+    np.testing.assert_allclose(singular, [strength] * (n - 1) + [0], atol=1e-13)
+    if strength:
+        assert np.linalg.norm(np.linalg.matrix_power(S, n - 1)) > 0.5 * strength ** (n - 1)
+        assert np.abs(np.triu(W, 1)).max() > 0.1 * strength  # and the basis is random:
+        assert np.abs(np.tril(W, -1)).max() > 0.1 * strength
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32], ids=["float64", "float32"])
+def test_non_normal_powers_grow_and_then_vanish(dtype):
+    """‖Wᵗ‖ is that of Σ_k C(t, k) ρ^(t-k) strengthᵏ Sᵏ: above 1 at first, 0 in the end. A normal one would be ρᵗ."""
+    rho, strength = 0.5, 1.0
+    W = wide(initializers.non_normal(rho, strength)(key, (n, n), dtype))
+    jordan = rho * np.eye(n) + strength * np.eye(n, k=1)
+
+    def norms(matrix):
+        return [np.linalg.norm(np.linalg.matrix_power(matrix, t), 2) for t in (1, 4, 8, 100)]
+
+    np.testing.assert_allclose(norms(W)[:3], norms(jordan)[:3], rtol=100 * rounding(dtype))
+    assert norms(W)[2] > norms(W)[1] > norms(W)[0] > 1
+    assert norms(W)[3] < 1e-3
+    normal = wide(initializers.non_normal(rho, 0.0)(key, (n, n), dtype))
+    np.testing.assert_allclose(norms(normal)[2], rho**8, rtol=100 * rounding(dtype))
+
+
+def test_glorot_uniform():
+    """Uniform on ±√(6/(fan_in + fan_out)), so of variance 2/(fan_in + fan_out), with [out, in] as the layout."""
+    shape = (300, 700)
+    W = np.asarray(initializers.glorot_uniform(key, shape, jnp.float64))
+    bound = np.sqrt(6 / sum(shape))
+    assert np.abs(W).max() <= bound
+    assert np.abs(W).max() > 0.999 * bound
+    # the variance of x² for x uniform on ±b is 4b⁴/45
+    assert abs(np.mean(W**2) - 2 / sum(shape)) < 5 * np.sqrt(4 * bound**4 / 45 / W.size)
+    assert abs(np.mean(W)) < 5 * bound / np.sqrt(3 * W.size)
+
+
+@dtypes
+def test_gate_bias(dtype):
+    b = initializers.gate_bias(0.5, 1, -2)(key, (3, 5), dtype)
+    np.testing.assert_array_equal(wide(b), np.repeat([[0.5], [1], [-2]], 5, axis=1))
+
+
+@dtypes
+@pytest.mark.parametrize("gates", [3, 4])
+@pytest.mark.parametrize("T_max", [3, 1000])
+def test_chrono(dtype, gates, T_max):
+    """Row 1 is log U(1, T_max - 1); row 0 of an LSTM is its negative; all other rows are 0."""
+    b = wide(initializers.chrono(T_max)(key, (gates, 2000), dtype))
+    keep = b[1]
+    assert keep.min() >= 0
+    assert keep.max() <= np.log(T_max - 1) * (1 + rounding(dtype))
+    np.testing.assert_array_equal(b[0], -keep if gates == 4 else 0 * keep)
+    np.testing.assert_array_equal(b[2:], 0)
+    # of the uniform number inside: its mean T_max/2, its deviation (T_max - 2)/√12
+    assert abs(np.exp(keep).mean() - T_max / 2) < 5 * (T_max - 2) / np.sqrt(12 * 2000) + T_max * rounding(dtype)
+    assert len(np.unique(keep)) > (50 if dtype == jnp.bfloat16 else 1900)
+
+
+def test_chrono_keeps_memories_as_long_as_it_says():
+    """σ(b) = 1 - 1/(1 + e^b) keeps a memory for 1 + e^b ∈ [2, T_max] steps, both in the LSTM and in the GRU."""
+    for make, row in ((jb.cells.lstm, "b"), (jb.cells.gru, "b_x")):
+        arguments = {f"{row}_init": initializers.chrono(20), "W_h_init": initializers.zeros}
+        theta_h = make(**arguments).init(key, input_size=d, hidden_size=500, dtype=jnp.float64)
+        keep = 1 / (1 + np.exp(-np.asarray(getattr(theta_h, row))[500:1000]))
+        lasts = 1 / (1 - keep)
+        assert lasts.min() >= 2
+        assert lasts.max() <= 20
+        assert lasts.max() - lasts.min() > 15
+
+
+def test_per_gate():
+    """One call a gate, each with its own key."""
+    W = np.asarray(initializers.per_gate(initializers.orthogonal(), 3)(key, (n, n), jnp.float64)).reshape(3, n, n)
+    for gate in W:
+        np.testing.assert_allclose(gate @ gate.T, np.eye(n), atol=1e-14)
+    assert np.abs(W[0] - W[1]).max() > 0.1
+    assert np.abs(W[1] - W[2]).max() > 0.1
+
+
+# In cells
+
+GATES = {"linear": 1, "elman": 1, "gru": 3, "lstm": 4}
+cells = pytest.mark.parametrize("name", GATES)
+
+
+def gates_of(leaf, name):
+    return np.split(wide(leaf), GATES[name])
+
+
+@cells
+@dtypes
+def test_defaults_of_the_cells(name, dtype):
+    """W_x Glorot, W_h orthogonal, biases 0 but for the LSTM's forget gate at 1; each gate drawn for itself."""
+    size, inputs = 24, 40
+    theta_h = getattr(jb.cells, name)().init(key, input_size=inputs, hidden_size=size, dtype=dtype)
+    assert {leaf.dtype for leaf in theta_h} == {jnp.dtype(dtype)}
+    for gate in gates_of(theta_h.W_h, name):
+        np.testing.assert_allclose(gate @ gate.T, np.eye(size), atol=rounding(dtype))
+    bound = np.sqrt(6 / (size + inputs))  # the fans of one gate, not of all stacked
+    for gate in gates_of(theta_h.W_x, name):
+        assert 0.95 * bound < np.abs(gate).max() <= bound * (1 + rounding(dtype))
+    for leaf in (theta_h.W_x, theta_h.W_h):
+        blocks = gates_of(leaf, name)
+        for k, gate in enumerate(blocks):
+            assert all(np.abs(gate - other).max() > 0.1 for other in blocks[:k])
+    for field in set(theta_h._fields) - {"W_x", "W_h"}:
+        b = gates_of(getattr(theta_h, field), name)
+        wanted = [0, 1, 0, 0] if name == "lstm" else [0] * GATES[name]
+        np.testing.assert_array_equal(b, np.outer(wanted, np.ones(size)))
+
+
+@pytest.mark.parametrize("forget_bias", [0.0, 2.5])
+def test_the_forget_bias(forget_bias):
+    b = jb.cells.lstm(forget_bias=forget_bias).init(key, input_size=d, hidden_size=n).b
+    np.testing.assert_array_equal(np.reshape(b, (4, n)), np.outer([0, forget_bias, 0, 0], np.ones(n)))
+
+
+@cells
+@pytest.mark.parametrize("initializer", MATRICES)
+def test_each_initialiser_in_each_cell(name, initializer):
+    """What a cell gets as ``W_h_init`` is in each of its gates, to the last bit for the key of that gate."""
+    cell = getattr(jb.cells, name)(W_h_init=MATRICES[initializer])
+    theta_h = cell.init(key, input_size=d, hidden_size=n, dtype=jnp.float64)
+    assert theta_h.W_h.shape == (GATES[name] * n, n)
+    for gate in gates_of(theta_h.W_h, name):
+        match initializer:
+            case "orthogonal":
+                np.testing.assert_allclose(gate @ gate.T, 0.81 * np.eye(n), atol=1e-13)
+            case "identity":
+                np.testing.assert_array_equal(gate, 0.7 * np.eye(n))
+            case "spectral_radius":
+                np.testing.assert_allclose(np.abs(np.linalg.eigvals(gate)).max(), 0.95, rtol=1e-12)
+            case "non_normal":
+                np.testing.assert_allclose(np.linalg.matrix_power(gate - 0.5 * np.eye(n), n), 0, atol=1e-12)
+            case "glorot_uniform":
+                assert np.abs(gate).max() <= np.sqrt(6 / (2 * n))
+
+
+def _seen(calls, value):
+    """An initialiser of a user's that writes down how it was called."""
+
+    def init(key, shape, dtype):
+        calls.append((jax.random.key_data(key).tolist(), shape, jnp.dtype(dtype)))
+        return jnp.full(shape, value, dtype)
+
+    return init
+
+
+@pytest.mark.parametrize("name", [*GATES, "readout"])
+def test_every_initialiser_can_be_replaced(name):
+    """By one of a user's own: it sees one gate's shape, the dtype, and a key that nobody else sees."""
+    if name == "readout":
+        make, arguments = jb.readouts.linear, {"hidden_size": n, "output_size": d}
+        shapes = {"W_o": [(d, n)], "b": [(d,)]}
+    else:
+        make, arguments = getattr(jb.cells, name), {"input_size": d, "hidden_size": n}
+        gates = GATES[name]
+        bias = (gates, n) if gates > 1 else (n,)
+        fields = {"linear": (), "gru": ("b_x", "b_h")}.get(name, ("b",))
+        shapes = {"W_x": [(n, d)] * gates, "W_h": [(n, n)] * gates, **{field: [bias] for field in fields}}
+    calls = {field: [] for field in shapes}
+    inits = {f"{field}_init": _seen(calls[field], k + 1.0) for k, field in enumerate(shapes)}
+    theta = make(**inits).init(key, **arguments, dtype=jnp.float64)
+    for k, (field, wanted) in enumerate(shapes.items()):
+        assert [shape for _, shape, _ in calls[field]] == wanted
+        assert {dtype for _, _, dtype in calls[field]} == {jnp.dtype(jnp.float64)}
+        np.testing.assert_array_equal(getattr(theta, field), k + 1.0)
+    keys = [str(key) for seen in calls.values() for key, _, _ in seen]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_functions_of_jax_can_stand_in(name):
+    bias = "b_x_init" if name == "gru" else "b_init"
+    cell = getattr(jb.cells, name)(
+        W_x_init=jax.nn.initializers.he_normal(in_axis=-1, out_axis=-2),
+        W_h_init=jax.nn.initializers.constant(0.25),
+        **{bias: jax.nn.initializers.ones},
+    )
+    theta_h = cell.init(key, input_size=50, hidden_size=40, dtype=jnp.float64)
+    np.testing.assert_array_equal(theta_h.W_h, 0.25)
+    np.testing.assert_array_equal(getattr(theta_h, bias.removesuffix("_init")), 1)
+    for gate in gates_of(theta_h.W_x, name):  # he_normal: variance 2/fan_in, over 2000 numbers
+        assert abs(np.mean(gate**2) - 2 / 50) < 5 * (2 / 50) * np.sqrt(2 / 2000)
+
+
+def test_parameters_differ_by_key_and_not_by_call():
+    init = jb.rnn(jb.cells.lstm(), jb.readouts.linear()).init
+    sizes = {"input_size": d, "hidden_size": n, "output_size": 2, "dtype": jnp.float64}
+    one, same, other = (init(jax.random.key(seed), **sizes) for seed in (3, 3, 4))
+    jax.tree.map(np.testing.assert_array_equal, one, same)
+    assert np.abs(one.h.W_x - other.h.W_x).min() > 0
+    assert np.abs(one.o.W_o - other.o.W_o).min() > 0
+
+
+def test_layers_are_drawn_apart():
+    lower, upper = jb.cells.stacked(jb.cells.elman(), jb.cells.elman()).init(key, n, n, jnp.float64)
+    assert np.abs(lower.W_x - upper.W_x).min() > 0
+    assert np.abs(lower.W_h - upper.W_h).min() > 0
+
+
+def test_what_is_checked_does_not_depend_on_what_was_made_before():
+    """True == 1, but a cached object for 1 is no answer to True."""
+    initializers.spectral_radius(1)
+    with pytest.raises(ValueError, match="rho"):
+        initializers.spectral_radius(True)

@@ -1,0 +1,124 @@
+"""What the compiled programs are made of: no weight in the carry of a reverse scan, one GEMM a step each way."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxbptt as jb
+from tests import cases
+from tests.cases import ADJOINTS, BUILT_IN, CELLS, problem
+
+
+def equations(jaxpr):
+    """Every equation, those of inner jaxprs too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in _inner(equation):
+            yield from equations(inner)
+
+
+def _inner(equation):
+    for value in equation.params.values():
+        for entry in value if isinstance(value, (tuple, list)) else (value,):
+            jaxpr = getattr(entry, "jaxpr", entry)
+            if hasattr(jaxpr, "eqns"):
+                yield jaxpr
+
+
+def scans(given, adjoint, T=6):
+    """(carried shapes, number of products in a step, reverse) for every scan of length T in the gradient of F."""
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
+    gradient = jax.grad(F, argnums=(0, 1, 3))
+    jaxpr = jax.make_jaxpr(gradient)(given.theta, given.xs, given.ys, given.h_0).jaxpr
+    found = []
+    for equation in equations(jaxpr):
+        if equation.primitive.name == "scan" and equation.params["length"] == T:
+            body = equation.params["jaxpr"].jaxpr
+            # a carry leaves the scan as it leaves the body; what is stacked gains the axis of time
+            outside, inside = ([var.aval.shape for var in jaxpr.outvars] for jaxpr in (equation, body))
+            shapes = [shape for whole, shape in zip(outside, inside, strict=True) if whole == shape]
+            products = sum(inner.primitive.name == "dot_general" for inner in equations(body))
+            found.append((shapes, products, equation.params["reverse"]))
+    return found
+
+
+@pytest.mark.parametrize("case", BUILT_IN, ids=cases.name)
+def test_one_product_a_step_and_no_weight_carried(case):
+    given = problem(case, T=6, batch=(2,), d=3, n=5)
+    found = scans(given, jb.adjoints.full())
+    assert [reverse for *_, reverse in found] == [False, True]
+    for shapes, products, _ in found:
+        assert products == 1
+        assert set(shapes) == {(2, 5)}  # the state or its cotangent, nothing of the size of a weight
+
+
+def test_a_users_cell_carries_no_weight_either():
+    (case,) = (case for case in CELLS if case.name == "from_step")
+    given = problem(case, T=6, batch=(2,), d=3, n=5)
+    for shapes, _, _ in scans(given, jb.adjoints.full()):
+        assert set(shapes) == {(2, 5)}
+
+
+def test_plain_jax_does_carry_weights():
+    """The measure measures: what the rule avoids is there without it."""
+    given = problem(next(case for case in CELLS if case.name == "lstm"), T=6, batch=(2,), d=3, n=5)
+    reverse = [found for found in scans(given, jb.adjoints.autodiff()) if found[2]]
+    assert any((20, 5) in shapes or (5, 20) in shapes for shapes, _, _ in reverse)
+
+
+@pytest.mark.parametrize(("name", "states", "gates"), [("elman-tanh", 1, 0), ("gru", 1, 4), ("lstm", 2, 4)])
+def test_what_full_keeps(name, states, gates):
+    """Residuals that grow with T: arrays [T, B, n] of states, of gates if asked for, and the inputs; nothing else."""
+    case = next(case for case in CELLS if case.name == name)
+    given = problem(case, T=50, batch=(2,), d=3, n=5)
+    for residuals, arrays in (("states", states), ("gates", states + gates)):
+
+        def recursion(theta_h, adjoint):
+            return jb.unroll(case.cell, theta_h, given.xs, given.h_0, adjoint=adjoint)[1]
+
+        _, pull = jax.vjp(lambda theta_h, r=residuals: recursion(theta_h, jb.adjoints.full(residuals=r)), given.theta.h)
+        kept = [leaf for leaf in jax.tree.leaves(pull) if getattr(leaf, "shape", ())[:1] == (50,)]
+        assert sum(leaf.shape == (50, 2, 5) for leaf in kept) == arrays
+        assert all(leaf.shape in ((50, 2, 5), (50, 2, 3)) for leaf in kept)
+
+
+def test_half_precision_is_accumulated_in_float32():
+    """In the program, as the CPU accumulates so whether asked or not."""
+    given = problem(next(case for case in CELLS if case.name == "lstm"), T=6, batch=(5,), dtype=jnp.bfloat16)
+    F = jb.objective(given.model, jb.losses.l2_loss)
+    jaxpr = jax.make_jaxpr(jax.grad(F))(given.theta, given.xs, given.ys, given.h_0).jaxpr
+    weights = {(16, 3), (16, 4), (2, 4)}
+    products = [e for e in equations(jaxpr) if e.primitive.name == "dot_general" and e.outvars[0].aval.shape in weights]
+    assert len(products) >= 3
+    assert all(product.outvars[0].aval.dtype == jnp.float32 for product in products)
+
+
+@pytest.mark.parametrize("block", [None, 2, 3])
+def test_constant_work_per_step(block):
+    """The size of the program doesn't depend on T."""
+    case = BUILT_IN[-1]
+
+    def size(T):
+        given = problem(case, T=T)
+        F = jb.objective(given.model, jb.losses.l2_loss, adjoint=jb.adjoints.full(block=block))
+        return len(list(equations(jax.make_jaxpr(jax.grad(F))(given.theta, given.xs, given.ys).jaxpr)))
+
+    assert size(7) == size(49)  # of either parity and with the same rest by 2 and 3
+
+
+@pytest.mark.parametrize("name", ["full", "full-blocks", "tangent", "parallel", "checkpointed"])
+def test_a_gradient_pays_for_what_it_is_asked(name):
+    """Products in the compiled program: one for W_x, one for W_h, one for xs; h_0 comes with delta."""
+    given = problem(next(case for case in CELLS if case.name == "lstm"), T=6)
+
+    def outputs(*arguments):
+        return jnp.sum(jb.unroll(given.case.cell, *arguments, adjoint=ADJOINTS[name])[1] ** 2)
+
+    def products(argnums):
+        compiled = jax.jit(jax.grad(outputs, argnums)).lower(given.theta.h, given.xs, given.h_0).compile()
+        return compiled.as_text().count(" dot(")
+
+    everything = products((0, 1, 2))
+    assert products((0, 2)) == everything - 1
+    assert products((1, 2)) == everything - 2
+    assert products((2,)) == everything - 3

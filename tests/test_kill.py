@@ -1,0 +1,81 @@
+"""A process killed at ten random moments, begun again each time, ends with the bits of one that was left alone."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("orbax.checkpoint")
+
+from tests import survivor
+
+ROOT = pathlib.Path(__file__).parent.parent
+KILLS = 10
+
+
+def started(folder):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment |= {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled")}  # the kills are the test, not XLA
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.survivor", str(folder)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out == ""
+    return err
+
+
+def last_step(path):
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # read while it is written
+    return whole[-1]["step"] if whole else 0
+
+
+def test_a_process_killed_ten_times_ends_with_the_same_bits(tmp_path):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed.mkdir()
+    killed.mkdir()
+    finished(started(undisturbed))
+
+    rng = np.random.default_rng(0)
+    moments = np.sort(rng.integers(0, survivor.STEPS - 4 * survivor.EVERY, KILLS))
+    path, seen = killed / "metrics.jsonl", []
+    for moment, delay in zip(moments, rng.uniform(0, 0.04, KILLS), strict=True):
+        before = path.stat().st_mtime_ns if seen else 0
+        process = started(killed)
+        while process.poll() is None:  # until it has come to the moment, and has done something this time
+            if last_step(path) >= moment and path.stat().st_mtime_ns != before:
+                break
+            time.sleep(0.001)
+        time.sleep(delay)  # to fall between the lines: in a step, or in the midst of a checkpoint
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it was over before it was killed"
+        seen.append(last_step(path))
+    assert len(set(seen)) > KILLS // 2
+    finished(started(killed))
+
+    with np.load(undisturbed / "final.npz") as wanted, np.load(killed / "final.npz") as found:
+        assert wanted.keys() == found.keys()
+        for name in wanted:
+            assert wanted[name].dtype == found[name].dtype
+            assert wanted[name].tobytes() == found[name].tobytes(), name
+        assert int(found["[0].step"]) == survivor.STEPS
+        assert int(found["[0].skipped.total"]) == len(range(5, survivor.STEPS, 17))
+    assert (undisturbed / "metrics.jsonl").read_bytes() == path.read_bytes()
+    assert last_step(path) == survivor.STEPS

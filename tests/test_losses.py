@@ -1,0 +1,85 @@
+"""The losses against their formulas in NumPy, and F's mean."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbptt as jb
+from jaxbptt import losses
+
+KEYS = jax.random.split(jax.random.key(0), 4)
+y_hat, y = jax.random.normal(KEYS[0], (4, 3, 5)), jax.random.normal(KEYS[1], (4, 3, 5))
+labels = jax.random.randint(KEYS[2], (4, 3), 0, 5)
+bits = jax.random.bernoulli(KEYS[3], 0.5, (4, 3, 5)).astype(float)
+
+
+def test_l2():
+    np.testing.assert_allclose(losses.l2_loss(y_hat, y), 0.5 * ((np.asarray(y_hat) - y) ** 2).sum(-1), rtol=1e-14)
+
+
+def test_softmax_cross_entropy():
+    p = np.exp(y_hat) / np.exp(y_hat).sum(-1, keepdims=True)
+    wanted = -np.log(np.take_along_axis(p, np.asarray(labels)[..., None], -1))[..., 0]
+    np.testing.assert_allclose(losses.softmax_cross_entropy(y_hat, labels), wanted, rtol=1e-13)
+
+
+def test_sigmoid_binary_cross_entropy():
+    p = 1 / (1 + np.exp(-np.asarray(y_hat)))
+    wanted = -(bits * np.log(p) + (1 - bits) * np.log(1 - p)).sum(-1)
+    np.testing.assert_allclose(losses.sigmoid_binary_cross_entropy(y_hat, bits), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("label", [-1, 5, 1000])
+def test_a_label_out_of_range_is_not_silent(label):
+    value = losses.softmax_cross_entropy(y_hat[0, 0], jnp.array(label))
+    assert jnp.isnan(value)
+
+
+def test_saturated_logits_stay_finite():
+    assert losses.softmax_cross_entropy(jnp.array([1e4, 0.0]), jnp.array(1)) == 1e4
+    np.testing.assert_allclose(losses.sigmoid_binary_cross_entropy(jnp.array([1e4, -1e4]), jnp.array([0.0, 0.0])), 1e4)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_reductions(reduction):
+    wanted = getattr(np, reduction)(np.asarray(losses.l2_loss(y_hat, y)))
+    np.testing.assert_allclose(losses.over_time(losses.l2_loss, y_hat, y, reduction=reduction), wanted, rtol=1e-14)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_masked_reductions(reduction):
+    mask = np.asarray(jax.random.bernoulli(KEYS[0], 0.5, (4, 3)))
+    wanted = getattr(np, reduction)(np.asarray(losses.l2_loss(y_hat, y))[mask])
+    got = losses.over_time(losses.l2_loss, y_hat, y, jnp.asarray(mask), reduction=reduction)
+    np.testing.assert_allclose(got, wanted, rtol=1e-14)
+
+
+def test_a_masked_loss_with_an_infinite_slope_at_zero_has_no_nan():
+    def root(y_hat_t, y_t):
+        return jnp.sum(jnp.sqrt(jnp.abs(y_hat_t - y_t)), axis=-1)
+
+    mask = jnp.array([True, False])
+    y_hats = jnp.array([[4.0], [jnp.nan]])
+    bar = jax.grad(lambda y_hats: losses.over_time(root, y_hats, jnp.zeros((2, 1)), mask))(y_hats)
+    np.testing.assert_allclose(bar, [[0.25], [0.0]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16, jnp.bfloat16], ids=lambda dtype: dtype.__name__)
+def test_dtypes_are_kept(dtype):
+    for loss, target in [
+        (losses.l2_loss, y.astype(dtype)),
+        (losses.softmax_cross_entropy, labels),
+        (losses.sigmoid_binary_cross_entropy, bits.astype(dtype)),
+    ]:
+        assert loss(y_hat.astype(dtype), target).dtype == dtype
+        for mask in (None, jnp.ones((4, 3), bool)):
+            assert losses.over_time(loss, y_hat.astype(dtype), target, mask).dtype == dtype
+
+
+def test_long_means_in_half_precision_do_not_overflow():
+    """The sum of 100,000 losses of 4 is beyond float16, their mean isn't."""
+    ones = jnp.full((100_000, 1), jnp.sqrt(8.0), jnp.float16)
+    for mask in (None, jnp.ones(100_000, bool)):
+        F = losses.over_time(jb.losses.l2_loss, ones, jnp.zeros_like(ones), mask)
+        np.testing.assert_allclose(float(F), 4.0, rtol=2e-3)

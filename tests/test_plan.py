@@ -1,0 +1,125 @@
+"""Predictions of memory against what the compiler says, and of extra steps against the schedule."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxbptt as jb
+from jaxbptt.adjoints.checkpointed import checkpointed
+from jaxbptt.plan import Plan, plan
+from tests.cases import CELLS
+
+CASES = {case.name: case for case in CELLS}
+T, B, D, N = 1000, 16, 24, 32
+ADJOINTS = {
+    "full": jb.adjoints.full(block=8),
+    "full-states": jb.adjoints.full(block=8, residuals="states"),
+    "autodiff": jb.adjoints.autodiff(),
+    "slots-50": checkpointed(50),
+    "slots-200": checkpointed(200),
+    "two-level": checkpointed(),
+}
+
+
+def shapes(cell, T=T, B=B, d=D, n=N):
+    theta_h = jax.eval_shape(lambda: cell.init(jax.random.key(0), d, n, jnp.float32))
+    h_0 = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, (B,)), theta_h)
+    return theta_h, jax.ShapeDtypeStruct((T, B, d), jnp.float32), h_0
+
+
+def measured(cell, adjoint, reads, *arguments):
+    def loss(theta_h, xs, h_0):
+        h_T, hs = jb.unroll(cell, theta_h, xs, h_0, adjoint=adjoint)
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(hs if reads == "outputs" else h_T))
+
+    return jax.jit(jax.grad(loss)).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("name", ["elman-tanh", "gru", "lstm"])
+@pytest.mark.parametrize("reads", ["outputs", "last"])
+def test_predicted_bytes_are_those_of_the_compiler(name, reads):
+    cell = CASES[name].cell
+    arguments = shapes(cell)
+    table = plan(cell, *arguments, adjoints=ADJOINTS, reads=reads)
+    for row in table.rows:
+        actual = measured(cell, row.adjoint, reads, *arguments)
+        assert abs(row.bytes - actual) <= 0.15 * actual, (row, actual)
+
+
+def test_what_more_steps_and_more_slots_add():
+    """Differences, which hold no constant: T for `full`, slots for `checkpointed`."""
+    cell = CASES["lstm"].cell
+    for adjoints, lengths in (((jb.adjoints.full(block=8),) * 2, (400, 1000)),
+                              ((checkpointed(50, block=10), checkpointed(150, block=10)), (1000, 1000))):  # fmt: skip
+        predicted, actual = [], []
+        for adjoint, length in zip(adjoints, lengths, strict=True):
+            arguments = shapes(cell, T=length)
+            predicted.append(plan(cell, *arguments, adjoints={"a": adjoint}, reads="last").rows[0].bytes)
+            actual.append(measured(cell, adjoint, "last", *arguments))
+        assert abs((predicted[1] - predicted[0]) / (actual[1] - actual[0]) - 1) <= 0.15
+
+
+def test_a_model_is_planned_with_its_readout():
+    model = jb.rnn(jb.cells.lstm(), jb.readouts.linear())
+    theta = jax.eval_shape(lambda: model.init(jax.random.key(0), input_size=D, hidden_size=N, output_size=5))
+    xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
+    rows = plan(model, theta, xs, adjoints=ADJOINTS).rows
+    for row in rows:
+
+        def loss(theta, xs, adjoint=row.adjoint):
+            return jnp.sum(model.apply(theta, xs, adjoint=adjoint) ** 2)
+
+        actual = jax.jit(jax.grad(loss)).lower(theta, xs).compile().memory_analysis().temp_size_in_bytes
+        assert abs(row.bytes - actual) <= 0.2 * actual, (row, actual)
+
+
+def test_extra_steps():
+    cell = jb.cells.elman()
+    adjoints = {str(c): checkpointed(c, block=1) for c in (10, 30, 50, 100)} | {"full": jb.adjoints.full()}
+    table = plan(cell, *shapes(cell), adjoints=adjoints)
+    assert [row.extra_steps for row in table.rows] == [3636 - 999, 2472 - 999, 1948 - 999, 1898 - 999, 0]
+
+
+def test_which_adjoint_fits():
+    cell = jb.cells.lstm()
+    arguments = shapes(cell, T=100_000, B=32, d=16, n=64)
+    table = plan(cell, *arguments, reads="last", fits=2**30)
+    assert isinstance(table, Plan)
+    assert table.rows[0].bytes > 2**30 > table.best.bytes
+    assert table.best.name.startswith("checkpointed")
+    assert all(row.extra_steps >= table.best.extra_steps for row in table.rows if row.bytes <= 2**30)
+    assert plan(cell, *arguments, reads="last", fits=1000).best is None
+    assert plan(cell, *arguments, reads="last").best.name == "full()"
+    text = str(table).splitlines()
+    assert len(text) == len(table.rows) + 1
+    assert [line.split()[-1] for line in text] == ["fits", *("yes" if r.bytes <= 2**30 else "no" for r in table.rows)]
+    assert "fits" not in str(plan(cell, *arguments, reads="last"))
+
+
+def test_arrays_do_as_well_as_shapes_and_no_h_0():
+    cell = jb.cells.gru()
+    theta_h = cell.init(jax.random.key(0), 3, 5, jnp.float32)
+    given = plan(cell, theta_h, jnp.ones((20, 2, 3), jnp.float32))
+    assert given == plan(cell, *shapes(cell, T=20, B=2, d=3, n=5))
+
+
+def test_flags_among_the_inputs():
+    cell = jb.cells.masked(jb.cells.gru())
+    theta_h, x, h_0 = shapes(cell, T=20)
+    xs = jb.cells.MaskedInput(x, jax.ShapeDtypeStruct((20, B), jnp.bool_))
+    assert all(row.bytes > 0 for row in plan(cell, theta_h, xs, h_0).rows)
+
+
+@pytest.mark.parametrize(("change", "kind", "match"), [
+    ({"target": jb.cells.gru}, TypeError, "`target` must be a Cell"),
+    ({"reads": "all"}, ValueError, "`reads` must be one of 'outputs', 'last': got 'all'"),
+    ({"fits": 0}, ValueError, "`fits` must be an integer, at least 1: got 0"),
+    ({"adjoints": {}}, ValueError, "`adjoints` must have at least one entry"),
+    ({"adjoints": [jb.adjoints.full()]}, TypeError, "`adjoints` must be a dictionary"),
+    ({"adjoints": {"full": jb.adjoints.full}}, TypeError, "`adjoint` must be an adjoint.*call it"),
+], ids=["target", "reads", "fits", "empty", "list", "factory"])  # fmt: skip
+def test_bad_questions(change, kind, match):
+    theta_h, xs, h_0 = shapes(jb.cells.gru(), T=5)
+    arguments = {"target": jb.cells.gru(), "theta": theta_h, "xs": xs, "h_0": h_0} | change
+    with pytest.raises(kind, match=match):
+        plan(**arguments)

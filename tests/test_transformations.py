@@ -1,0 +1,199 @@
+"""Law 7: jit, vmap, batch axes, higher derivatives; and nothing is traced twice."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jaxbptt as jb
+from tests import cases
+from tests.cases import ADJOINTS, CELLS, assert_close, problem
+
+cell_cases = pytest.mark.parametrize("case", CELLS, ids=cases.name)
+LSTM = next(case for case in CELLS if case.name == "lstm")
+GRU = next(case for case in CELLS if case.name == "gru")
+
+
+def grads(given, adjoint=None):
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
+    return jax.value_and_grad(F)(given.theta, given.xs, given.ys, given.h_0)
+
+
+@pytest.mark.parametrize("case", [CELLS[1], GRU, LSTM], ids=cases.name)
+def test_jit_is_eager(case):
+    given = problem(case, T=4)
+    eager = grads(given)
+    jitted = jax.jit(lambda theta: grads(given._replace(theta=theta)))(given.theta)
+    assert_close(jitted, eager, 1e-12)
+
+
+@cell_cases
+def test_batch_axes_are_a_loop(case):
+    """Each member alone, in a Python loop, then averaged."""
+    given = problem(case, T=4, batch=(2, 2), seed=1)
+    value, bar = grads(given)
+    members = []
+    for i in range(2):
+        for j in range(2):
+            pick_time = lambda leaf, i=i, j=j: leaf[:, i, j]  # noqa: E731
+            pick = lambda leaf, i=i, j=j: leaf[i, j]  # noqa: E731
+            members.append(
+                grads(
+                    given._replace(
+                        xs=jax.tree.map(pick_time, given.xs),
+                        ys=pick_time(given.ys),
+                        h_0=jax.tree.map(pick, given.h_0),
+                    )
+                )
+            )
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / 4, *members)
+    np.testing.assert_allclose(value, mean[0], rtol=1e-12)
+    assert_close(bar, mean[1], 1e-11)
+
+
+@pytest.mark.parametrize("case", [CELLS[1], GRU, LSTM, CELLS[-2]], ids=cases.name)
+@pytest.mark.parametrize("adjoint", [ADJOINTS["full-blocks"], ADJOINTS["autodiff"]], ids=["full", "autodiff"])
+def test_vmap_is_a_loop(case, adjoint):
+    """Over problems, parameters included: what a study over seeds does."""
+    several = [problem(case, T=3, seed=seed) for seed in range(3)]
+    stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(p.theta, p.xs, p.ys, p.h_0) for p in several])
+    F = jb.objective(several[0].model, jb.losses.l2_loss, adjoint=adjoint)
+    mapped = jax.vmap(jax.grad(F))(*stack)
+    for k, given in enumerate(several):
+        assert_close(jax.tree.map(lambda leaf, k=k: leaf[k], mapped), grads(given, adjoint)[1], 1e-11)
+
+
+@pytest.mark.parametrize("make", cases.EXACT_ESTIMATORS.values(), ids=cases.EXACT_ESTIMATORS)
+def test_estimators_under_vmap_and_scan(make):
+    several = [problem(GRU, T=3, seed=seed) for seed in range(2)]
+    stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(p.theta, p.xs, p.ys, p.h_0) for p in several])
+    estimator = make(several[0].model, jb.losses.l2_loss)
+
+    def one(theta, xs, ys, h_0):
+        return estimator.update(theta, estimator.init(theta, h_0), xs, ys)[0].grads
+
+    mapped = jax.vmap(one)(*stack)
+    _, scanned = lax.scan(lambda carry, given: (carry, one(*given)), None, stack)
+    assert_close(scanned, mapped, 1e-11)
+    assert_close(jax.tree.map(lambda leaf: leaf[1], mapped), grads(several[1])[1], 1e-11)
+
+
+def slope(given, adjoint, direction):
+    """⟨∂F/∂θ, direction⟩ as a function of θ."""
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
+
+    def of(theta):
+        bar = jax.grad(F)(theta, given.xs, given.ys, given.h_0)
+        return sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(bar), jax.tree.leaves(direction), strict=True))
+
+    return of
+
+
+@pytest.mark.parametrize("case", [case for case in CELLS if case.name != "by_hand"], ids=cases.name)
+def test_second_derivatives(case):
+    """Reverse over reverse through the hand-written rule, and both orders through the tangent, are JAX's own."""
+    given = problem(case, T=3, n=3)
+    direction = cases.randomised(given.theta, jax.random.key(9), 1.0)
+    wanted = jax.jit(jax.grad(slope(given, jb.adjoints.autodiff(), direction)))(given.theta)
+    for adjoint in (jb.adjoints.full(), jb.adjoints.tangent()):
+        assert_close(jax.jit(jax.grad(slope(given, adjoint, direction)))(given.theta), wanted, 1e-10)
+
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=jb.adjoints.tangent())
+    gradient = jax.grad(lambda theta: F(theta, given.xs, given.ys, given.h_0))
+    forward_over_reverse = jax.jit(lambda theta: jax.jvp(gradient, (theta,), (direction,))[1])(given.theta)
+    assert_close(forward_over_reverse, wanted, 1e-10)
+
+
+FORWARD = {"autodiff": jb.adjoints.autodiff(), "tangent": jb.adjoints.tangent(), "blocks": jb.adjoints.tangent(block=3)}
+
+
+@cell_cases
+def test_forward_mode(case):
+    """⟨∂F/∂(θ, h_0), v⟩ by jvp and by linearize; the gradient is a reverse pass, so two directions agree."""
+    given = problem(case, T=4)
+    point = (given.theta, given.h_0)
+    v = cases.randomised(point, jax.random.key(3), 1.0)
+
+    def F(adjoint):
+        objective = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
+        return lambda theta, h_0: objective(theta, given.xs, given.ys, h_0)
+
+    bar = jax.grad(F(jb.adjoints.full()), argnums=(0, 1))(*point)
+    wanted = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(bar), jax.tree.leaves(v), strict=True))
+    for adjoint in FORWARD.values():
+        np.testing.assert_allclose(jax.jvp(F(adjoint), point, v)[1], wanted, rtol=1e-11)
+    np.testing.assert_allclose(jax.linearize(F(jb.adjoints.tangent()), *point)[1](*v), wanted, rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["full", "parallel"])
+def test_forward_mode_is_refused_elsewhere(name):
+    given = problem(LSTM, T=4)
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=ADJOINTS[name])
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda theta: F(theta, given.xs, given.ys), (given.theta,), (given.theta,))
+
+
+def test_gradients_with_respect_to_a_subset():
+    given = problem(GRU, T=4)
+    F = jb.objective(given.model, jb.losses.l2_loss)
+    whole = jax.grad(F, argnums=(0, 1, 3))(given.theta, given.xs, given.ys, given.h_0)
+    for k, argnum in enumerate((0, 1, 3)):
+        assert_close(jax.grad(F, argnums=argnum)(given.theta, given.xs, given.ys, given.h_0), whole[k], 1e-12)
+
+
+def test_remat_and_loops_around_the_recursion():
+    given = problem(LSTM, T=4)
+    F = jb.objective(given.model, jb.losses.l2_loss)
+    wrapped = jax.grad(jax.checkpoint(lambda theta: F(theta, given.xs, given.ys, given.h_0)))(given.theta)
+    assert_close(wrapped, grads(given)[1], 1e-12)
+
+
+def test_the_cotangent_of_the_last_state_counts():
+    """A loss on h_T as well as on the outputs: both reach the gradient."""
+    given = problem(LSTM, T=4)
+
+    def loss(theta_h, adjoint):
+        h_T, hs = jb.unroll(given.case.cell, theta_h, given.xs, given.h_0, adjoint=adjoint)
+        return jnp.sum(jnp.sin(h_T.c)) + jnp.sum(h_T.h**2) + jnp.sum(jnp.cos(hs))
+
+    plain = jax.grad(loss)(given.theta.h, jb.adjoints.autodiff())
+    for adjoint in ADJOINTS.values():
+        assert_close(jax.grad(loss)(given.theta.h, adjoint), plain, 1e-11)
+
+
+@pytest.mark.parametrize("make", cases.EXACT_ESTIMATORS.values(), ids=cases.EXACT_ESTIMATORS)
+def test_nothing_is_traced_twice(make):
+    traces = []
+    plain = LSTM.cell.apply
+
+    def step(theta_h, x_t, h_tm1):
+        traces.append(1)
+        return plain(theta_h, x_t, h_tm1)
+
+    cell = jb.cells.from_step(step, init=LSTM.cell.init, initial_state=LSTM.cell.initial_state, output=LSTM.cell.output)
+    given = problem(LSTM._replace(cell=cell), T=4)
+    for _ in range(2):  # the factories give the same objects again, so jit finds what it compiled
+        model = jb.rnn(cell, jb.readouts.linear())
+        estimator = make(model, jb.losses.l2_loss)
+        update = jax.jit(estimator.update)
+        update(given.theta, estimator.init(given.theta, given.h_0), given.xs, given.ys)
+        traces.clear()
+        update(given.theta, estimator.init(given.theta, given.h_0), given.xs + 1, given.ys)
+        assert not traces
+
+
+def test_factories_give_the_same_object():
+    loss = jb.losses.l2_loss
+    assert jb.cells.lstm() is jb.cells.lstm(forget_bias=1.0)
+    assert jb.cells.elman("tanh") is jb.cells.elman(activation="tanh") is jb.cells.elman()
+    assert jb.cells.stacked(jb.cells.gru(), jb.cells.gru()) is jb.cells.stacked(jb.cells.gru(), jb.cells.gru())
+    assert jb.cells.masked(jb.cells.gru()) is jb.cells.masked(jb.cells.gru())
+    assert jb.readouts.linear() is jb.readouts.linear(bias=True)
+    model = jb.rnn(jb.cells.lstm(), jb.readouts.linear())
+    assert model is jb.rnn(jb.cells.lstm(), jb.readouts.linear())
+    assert jb.objective(model, loss) is jb.objective(model, loss, adjoint=None, reduction="mean")
+    assert jb.estimators.bptt(model, loss) is jb.estimators.bptt(model, loss)
+    assert jb.estimators.rtrl(model, loss) is jb.estimators.rtrl(model, loss, reduction="mean")
+    assert jb.adjoints.full() is jb.adjoints.full()
+    assert jb.cells.lstm() is not jb.cells.lstm(forget_bias=2.0)
