@@ -1,12 +1,14 @@
 """How many bytes a traced function holds at once, from its jaxpr alone: nothing is compiled, nothing computed.
 
 The steps of the program are walked in order. An array is born where it is made and dies after its last use; the
-largest sum of the living, arguments and results apart, is the prediction. Four rules stand for what a compiler does:
+largest sum of the living, arguments and results apart, is the prediction. Six rules stand for what a compiler does:
 
- * what nobody uses is not made;
+ * what nobody uses is not made; a slice that is one part of a concatenation is that part, with no copy of the whole;
  * elementwise results are made only when a loop, a product or the caller wants them, else they are fused into the user;
  * reshapes share the array they view, updates and loop carries overwrite theirs if it dies there;
- * a loop holds its stacked results and the most that its body holds at once.
+ * a loop holds its stacked results and the most that its body holds at once;
+ * stacked results begin as zeros, and these are made first of all: they hang on nothing;
+ * what a body reads of a stack is cut out of it, unless an elementwise operation reads it in place.
 """
 
 import math
@@ -30,7 +32,8 @@ def size(shape):
 
 def peak(closed_jaxpr) -> int:
     """The most bytes alive at once while the jaxpr runs, without its arguments, constants and results."""
-    return _peak(closed_jaxpr.jaxpr, results_count=False)
+    jaxpr = closed_jaxpr.jaxpr
+    return _peak(jaxpr, given=len(jaxpr.outvars))
 
 
 class _Step:
@@ -43,8 +46,20 @@ class _Step:
         self.read, self.written = read, written
 
 
-def _flat(jaxpr, names, prefix=()):
-    """The equations in order, those of called functions in the place of the call."""
+class _Slice:
+    """What a loop's body reads of a stack."""
+
+    name, params, operands, read = "dynamic_slice", {}, (), ()
+
+    def __init__(self, var, written):
+        self.avals, self.written = [var.aval], [written]
+
+
+def _flat(jaxpr, names, joined, prefix=()):
+    """The equations in order, those of called functions in the place of the call.
+
+    `joined` has what each concatenation was made of: a slice that is one of its parts is that part.
+    """
     steps = []
     for number, equation in enumerate(jaxpr.eqns):
         read = [names.get(var) if not hasattr(var, "val") else None for var in equation.invars]
@@ -52,20 +67,47 @@ def _flat(jaxpr, names, prefix=()):
         inner = getattr(inner, "jaxpr", inner)
         if equation.primitive.name not in _LOOPS and inner is not None and len(inner.invars) == len(read):
             inside = dict(zip(inner.invars, read, strict=True))
-            steps += _flat(inner, inside, (*prefix, number))
+            steps += _flat(inner, inside, joined, (*prefix, number))
             for var, out in zip(equation.outvars, inner.outvars, strict=True):
                 names[var] = None if hasattr(out, "val") else inside.get(out)
             continue
+        if equation.primitive.name == "slice" and (part := _part(equation, joined.get(read[0], ()))):
+            names[equation.outvars[0]] = part
+            continue
         written = [(*prefix, number, k) for k in range(len(equation.outvars))]
+        if equation.primitive.name == "concatenate":
+            joined[written[0]] = _parts(equation, read)
         names.update(zip(equation.outvars, written, strict=True))
         steps.append(_Step(equation, read, written))
     return steps
 
 
-def _peak(jaxpr, results_count):
+def _parts(equation, read):
+    """Of a concatenation: where each operand begins and ends, and its name."""
+    axis, parts, start = equation.params["dimension"], {}, 0
+    for var, name in zip(equation.invars, read, strict=True):
+        whole = list(equation.outvars[0].aval.shape)
+        first, last = [0] * len(whole), whole
+        first[axis], last[axis] = start, start + var.aval.shape[axis]
+        parts[tuple(first), tuple(last)] = name
+        start = last[axis]
+    return parts
+
+
+def _part(equation, parts):
+    asked = equation.params["start_indices"], equation.params["limit_indices"]
+    return dict(parts).get(asked)
+
+
+def _peak(jaxpr, given, stacks=0):
+    """The first `given` of the results have an array outside; the last `stacks` of the arguments are cut out of one."""
     names = {var: (-1, k) for k, var in enumerate((*jaxpr.constvars, *jaxpr.invars))}
-    steps = _flat(jaxpr, names)
-    results = [names.get(var) for var in jaxpr.outvars if not hasattr(var, "val")]
+    steps = _flat(jaxpr, names, {})
+    for var in jaxpr.invars[len(jaxpr.invars) - stacks :]:
+        first = next((k for k, step in enumerate(steps) if names[var] in step.read), None)
+        if first is not None:
+            steps.insert(first, _Slice(var, names[var]))
+    results = [None if hasattr(var, "val") else names.get(var) for var in jaxpr.outvars]
     wanted, used = set(results), []
     for step in reversed(steps):  # what nobody uses is not made
         if wanted & set(step.written):
@@ -79,10 +121,13 @@ def _peak(jaxpr, results_count):
 
     def is_fused(step):
         lazy = all(
-            reader.name in _FUSED | _READ_IN_PLACE for name in step.written for reader in readers.get(name, ())
+            reader.name in _FUSED | _READ_IN_PLACE and not (reader.name == "concatenate" and len(reader.read) > 3)
+            for name in step.written
+            for reader in readers.get(name, ())
         ) and not set(step.written) & set(results)
         return step.name in _FUSED and lazy
 
+    constants = set()  # one number in every place
     holds = {}  # the buffers behind each name; arguments have none
     made = {}  # buffer -> (bytes, when)
     lasts = {}  # buffer -> last use
@@ -91,25 +136,28 @@ def _peak(jaxpr, results_count):
         sources = set().union(*(holds.get(name, set()) for name in step.read))
         for buffer in sources:
             lasts[buffer] = when
-        constant = step.name == "broadcast_in_dim" and not sources
-        if step.name in _VIEWS or constant or is_fused(step):
+        spread = step.name == "broadcast_in_dim" and not sources
+        if spread or (step.name == "slice" and constants & set(step.read)):
+            constants.update(step.written)
+        if step.name in _VIEWS or constants & set(step.written) or is_fused(step):
             for name in step.written:
                 holds[name] = sources
             continue
-        extra[when] = max((_inner_peak(inner) for inner in _bodies(step)), default=_transposed(step))
+        extra[when] = max((_peak(body, *_loop(step, body)) for body in _bodies(step)), default=_transposed(step))
         for name, aval, old in zip(step.written, step.avals, _overwritten(step), strict=True):
             reusable = holds.get(old, set()) if _last_read(readers.get(old, ()), step) else set()
             if reusable:
                 holds[name] = reusable
             elif name in wanted:
-                made[name], holds[name] = (size(aval) if hasattr(aval, "shape") else 0, when), {name}
+                born = 0 if step.name == "scan" else when
+                made[name], holds[name] = (size(aval) if hasattr(aval, "shape") else 0, born), {name}
                 lasts[name] = when
-    kept = set().union(*(holds.get(name, set()) for name in results)) if results else set()
-    for buffer in kept:
-        lasts[buffer] = len(used)
+    for name in results:
+        lasts.update(dict.fromkeys(holds.get(name, ()), len(used)))
+    outside = set().union(*(holds.get(name, set()) for name in results[:given]))
     change = [0] * (len(used) + 2)
     for buffer, (number, when) in made.items():
-        if buffer in kept and not results_count:
+        if buffer in outside:
             continue
         change[when] += number
         change[lasts[buffer] + 1] -= number
@@ -133,10 +181,6 @@ def _bodies(step):
                 yield jaxpr
 
 
-def _inner_peak(jaxpr):
-    return _peak(jaxpr, results_count=False)
-
-
 def _transposed(step):
     """A product that sums over the first axes of its left operand, as Σ z_bar xᵀ does, copies that one."""
     if step.name != "dot_general":
@@ -150,15 +194,20 @@ def _overwritten(step):
     if step.name in _UPDATES:
         return [step.read[0]]
     if step.name == "scan":
-        (body,) = _bodies(
-            step
-        )  # operands: constants, carries, stacks; results: carries, stacks, which lose an axis inside
-        carries = _unstacked(step.avals, body.outvars)
-        last = _unstacked(step.operands, body.invars)
+        (body,) = _bodies(step)  # operands: constants, carries, stacks
+        carries, stacks = _loop(step, body)
+        last = len(step.read) - stacks
         return [*step.read[last - carries : last], *[None] * (len(step.written) - carries)]
     if step.name == "while":
         return step.read[step.params["cond_nconsts"] + step.params["body_nconsts"] :]
     return [None] * len(step.written)
+
+
+def _loop(step, body):
+    """How many results of a loop are carries, which come first, and how many operands stacks, which come last."""
+    if step.name != "scan":
+        return len(body.outvars), 0
+    return _unstacked(step.avals, body.outvars), len(step.read) - _unstacked(step.operands, body.invars)
 
 
 def _unstacked(outside, inside):

@@ -82,10 +82,11 @@ def plan(
     the allocator add, the forward pass of your own loss beyond a sum of squares, and the cotangent of `xs`, if you
     ask for it: as large as `xs`.
 
-    Held against ``compiled.memory_analysis().temp_size_in_bytes`` on the CPU it is within 15% for `autodiff`, for
-    `checkpointed` with gates, and for `full` in blocks that are small beside T and divide it. It is up to a third too
-    low for `full` in a single block, up to a quarter for ``residuals="states"`` where a block's gates are most of what
-    is left, and twice too high where a remainder makes `full` copy. Other backends plan memory their own way.
+    Held against ``compiled.memory_analysis().temp_size_in_bytes`` on the CPU it is within 15% for `autodiff`, `full`
+    (in one block, in several, with a remainder, either residuals), `tangent` and `checkpointed` with gates. It was
+    found up to a fifth too low for ``checkpointed(residuals="states")`` where one block is much of what is kept, and
+    up to a third too low for `parallel` of gated cells, which holds matrices [n, n] for every step.
+    Other backends plan memory their own way.
 
     Args:
         target: a `Cell` or a `Model`.

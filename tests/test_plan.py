@@ -12,9 +12,16 @@ from tests.cases import CELLS
 CASES = {case.name: case for case in CELLS}
 T, B, D, N = 1000, 16, 24, 32
 ADJOINTS = {
-    "full": jb.adjoints.full(block=8),
-    "full-states": jb.adjoints.full(block=8, residuals="states"),
+    "full": jb.adjoints.full(),
+    "full-8": jb.adjoints.full(block=8),
+    "full-7": jb.adjoints.full(block=7),  # 1000 = 7 · 142 + 6
+    "full-300": jb.adjoints.full(block=300),
+    "states": jb.adjoints.full(residuals="states"),
+    "states-8": jb.adjoints.full(block=8, residuals="states"),
+    "states-7": jb.adjoints.full(block=7, residuals="states"),
     "autodiff": jb.adjoints.autodiff(),
+    "tangent": jb.adjoints.tangent(),
+    "slots-50-states": checkpointed(50, residuals="states"),
     "slots-50": checkpointed(50),
     "slots-200": checkpointed(200),
     "two-level": checkpointed(),
@@ -70,7 +77,8 @@ def test_a_model_is_planned_with_its_readout():
             return jnp.sum(model.apply(theta, xs, adjoint=adjoint) ** 2)
 
         actual = jax.jit(jax.grad(loss)).lower(theta, xs).compile().memory_analysis().temp_size_in_bytes
-        assert abs(row.bytes - actual) <= 0.2 * actual, (row, actual)
+        tolerance = 0.2 if row.name == "slots-50-states" else 0.15
+        assert abs(row.bytes - actual) <= tolerance * actual, (row, actual)
 
 
 def test_extra_steps():
