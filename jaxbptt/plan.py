@@ -85,7 +85,8 @@ def plan(
     Held against ``compiled.memory_analysis().temp_size_in_bytes`` on the CPU it is within 15% for `autodiff`, `full`
     (in one block, in several, with a remainder, either residuals), `tangent` and `checkpointed` with gates. It was
     found up to a fifth too low for ``checkpointed(residuals="states")`` where one block is much of what is kept, and
-    up to a third too low for `parallel` of gated cells, which holds matrices [n, n] for every step.
+    up to a third too low for `parallel` of gated cells, which holds matrices [n, n] for every step; of a model it may
+    miss ŷ and its cotangent, which the compiler can hold longer than need be.
     Other backends plan memory their own way.
 
     Args:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxbptt as jb
+from jaxbptt._live_bytes import size
 from jaxbptt.adjoints.checkpointed import checkpointed
 from jaxbptt.plan import Plan, plan
 from tests.cases import CELLS
@@ -67,6 +68,7 @@ def test_what_more_steps_and_more_slots_add():
 
 
 def test_a_model_is_planned_with_its_readout():
+    """Where ŷ is a large part of what is kept, the compiler may hold it and its cotangent longer than need be."""
     model = jb.rnn(jb.cells.lstm(), jb.readouts.linear())
     theta = jax.eval_shape(lambda: model.init(jax.random.key(0), input_size=D, hidden_size=N, output_size=5))
     xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
@@ -77,8 +79,8 @@ def test_a_model_is_planned_with_its_readout():
             return jnp.sum(model.apply(theta, xs, adjoint=adjoint) ** 2)
 
         actual = jax.jit(jax.grad(loss)).lower(theta, xs).compile().memory_analysis().temp_size_in_bytes
-        tolerance = 0.2 if row.name == "slots-50-states" else 0.15
-        assert abs(row.bytes - actual) <= tolerance * actual, (row, actual)
+        assert row.bytes <= 1.15 * actual
+        assert row.bytes >= 0.85 * actual - 2 * size(jax.eval_shape(model.apply, theta, xs)), (row, actual)
 
 
 def test_extra_steps():
