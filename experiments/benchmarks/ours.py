@@ -79,7 +79,10 @@ def build(work: Work, *, adjoint: Callable, split: bool = False, model: Callable
             raise LeftOutError(f"a batch of {work.shape.B} does not divide over {len(devices)} devices")
         F = jb.data_parallel(F)
         mesh = Mesh(np.array(devices), ("batch",))
-        place = lambda tree, *spec: jax.device_put(tree, NamedSharding(mesh, P(*spec)))  # noqa: E731
+
+        def place(tree, *spec):
+            return jax.device_put(tree, NamedSharding(mesh, P(*spec)))
+
         theta, xs, ys, h_0 = place(theta), place(xs, None, "batch"), place(ys, None, "batch"), place(h_0, "batch")
     return compiled(F, (theta, xs, ys, h_0), {"theta": 0, "xs": 1, "h_0": 3}, read)
 

@@ -15,7 +15,10 @@ def build(work: Work) -> Built:
     if on_gpu and not torch.cuda.is_available():
         raise LeftOutError("this torch has no CUDA")
     device = "cuda" if on_gpu else "cpu"
-    put = lambda array: torch.tensor(array, device=device)  # noqa: E731
+
+    def put(array):
+        return torch.tensor(array, device=device)
+
     make = {"elman": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[work.cell]
     module = make(work.shape.d, work.shape.n, device=device)
     own = {"weight_ih_l0": work.weights["W_x"], "weight_hh_l0": work.weights["W_h"], "bias_ih_l0": work.weights["b"]}

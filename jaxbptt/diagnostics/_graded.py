@@ -89,8 +89,8 @@ def _rotate(carry, pairs):
     below = gap + jnp.hypot(gap, 2 * tau * c)
     w = jnp.where(below > 0, -2 * c / jnp.where(below > 0, below, 1), 0)
     cos = lax.rsqrt(1 + jnp.square(tau * w))
-    spread = lambda numbers: jnp.broadcast_to(numbers[:, None], a.shape)  # noqa: E731
-    a, b = spread(cos) * (a - spread(tau * tau * w) * b), spread(cos) * (b + spread(w) * a)
+    cos, w, tau = cos[:, None], w[:, None], tau[:, None]
+    a, b = cos * (a - tau * tau * w * b), cos * (b + w * a)
     (a, a_size), (b, b_size) = jax.vmap(unit)(a), jax.vmap(unit)(b)
     s = s.at[i].add(jnp.log(a_size)).at[j].add(jnp.log(b_size))
     return s, rows.at[i].set(a).at[j].set(b)

@@ -120,9 +120,11 @@ def gradient_flow(
             lambda new, old: jnp.concatenate([new[None], old[: K - 1], (old[K - 1] + old[K])[None]]), h_bar_t, passed
         )
 
+    def norm(h_bar):
+        return _batch.over_members(lambda bar: _members.norm(_real.gradient_vector(bar)), batch, h_bar)
+
     def norms(h_bars):  # of the rows, and of their sum
-        one = lambda h_bar: _batch.over_members(lambda bar: _members.norm(_real.gradient_vector(bar)), batch, h_bar)  # noqa: E731
-        return jax.vmap(one)(h_bars), one(jax.tree.map(lambda rows: jnp.sum(rows, axis=0), h_bars))
+        return jax.vmap(norm)(h_bars), norm(jax.tree.map(lambda rows: jnp.sum(rows, axis=0), h_bars))
 
     def step(passed, inputs):  # c_{t+1}ᵀ Δ_{t+1}
         gates_t, h_tm1, h_t, h_bar_t = inputs
