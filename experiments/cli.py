@@ -17,7 +17,7 @@ usage: python -m experiments [list]                    what there is
        python -m experiments run NAME [--quick] [--seed N] [--out DIR] [flags]
        python -m experiments run NAME … --resume        the same, going on with a training that was cut off
        python -m experiments run NAME --help            the flags of a study
-       python -m experiments reproduce [--only NAME …] [--quick] [--resume] [--out DIR]    all, and a report
+       python -m experiments reproduce [--only NAME …] [--quick] [--resume] [--out DIR] [--data DIR]    all, a report
        python -m experiments bench [--quick] [--gpu] [--out DIR] [flags]    time and memory beside other libraries
 """
 

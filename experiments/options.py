@@ -8,6 +8,8 @@ _EXTRAS = {
     "rich": "rich",
     "tyro": "tyro",
     "sklearn": "scikit-learn",
+    "scipy": "scipy",
+    "mnist1d": "mnist1d",
     "orbax": "orbax-checkpoint",
     "tensorboardX": "tensorboardX",
 }
@@ -15,6 +17,10 @@ _EXTRAS = {
 
 class BadInputError(Exception):
     """Something in the command line that cannot be run; the message is all that the user needs."""
+
+
+class NoDataError(BadInputError):
+    """A data set that can't be had here: missing, out of reach or not the one that was published."""
 
 
 def at_least(name: str, value: float, least: float) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import options, output, report_markdown, report_page, rows, running, trained
-from experiments.options import BadInputError
+from experiments.options import BadInputError, NoDataError
 from experiments.rows import Row
 from experiments.study import Study
 from jaxbptt.checking import GradientMismatchError
@@ -37,6 +37,8 @@ class Config:
     """The folder of the report; each study has its own below."""
     resume: bool = False
     """Keep what studies with the same flags found in that folder; run only the rest."""
+    data: Path | None = None
+    """For the studies that read a file: it, or a folder with all of them; each downloads its own when not given."""
 
     def __post_init__(self):
         options.at_least("seed", self.seed, 0)
@@ -48,13 +50,16 @@ def chosen(config: Config, studies: Sequence[Study]) -> list[tuple[Study, Any]]:
     """The studies that are asked for, each with its own configuration, in the order of the catalogue.
 
     Raises:
-        BadInputError: for a name that isn't there.
+        BadInputError: for a name that isn't there, and for data that no study is to read.
     """
     names = [study.name for study in studies]
     for name in config.only or ():
         if name not in names:
             raise BadInputError(f"`--only`: there is no study `{name}`: {', '.join(names)} are there")
-    return [(study, _own(study, config)) for study in studies if config.only is None or study.name in config.only]
+    asked = [study for study in studies if config.only is None or study.name in config.only]
+    if config.data is not None and not any(_takes(study, "data") for study in asked):
+        raise BadInputError(f"`--data`: none of {', '.join(study.name for study in asked)} reads a file")
+    return [(study, _own(study, config)) for study in asked]
 
 
 def reproduce(config: Config, command: Sequence[str], studies: Sequence[Study]) -> int:
@@ -66,7 +71,8 @@ def reproduce(config: Config, command: Sequence[str], studies: Sequence[Study]) 
         studies: to choose from.
 
     Returns:
-        The exit status: 0 when all ran, whatever their verdicts; 1 when one failed; 130 after Ctrl-C.
+        The exit status: 0 when all ran, whatever their verdicts; 1 when one failed, or was not run for want of its
+        data; 130 after Ctrl-C.
 
     Raises:
         BadInputError: for a name that isn't there, and when the report can't be written.
@@ -89,15 +95,21 @@ def reproduce(config: Config, command: Sequence[str], studies: Sequence[Study]) 
     if "interrupted" in states:
         again = ["python", "-m", "experiments", *(flag for flag in command if flag != "--resume"), "--resume"]
         sys.stderr.write(f"interrupted: go on with `{shlex.join(again)}`\n")
-    return 130 if "interrupted" in states else 1 if "failed" in states else 0
+    return 130 if "interrupted" in states else 1 if states & {"failed", "not run"} else 0
 
 
 def _own(study, config):
-    """The configuration of one study: what ``run NAME --quick --seed N --out DIR`` would give it."""
+    """The configuration of one study: what ``run NAME --quick --seed N --out DIR --data PATH`` would give it."""
     asked = {"quick": config.quick, "seed": config.seed, "out": config.out / study.name}
-    if config.resume and "resume" in {field.name for field in dataclasses.fields(study.config)}:
+    if config.resume and _takes(study, "resume"):
         asked["resume"] = True  # a training that was cut off goes on
+    if config.data is not None and _takes(study, "data"):
+        asked["data"] = config.data
     return study.config(**{**(study.quick if config.quick else {}), **asked})
+
+
+def _takes(study, flag):
+    return flag in {field.name for field in dataclasses.fields(study.config)}
 
 
 def _kept(study, own):
@@ -120,6 +132,8 @@ def _telling(study, flags):
 def _attempt(study, own):
     row = Row(study.name, study.claim)
     command = ["run", study.name, *["--quick"] * own.quick, "--seed", str(own.seed), "--out", str(own.out)]
+    if getattr(own, "data", None) is not None:
+        command += ["--data", str(own.data)]
     try:
         output.prepare(own.out)
         for name in ("result.json", "error.txt"):  # of an earlier run: must not pass for this one's
@@ -128,7 +142,9 @@ def _attempt(study, own):
         return row._replace(state="ran", found=rows.read(own.out))
     except (KeyboardInterrupt, trained.InterruptedRunError) as error:
         return row._replace(state="interrupted", reason=_one_line(error).removeprefix("interrupted "))
-    except BadInputError as error:  # of the study's own: a file that isn't there, a folder that can't be written to
+    except NoDataError as error:  # no failure of the study's
+        return row._replace(reason=_one_line(error))
+    except BadInputError as error:  # of the study's own: flags that don't fit, a folder that can't be written to
         return row._replace(state="failed", reason=_one_line(error))
     except Exception as error:
         kind = "WRONG GRADIENT" if isinstance(error, GradientMismatchError) else type(error).__name__

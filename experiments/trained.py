@@ -45,7 +45,8 @@ class Flags:
             options.at_least("devices", self.devices, 1)
 
 
-_FLAGS = {"out", "resume", "tensorboard"}  # what may differ when a run is gone on with: the bits don't depend on it
+# what may differ when a run is gone on with: the bits don't depend on it, and data are known by their SHA-256
+_FLAGS = {"out", "resume", "tensorboard", "data"}
 
 
 def bptt(model: jb.Model, loss: jb.types.Loss, batch_size: int, devices: int | None) -> jb.GradientEstimator:
@@ -190,6 +191,35 @@ def recorder(measure: Callable[[Any], Sequence[Any]], at: Sequence[int], names: 
         values[int(record.count) : due] = measured
         scalars = {**progress.scalars, **dict(zip(names, measured, strict=True))}
         return Record(values, np.array(due)), progress._replace(scalars=scalars)
+
+    return jb.training.Observer(init, update)
+
+
+def history(name: str, most: int) -> jb.training.Observer:
+    """Keeps what an observer before it measured, such as ``early_stopping``; a checkpoint holds it.
+
+    Args:
+        name: of the scalar.
+        most: how many measurements there are room for; NaN stands for those not made.
+
+    Returns:
+        An observer with the state `Record`.
+
+    >>> observer = history("loss", 2)
+    >>> record, _ = observer.update(observer.init(None), jb.training.Progress(8, None, None, {"loss": 0.25}))
+    >>> record.values.tolist(), int(record.count)
+    ([[0.25], [nan]], 1)
+    """
+
+    def init(theta):
+        return Record(np.full((most, 1), np.nan), np.array(0))
+
+    def update(record, progress):
+        if name not in progress.scalars:
+            return record, progress
+        values = record.values.copy()
+        values[int(record.count)] = progress.scalars[name]
+        return Record(values, record.count + 1), progress
 
     return jb.training.Observer(init, update)
 

@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 
 from experiments import cli, output, plots, reproduce, rows, trained
 from experiments.catalogue import STUDIES
-from experiments.options import BadInputError
+from experiments.options import BadInputError, NoDataError
 from experiments.study import Result, Study, Table, verdict
 
 CLAIM = '‖a_t‖ < |b| & "c" <script>alert(1)</script> | *d*'
@@ -43,6 +43,16 @@ class Flags:
 
     def __post_init__(self):
         assert self.seed != 99
+
+
+@dataclasses.dataclass(frozen=True)
+class NoFileFlags:
+    """Of a study that reads no file."""
+
+    seed: int = 0
+    quick: bool = False
+    out: Path | None = None
+    size: int = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +171,37 @@ def test_a_failure_loses_no_other_study(tmp_path, capsys):
     assert "4 studies: 2 reproduced, 2 failed" in text
     assert text.count("Traceback (most recent call last)") == 1
     assert "<b>nought</b>\nand more" in text
+
+
+def test_a_study_without_its_data_is_not_run_and_says_why(tmp_path, capsys):
+    fakes = Fakes(a=NoDataError("cannot download it: give `--data PATH`\nand more"), b=None)
+    assert fakes.reproduce(tmp_path) == 1
+    assert fakes.names == ["a", "b"]
+    assert [row[2] for row in table_of(tmp_path)] == [
+        r"not run: cannot download it: give \`--data PATH\`",
+        "reproduced",
+    ]
+    assert not (tmp_path / "a" / "error.txt").exists()
+    text = page(tmp_path).text
+    assert "2 studies: 1 reproduced, 1 not run" in text
+    assert "○\xa0not run: cannot download it: give `--data PATH`" in text
+    fakes.errors["a"] = None
+    assert fakes.reproduce(tmp_path, resume=True) == 0
+    assert fakes.names == ["a"]
+
+
+def test_data_go_to_the_studies_that_read_a_file(tmp_path, capsys):
+    fakes, data = Fakes(a=None, b=None), tmp_path / "the data"
+    fakes.studies = (fakes.study("a"), fakes.study("b", NoFileFlags))
+    assert fakes.reproduce(tmp_path, data=data) == 0
+    assert fakes.ran == [("a", Flags(0, False, tmp_path / "a", 4, data)), ("b", NoFileFlags(0, False, tmp_path / "b"))]
+    commands = [json.loads((tmp_path / name / "config.json").read_text())["command"] for name in "ab"]
+    assert commands[0].endswith(f" --data '{data}'")
+    assert "--data" not in commands[1]
+    assert fakes.reproduce(tmp_path, resume=True) == 0  # where the file lies makes no difference
+    assert fakes.names == []
+    with pytest.raises(BadInputError, match="`--data`: none of b reads a file"):
+        fakes.reproduce(tmp_path, data=data, only=("b",))
 
 
 def test_what_failed_does_not_leave_an_earlier_result(tmp_path, capsys):
