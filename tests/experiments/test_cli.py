@@ -22,7 +22,15 @@ TINY = {
     "lyapunov": "--quick --hidden-size=8 --steps=20 --gains 0.5 2 --matrix-size=3 --factors=10 --products=3",
     "curse_of_memory": "--quick --sequences=8 --lambdas 0.5",
     "checkpoint_cost": "--quick --hidden-size=3 --steps=20 --slots 4 --rounds=1 --cell=elman",
+    "adding": "--quick --seeds=2 --length=6 --chrono-lengths 5 --hidden-size=3 --irnn-hidden-size=3 --updates=4"
+    " --every=2 --watch-size=8 --test-size=8 --batch-size=4",
+    "copy_memory": "--quick --seeds=2 --delays 2 --hidden-size=3 --unitary-hidden-size=4 --updates=4 --every=2"
+    " --test-size=8 --batch-size=4",
     "digits": "--quick --epochs=2 --hidden-size=6 --rounds=1 --batch-size=200 --cell=elman",
+    "temporal_order": "--quick --updates=6 --hidden-size=5 --seeds=2 --test-size=40 --check-every=3",
+    "flossing": "--quick --updates=4 --flossing-steps=3 --hidden-size=5 --exponents=4 --length=24 --flossing-length=14",
+    "mnist1d": "--quick --epochs=1 --hidden-size=3 --batch-size=800",
+    "chorales": "--quick --epochs=1",
 }
 
 
