@@ -32,7 +32,8 @@ def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable
     axis 0, θ is on every device. One reduction of ∂F/∂θ at the end, none inside the recursion. The gradient is
     computed in the forward pass, as F is a scalar: the reverse pass only scales it. Reverse mode only.
 
-    To use the cores of a CPU as devices, set ``jax.config.update("jax_num_cpu_devices", n)`` before anything runs.
+    To use the cores of a CPU as devices, set ``jax.config.update("jax_num_cpu_devices", n)`` before anything runs. θ
+    and its gradient then lie on all of them; see `jaxbptt.diagnostics` before you hand such a θ to a QR.
 
     Args:
         F: from `jaxbptt.objective`.

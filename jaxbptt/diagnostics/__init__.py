@@ -5,6 +5,10 @@ and, without a trajectory, `jacobian_bound`; what happens in the long run, `lyap
 
 Remedies: the regularisers `omega` and `flossing`; `clipped_delta` inside the reverse pass; `spectral_clipping` of a
 weight; and at the beginning `jaxbptt.initializers.orthogonal` and `jaxbptt.initializers.spectral_radius`.
+
+After training with `jaxbptt.data_parallel` θ lies on all devices, and what reads it runs on all of them. Where they
+are the cores of a CPU, a QR in such a program was seen to wait for good (jax 0.10.2): give `lyapunov_spectrum`,
+`flossing` and `jacobian_spectrum` ``jax.device_get(theta)``.
 """
 
 from jaxbptt.diagnostics.clipping import clipped_delta, spectral_clipping
