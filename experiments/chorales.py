@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 import jaxbptt as jb
-from experiments import chorales_figure, music, options, trained
+from experiments import chorales_figure, music, options, over_seeds, trained
 from experiments.study import Report, Result, Study, Table, verdict
 
 CELLS = {"elman": jb.cells.elman(), "gru": jb.cells.gru(), "lstm": jb.cells.lstm()}
@@ -176,7 +176,7 @@ def run(config: Config, report: Report) -> Result:
         "test_nll": {
             cell: {
                 "mean": tests.mean(),
-                "standard_error": _standard_error(tests),
+                "standard_error": over_seeds.standard_error(tests),
                 "seeds": tests,
                 "at_most": JUDGE[cell],
             }
@@ -202,10 +202,6 @@ def judged(means: dict[str, float]) -> str:
             for cell, mean in means.items()
         }
     )
-
-
-def _standard_error(values):
-    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def _table(config, numbers):

@@ -1,10 +1,7 @@
 """MNIST-1D: what the package makes, how it is batched, the verdict, and a training that is cut off."""
 
-import contextlib
 import json
-import os
 import random
-import signal
 
 import jax
 import numpy as np
@@ -16,7 +13,7 @@ pytest.importorskip("rich")
 pytest.importorskip("mnist1d")
 pytest.importorskip("orbax.checkpoint")
 
-from experiments import cli, mnist1d, options, terminal
+from experiments import cli, mnist1d, options
 from experiments.mnist1d import Config
 
 TINY = ["run", "mnist1d", "--quick", "--epochs=2", "--hidden-size=3", "--batch-size=400", "--out"]
@@ -115,21 +112,11 @@ def test_a_quick_run_learns(tmp_path):
     assert (tmp_path / "mnist1d.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_training_cut_off_ends_the_same(tmp_path, monkeypatch, capsys):
+def test_a_training_cut_off_ends_the_same(tmp_path, cut_off, capsys):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert cli.main([*TINY, str(whole)]) == 0
-
-    @contextlib.contextmanager
-    def progress():
-        def report(now, done, total, note=""):
-            if now.startswith("shuffled,") and done >= 10:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        yield report
-
-    with monkeypatch.context() as patch:
-        patch.setattr(terminal, "progress", progress)
-        assert cli.main([*TINY, str(cut)]) == 130
+    cut_off("shuffled", 10)
+    assert cli.main([*TINY, str(cut)]) == 130
     assert "interrupted after step 10, which is saved" in capsys.readouterr().err
     assert cli.main([*TINY, str(cut), "--resume"]) == 0
     for path in ("result.json", "in_order/metrics.jsonl", "shuffled/metrics.jsonl"):
