@@ -52,6 +52,30 @@ def test_one_product_a_step_and_no_weight_carried(case):
         assert set(shapes) == {(2, 5)}  # the state or its cotangent, nothing of the size of a weight
 
 
+@pytest.mark.parametrize("adjoint", ["full", "tangent", "parallel", "checkpointed"])
+@pytest.mark.parametrize(("batch", "axis"), [((2,), 0), ((3, 2), 0), ((1,), 1), ((), 1)])
+def test_a_batch_reads_the_transpose_of_the_recurrent_weight(adjoint, batch, axis):
+    """Which axis of what the loop is given is summed over: of W_hᵀ the first, of W_h [3n, n] the second."""
+    case = next(case for case in CELLS if case.name == "gru")
+    given = problem(case, T=6, batch=batch, d=3, n=5)
+
+    def last(theta_h):
+        return jb.unroll(case.cell, theta_h, given.xs, given.h_0, adjoint=ADJOINTS[adjoint])[0]
+
+    read = []
+    for scan in equations(jax.make_jaxpr(last)(given.theta.h).jaxpr):
+        if scan.primitive.name == "scan":
+            body = scan.params["jaxpr"].jaxpr
+            turned = {step.outvars[0]: step.invars[0] for step in body.eqns if step.primitive.name == "transpose"}
+            for product in (step for step in body.eqns if step.primitive.name == "dot_general"):
+                (_, (summed,)), _ = product.params["dimension_numbers"]
+                weight = product.invars[1]
+                if weight.aval.shape == (15, 5):  # W_h; as the loop has it
+                    read.append(1 - summed if weight in turned else summed)
+    assert read
+    assert set(read) == {axis}
+
+
 def test_a_users_cell_carries_no_weight_either():
     (case,) = (case for case in CELLS if case.name == "from_step")
     given = problem(case, T=6, batch=(2,), d=3, n=5)

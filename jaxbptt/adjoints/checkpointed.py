@@ -21,6 +21,7 @@ from jaxbptt import _validate
 from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
 from jaxbptt.adjoints import _rows
+from jaxbptt.adjoints._blocks import sequential_step
 from jaxbptt.adjoints._revolve import Instruction
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint
@@ -65,9 +66,10 @@ def _put(tree, entries, start):
 def _advance(cell, choice, theta_h, xs, h, output=None):
     """From `h` through the steps of `xs`: the state reached, what may be kept of each step, and the outputs."""
     split = split_of(cell)
+    step_of = sequential_step(split, theta_h, h)
 
     def step(h_tm1, u_t):
-        h_t, gates_t = split.step(theta_h, u_t, h_tm1)
+        h_t, gates_t = step_of(u_t, h_tm1)
         return h_t, ((h_tm1, gates_t if _rows.keeps_gates(choice, cell) else None), output and output(h_t))
 
     h, (kept, outputs) = lax.scan(step, h, split.project(theta_h, xs))
