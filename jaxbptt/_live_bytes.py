@@ -1,10 +1,12 @@
 """How many bytes a traced function holds at once, from its jaxpr alone: nothing is compiled, nothing computed.
 
 The steps of the program are walked in order. An array is born where it is made and dies after its last use; the
-largest sum of the living, arguments and results apart, is the prediction. Six rules stand for what a compiler does:
+largest sum of the living, arguments and results apart, is the prediction. Seven rules stand for what a compiler does:
 
  * what nobody uses is not made; a slice that is one part of a concatenation is that part, with no copy of the whole;
- * elementwise results are made only when a loop, a product or the caller wants them, else they are fused into the user;
+ * elementwise results are made only when a loop, a product, a concatenation of several parts (which, hangs on the
+   version of JAX) or the caller wants them, else they are fused into the user;
+ * what several products want of an elementwise result, each of them and each sum makes for itself, all at once;
  * reshapes share the array they view, updates and loop carries overwrite theirs if it dies there;
  * a loop holds its stacked results and the most that its body holds at once;
  * stacked results begin as zeros, and these are made first of all: they hang on nothing;
@@ -12,6 +14,8 @@ largest sum of the living, arguments and results apart, is the prediction. Six r
 """
 
 import math
+
+import jax
 
 _VIEWS = {"reshape", "squeeze", "expand_dims", "copy", "optimization_barrier", "stop_gradient", "rev"}
 _FUSED = {
@@ -21,6 +25,7 @@ _FUSED = {
     "real", "rem", "round", "rsqrt", "select_n", "sign", "sin", "slice", "sqrt", "square", "sub", "tanh", "transpose",
 }  # fmt: skip
 _READ_IN_PLACE = {"concatenate", "pad", "reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "argmax"}
+_COPIERS = {"dot_general", "reduce_sum"}
 _UPDATES = {"dynamic_update_slice", "scatter", "scatter-add"}
 _LOOPS = {"scan", "while"}
 
@@ -119,14 +124,26 @@ def _peak(jaxpr, given, stacks=0):
         for name in step.read:
             readers.setdefault(name, []).append(step)
 
+    def joins_what_is_made(step):
+        """A concatenation of more than two parts wants them made: since JAX 0.12 always."""
+        parts, uses = len(step.read), sum(len(readers.get(name, ())) + results.count(name) for name in step.written)
+        shared = parts > 3 and uses > 1
+        return step.name == "concatenate" and (parts > 2 if jax.__version_info__ >= (0, 12) else shared)
+
     def is_fused(step):
         lazy = all(
-            reader.name in _FUSED | _READ_IN_PLACE and not (reader.name == "concatenate" and len(reader.read) > 3)
+            reader.name in _FUSED | _READ_IN_PLACE and not joins_what_is_made(reader)
             for name in step.written
             for reader in readers.get(name, ())
         ) and not set(step.written) & set(results)
         return step.name in _FUSED and lazy
 
+    def is_copied(step):
+        wanted_by = [reader.name for name in step.written for reader in readers.get(name, ())]
+        return step.name in _FUSED and wanted_by.count("dot_general") > 1 and not set(step.written) & set(results)
+
+    times = {id(step): when for when, step in enumerate(used)}
+    copied = set()  # made by each reader for itself
     constants = set()  # one number in every place
     holds = {}  # the buffers behind each name; arguments have none
     made = {}  # buffer -> (bytes, when)
@@ -139,11 +156,17 @@ def _peak(jaxpr, given, stacks=0):
         spread = step.name == "broadcast_in_dim" and not sources
         if spread or (step.name == "slice" and constants & set(step.read)):
             constants.update(step.written)
-        if step.name in _VIEWS or constants & set(step.written) or is_fused(step):
-            for name in step.written:
+        if step.name in _VIEWS or constants & set(step.written) or is_fused(step) or is_copied(step):
+            for name, aval in zip(step.written, step.avals, strict=True):
                 holds[name] = sources
+                if is_copied(step):
+                    copied.add(name)
+                    when_read = [times[id(reader)] for reader in readers[name] if reader.name in _COPIERS]
+                    for k, last in enumerate(when_read):
+                        made[name, k], lasts[name, k] = (size(aval), min(when_read)), last
             continue
-        extra[when] = max((_peak(body, *_loop(step, body)) for body in _bodies(step)), default=_transposed(step))
+        transposed = 0 if copied & set(step.read[:1]) else _transposed(step)
+        extra[when] = max((_peak(body, *_loop(step, body)) for body in _bodies(step)), default=transposed)
         for name, aval, old in zip(step.written, step.avals, _overwritten(step), strict=True):
             reusable = holds.get(old, set()) if _last_read(readers.get(old, ()), step) else set()
             if reusable:

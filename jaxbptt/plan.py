@@ -83,10 +83,9 @@ def plan(
     ask for it: as large as `xs`.
 
     Held against ``compiled.memory_analysis().temp_size_in_bytes`` on the CPU it is within 15% for `autodiff`, `full`
-    (in one block, in several, with a remainder, either residuals), `tangent` and `checkpointed` with gates. It was
-    found up to a fifth too low for ``checkpointed(residuals="states")`` where one block is much of what is kept, and
-    up to a third too low for `parallel` of gated cells, which holds matrices [n, n] for every step; of a model it may
-    miss ŷ and its cotangent, which the compiler can hold longer than need be.
+    (in one block, in several, with a remainder, either residuals), `tangent`, `checkpointed` (either residuals) and
+    `parallel`, of cells and of models. One exception was found: ``full(residuals="states")`` of a GRU in one block
+    under a readout twice as wide as the state, where it is up to 30% too low.
     Other backends plan memory their own way.
 
     Args:

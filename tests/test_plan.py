@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import pytest
 
 import jaxbptt as jb
-from jaxbptt._live_bytes import size
 from jaxbptt.adjoints.checkpointed import checkpointed
 from jaxbptt.plan import Plan, plan
 from tests.cases import CELLS
@@ -67,10 +66,11 @@ def test_what_more_steps_and_more_slots_add():
         assert abs((predicted[1] - predicted[0]) / (actual[1] - actual[0]) - 1) <= 0.15
 
 
-def test_a_model_is_planned_with_its_readout():
-    """Where ŷ is a large part of what is kept, the compiler may hold it and its cotangent longer than need be."""
-    model = jb.rnn(jb.cells.lstm(), jb.readouts.linear())
-    theta = jax.eval_shape(lambda: model.init(jax.random.key(0), input_size=D, hidden_size=N, output_size=5))
+@pytest.mark.parametrize(("name", "m"), [("lstm", 5), ("gru", 64), ("elman-tanh", 64)])
+def test_a_model_is_planned_with_its_readout(name, m):
+    """With m = 2n, ŷ and what each product makes of its cotangent are most of what is held."""
+    model = jb.rnn(CASES[name].cell, jb.readouts.linear())
+    theta = jax.eval_shape(lambda: model.init(jax.random.key(0), input_size=D, hidden_size=N, output_size=m))
     xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
     rows = plan(model, theta, xs, adjoints=ADJOINTS).rows
     for row in rows:
@@ -79,8 +79,19 @@ def test_a_model_is_planned_with_its_readout():
             return jnp.sum(model.apply(theta, xs, adjoint=adjoint) ** 2)
 
         actual = jax.jit(jax.grad(loss)).lower(theta, xs).compile().memory_analysis().temp_size_in_bytes
-        assert row.bytes <= 1.15 * actual
-        assert row.bytes >= 0.85 * actual - 2 * size(jax.eval_shape(model.apply, theta, xs)), (row, actual)
+        # The one that is known to be off, and by how much, as the docstring of `plan` says.
+        limit = 0.3 if (name, row.name) == ("gru", "states") else 0.15
+        assert abs(row.bytes - actual) <= limit * actual, (row, actual)
+
+
+@pytest.mark.parametrize("name", ["elman-tanh", "gru", "lstm"])
+@pytest.mark.parametrize("n", [8, 24])
+def test_the_matrices_of_an_associative_scan_are_predicted(name, n):
+    cell = CASES[name].cell
+    arguments = shapes(cell, T=100, d=8, n=n)
+    (row,) = plan(cell, *arguments, adjoints={"parallel": jb.adjoints.parallel()}).rows
+    actual = measured(cell, row.adjoint, "outputs", *arguments)
+    assert abs(row.bytes - actual) <= 0.15 * actual, (row, actual)
 
 
 def test_extra_steps():
