@@ -4,8 +4,8 @@ The steps of the program are walked in order. An array is born where it is made 
 largest sum of the living, arguments and results apart, is the prediction. Seven rules stand for what a compiler does:
 
  * what nobody uses is not made; a slice that is one part of a concatenation is that part, with no copy of the whole;
- * elementwise results are made only when a loop, a product, a concatenation of several parts (which, hangs on the
-   version of JAX) or the caller wants them, else they are fused into the user;
+ * elementwise results are made only when a loop, a product, a concatenation of several parts (which of them hangs
+   on its width and the version of JAX) or the caller wants them, else they are fused into the user;
  * what several products want of an elementwise result, each of them and each sum makes for itself, all at once;
  * reshapes share the array they view, updates and loop carries overwrite theirs if it dies there;
  * a loop holds its stacked results and the most that its body holds at once;
@@ -125,10 +125,12 @@ def _peak(jaxpr, given, stacks=0):
             readers.setdefault(name, []).append(step)
 
     def joins_what_is_made(step):
-        """A concatenation of more than two parts wants them made: since JAX 0.12 always."""
-        parts, uses = len(step.read), sum(len(readers.get(name, ())) + results.count(name) for name in step.written)
-        shared = parts > 3 and uses > 1
-        return step.name == "concatenate" and (parts > 2 if jax.__version_info__ >= (0, 12) else shared)
+        """A concatenation of more than two parts wants them made: if it is wide or shared, since JAX 0.12 always."""
+        if step.name != "concatenate" or len(step.read) < 3:
+            return False
+        uses = sum(len(readers.get(name, ())) + results.count(name) for name in step.written)
+        is_shared, is_wide = len(step.read) > 3 and uses > 1, step.avals[0].shape[-1] >= 128
+        return is_shared or is_wide or jax.__version_info__ >= (0, 12)
 
     def is_fused(step):
         lazy = all(

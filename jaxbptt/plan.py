@@ -84,8 +84,9 @@ def plan(
 
     Held against ``compiled.memory_analysis().temp_size_in_bytes`` on the CPU it is within 15% for `autodiff`, `full`
     (in one block, in several, with a remainder, either residuals), `tangent`, `checkpointed` (either residuals) and
-    `parallel`, of cells and of models. One exception was found: ``full(residuals="states")`` of a GRU in one block
-    under a readout twice as wide as the state, where it is up to 30% too low.
+    `parallel`, of cells and of models. Two exceptions were found: ``full(residuals="states")`` of a GRU in one block
+    under a readout twice as wide as the state is up to 30% more than predicted; and a batch of one with few states
+    kept, where sums of the size of the weights are most of it, can be a third less.
     Other backends plan memory their own way.
 
     Args:

@@ -85,10 +85,10 @@ def test_a_model_is_planned_with_its_readout(name, m):
 
 
 @pytest.mark.parametrize("name", ["elman-tanh", "gru", "lstm"])
-@pytest.mark.parametrize("n", [8, 24])
+@pytest.mark.parametrize("n", [8, 24, 32, 48])  # the compiler joins narrow and wide parts differently
 def test_the_matrices_of_an_associative_scan_are_predicted(name, n):
     cell = CASES[name].cell
-    arguments = shapes(cell, T=100, d=8, n=n)
+    arguments = shapes(cell, T=50, B=4, d=8, n=n)
     (row,) = plan(cell, *arguments, adjoints={"parallel": jb.adjoints.parallel()}).rows
     actual = measured(cell, row.adjoint, "outputs", *arguments)
     assert abs(row.bytes - actual) <= 0.15 * actual, (row, actual)
