@@ -22,8 +22,10 @@ _FUSED = {
     "abs", "add", "add_any", "and", "broadcast_in_dim", "ceil", "clamp", "complex", "conj", "convert_element_type",
     "cos", "div", "dynamic_slice", "eq", "erf", "exp", "exp2", "expm1", "floor", "ge", "gt", "imag", "integer_pow",
     "iota", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "pow",
-    "real", "rem", "round", "rsqrt", "select_n", "sign", "sin", "slice", "sqrt", "square", "sub", "tanh", "transpose",
+    "real", "rem", "round", "rsqrt", "select_n", "sign", "sin", "slice", "split", "sqrt", "square", "sub", "tanh",
+    "transpose",
 }  # fmt: skip
+_FUSED_ONCE = _FUSED | {"gather"}  # a gather is fused as well, but made once for all products that want it
 _READ_IN_PLACE = {"concatenate", "pad", "reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "argmax"}
 _COPIERS = {"dot_general", "reduce_sum"}
 _UPDATES = {"dynamic_update_slice", "scatter", "scatter-add"}
@@ -134,11 +136,11 @@ def _peak(jaxpr, given, stacks=0):
 
     def is_fused(step):
         lazy = all(
-            reader.name in _FUSED | _READ_IN_PLACE and not joins_what_is_made(reader)
+            reader.name in _FUSED_ONCE | _READ_IN_PLACE and not joins_what_is_made(reader)
             for name in step.written
             for reader in readers.get(name, ())
         ) and not set(step.written) & set(results)
-        return step.name in _FUSED and lazy
+        return (step.name in _FUSED_ONCE or _sums_nothing(step)) and lazy
 
     def is_copied(step):
         wanted_by = [reader.name for name in step.written for reader in readers.get(name, ())]
@@ -159,8 +161,9 @@ def _peak(jaxpr, given, stacks=0):
         if spread or (step.name == "slice" and constants & set(step.read)):
             constants.update(step.written)
         if step.name in _VIEWS or constants & set(step.written) or is_fused(step) or is_copied(step):
-            for name, aval in zip(step.written, step.avals, strict=True):
-                holds[name] = sources
+            for place, (name, aval) in enumerate(zip(step.written, step.avals, strict=True)):
+                own = step.read[place : place + 1] if step.name == "optimization_barrier" else step.read
+                holds[name] = set().union(*(holds.get(read, set()) for read in own))
                 if is_copied(step):
                     copied.add(name)
                     when_read = [times[id(reader)] for reader in readers[name] if reader.name in _COPIERS]
@@ -204,6 +207,14 @@ def _bodies(step):
             jaxpr = getattr(entry, "jaxpr", entry)
             if hasattr(jaxpr, "eqns"):
                 yield jaxpr
+
+
+def _sums_nothing(step):
+    """A product over axes of length 1, as z_bar xᵀ of one step and a batch of one: elementwise."""
+    if step.name != "dot_general":
+        return False
+    ((left, _), _) = step.params["dimension_numbers"]
+    return math.prod(step.operands[0].shape[axis] for axis in left) == 1
 
 
 def _transposed(step):

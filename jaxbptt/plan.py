@@ -83,10 +83,10 @@ def plan(
     ask for it: as large as `xs`.
 
     Held against ``compiled.memory_analysis().temp_size_in_bytes`` on the CPU it is within 15% for `autodiff`, `full`
-    (in one block, in several, with a remainder, either residuals), `tangent`, `checkpointed` (either residuals) and
-    `parallel`, of cells and of models. Two exceptions were found: ``full(residuals="states")`` of a GRU in one block
-    under a readout twice as wide as the state is up to 30% more than predicted; and a batch of one with few states
-    kept, where sums of the size of the weights are most of it, can be a third less.
+    (in one block or in several, overlapping or not, either residuals), `tangent`, `checkpointed` (either residuals) and
+    `parallel`, of cells and of models. Not so for very small batches: for a batch of one in several blocks the compiler
+    may copy `xs` besides (up to a third more), and sums of the size of the weights, most of what is held where few
+    states are, it makes one after the other (a GRU of four or fewer members: up to 40% less).
     Other backends plan memory their own way.
 
     Args:

@@ -4,16 +4,22 @@ On a CPU, hoisting a product over the whole of T writes an array far larger than
 is a fault; inside blocks of a few megabytes the same hoisting wins. On an accelerator one block is best.
 """
 
+import math
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxbptt.types import Array
+
 # Of the largest array over time. Measured on a CPU: up to some 8 MiB one block is best (no copies between a block and
-# the whole), above it blocks of 1 to 3 MiB.
+# the whole), above it blocks of 1 to 3 MiB, or half the size of a large θ_h, as each block reads and writes all of
+# ∂F/∂θ_h.
 _CPU_WHOLE_BYTES = 8 * 2**20
 _CPU_BLOCK_BYTES = 2 * 2**20
-_HOST_BLOCK_BYTES = 64 * 2**20  # large enough for a transfer to run at full rate, small beside a device's memory
+_BOUNDED_BYTES = 64 * 2**20  # on an accelerator: a transfer of it runs at full rate, and it is small beside the memory
 
 
 def states(split, theta_h, xs, h_0, *, keep_gates=True):
@@ -58,60 +64,128 @@ def shifted(h_0, hs):
     return jax.tree.map(lambda h, later: jnp.concatenate([h[None], later[:-1]]), h_0, hs)
 
 
-def scan_blocks(body, carry, xs, block, *, each=None, reverse=False):
-    """``body(carry, xs_of_a_block, each_of_a_block) -> (carry, ys_of_a_block, each_of_a_block)``, block by block.
+class Span(NamedTuple):
+    """Which of its steps are a block's own, where blocks overlap; there is none where they don't.
 
-    Blocks are of `block` steps, the rest is a shorter one at the end. With ``block >= T`` this is one call of `body`;
-    otherwise `body` is in the program at most twice, whatever T. What there is one of for each block, such as the
-    state it starts from, has its own axis of blocks.
+    Attributes:
+        first: its own steps begin here; those before it are also in the block ahead, whose own they are.
+        end: the next block begins after so many of its steps.
+    """
+
+    first: Array
+    end: Array
+
+    def own(self, K):
+        """Which of the block's K steps are its own, ``[K]``."""
+        return jnp.arange(K, dtype=jnp.int32) >= self.first
+
+
+def even_blocks(T, most):
+    """How many blocks of at most so many steps, and the fewest steps with which these are enough: U·K ≥ T."""
+    number = -(-T // most)
+    return number, -(-T // number)
+
+
+def scan_blocks(body, carry, xs, block, *, each=None, reverse=False):
+    """``body(carry, xs_of_a_block, each_of_a_block, span) -> (carry, ys_of_a_block, each_of_a_block)``, block by block.
+
+    Blocks are of `block` steps at most and all of one length K. Where K doesn't divide T the last one begins at T - K,
+    before the one ahead of it ends: `body` is in the program once, whatever T. What there is one of for each block,
+    such as the states that it keeps for the way back, has its own axis of blocks.
 
     Returns:
         the carry, ys over time, and what there is one of for each block.
     """
     T = jax.tree.leaves(xs)[0].shape[0]
-    number, rest = divmod(T, min(block, T))
-    if rest:
-        remainder = jax.tree.map(lambda leaf: leaf[T - rest :], xs)
-        last = jax.tree.map(lambda leaf: leaf[-1], each)
-        xs, each = jax.tree.map(lambda leaf: leaf[: T - rest], xs), jax.tree.map(lambda leaf: leaf[:-1], each)
-    if rest and reverse:
-        carry, ys_rest, each_rest = body(carry, remainder, last)
+    number, K = even_blocks(T, block)
     if number == 1:
-        carry, ys, made = body(carry, xs, jax.tree.map(lambda leaf: leaf[0], each))
-        made = jax.tree.map(lambda leaf: leaf[None], made)
-    elif number > 1:
+        carry, ys, made = body(carry, xs, jax.tree.map(lambda leaf: leaf[0], each), None)
+        return carry, ys, jax.tree.map(lambda leaf: leaf[None], made)
+    overlap = number * K - T
 
-        def one_block(carry, inputs):
-            carry, ys, made = body(carry, *inputs)
-            return carry, (ys, made)
+    def one_block(carry, inputs):
+        carry, ys, made = body(carry, *inputs)
+        return carry, (ys, made)
 
-        blocks = jax.tree.map(lambda leaf: leaf.reshape(number, block, *leaf.shape[1:]), xs)
-        carry, (ys, made) = lax.scan(one_block, carry, (blocks, each), reverse=reverse)
-        ys = jax.tree.map(lambda leaf: leaf.reshape(number * block, *leaf.shape[2:]), ys)
-    if rest and not reverse:
-        carry, ys_rest, each_rest = body(carry, remainder, last)
-    if rest:
-        ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, ys_rest)
-        made = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), made, each_rest)
-    return carry, ys, made
+    spans = None
+    if overlap:
+        first, end = np.zeros(number, np.int32), np.full(number, K, np.int32)
+        first[-1], end[-2] = overlap, K - overlap
+        spans = Span(jnp.asarray(first), jnp.asarray(end))
+    carry, (ys, made) = lax.scan(one_block, carry, (_cut(xs, number, K, overlap), each, spans), reverse=reverse)
+    return carry, join(ys, T), made
 
 
-def choose(split, theta_h, xs, h_0, *, on_host=False):
-    """How many steps make a block, from the shapes and the backend. Prefers a divisor of T: no rest, no copies."""
+def _cut(xs, number, K, overlap):
+    """Time as blocks, ``[T, …]`` to ``[number, K, …]``."""
+
+    def cut(leaf):
+        if not overlap:
+            return leaf.reshape(number, K, *leaf.shape[1:])
+        starts = np.minimum(K * np.arange(number, dtype=np.int32), leaf.shape[0] - K)
+        return jax.vmap(lambda start: lax.dynamic_slice_in_dim(leaf, start, K))(starts)
+
+    return jax.tree.map(cut, xs)
+
+
+def join(blocks, T):
+    """The inverse: ``[number, K, …]`` to ``[T, …]``, each step from the block whose own it is."""
+
+    def one(leaf):
+        number, K = leaf.shape[:2]
+        whole = leaf.reshape(number * K, *leaf.shape[2:])
+        if number * K == T:
+            return whole
+        steps = jnp.arange(T, dtype=jnp.int32)
+        steps = jnp.where(steps < (number - 1) * K, steps, steps + number * K - T)
+        # Not two slices in a concatenation, which the compiler of the CPU needs twice as long for.
+        return whole.at[steps].get(mode="promise_in_bounds")
+
+    return jax.tree.map(one, blocks)
+
+
+def handed_on(h_end, hs, span):
+    """The state that the next block begins with."""
+    if span is None:
+        return h_end
+    return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, span.end - 1, keepdims=False), hs)
+
+
+def own_step(pull, own, delta_t, c_delta_tp1):
+    """``(z_bar_t, c_delta_t) = pull(delta_t)`` where the step is a block's own; else nothing happens at it.
+
+    As `pull` is linear, 0 in is 0 out. ``own=None`` says that all steps are.
+    """
+    if own is None:
+        return pull(delta_t)
+    z_bar_t, c_delta_t = pull(jax.tree.map(lambda leaf: jnp.where(own, leaf, jnp.zeros_like(leaf)), delta_t))
+    return z_bar_t, jax.tree.map(lambda new, old: jnp.where(own, new, old), c_delta_t, c_delta_tp1)
+
+
+def choose(split, theta_h, xs, h_0, *, on_host=False, recomputed=False):
+    """How many steps make a block, from the shapes and the backend. Prefers a divisor of T: no overlap, no copies.
+
+    What is fetched from the host, or computed again, should be there for one block at a time: then all of T is no block
+    unless it is small, on an accelerator either.
+    """
     T = jax.tree.leaves(xs)[0].shape[0]
-    on_cpu = jax.default_backend() == "cpu"
-    if not (on_cpu or on_host):
-        return T
 
     def one_step(theta_h, xs, h_0):
         u_t = jax.tree.map(lambda leaf: leaf[0], split.project(theta_h, xs))
         return u_t, split.step(theta_h, u_t, h_0)[1]
 
     first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), xs)
-    widest = max(1, *(_bytes(part) for part in jax.eval_shape(one_step, theta_h, first, h_0)))
-    if on_cpu and T * widest <= _CPU_WHOLE_BYTES:
+    u_t, gates_t = jax.eval_shape(one_step, theta_h, first, h_0)
+    widest = max(1, _bytes(u_t), _bytes(gates_t))
+    bounded = on_host or (recomputed and _bytes(gates_t) > 0)
+    if jax.default_backend() != "cpu":
+        whole, block = (_BOUNDED_BYTES if bounded else math.inf), _BOUNDED_BYTES
+    else:
+        block = max(_CPU_BLOCK_BYTES, min(_bytes(theta_h) // 2, _CPU_WHOLE_BYTES))
+        whole = block if bounded else _CPU_WHOLE_BYTES
+    if T * widest <= whole:
         return T
-    most = max(1, min(T, (_CPU_BLOCK_BYTES if on_cpu else _HOST_BLOCK_BYTES) // widest))
+    most = max(1, min(T, block // widest))
     divisor = max(k for k in range(1, most + 1) if T % k == 0)
     return divisor if 2 * divisor > most else most
 

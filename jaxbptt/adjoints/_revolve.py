@@ -1,7 +1,8 @@
 """The schedule of checkpointed backpropagation: when to keep a state, when to advance, when to turn back.
 
-Plain Python, done once when the recursion is traced. The unit of the schedule is a block of K steps; T = U·K plus a
-remainder, which comes first. States live in m rows used as a stack. To reverse u units from a state in row p, with
+Plain Python, done once when the recursion is traced. The unit of the schedule is a block of K steps, and there are
+U = ⌈T / K⌉ of them; where K doesn't divide T the last begins before the one ahead of it ends, so that all are alike and
+the program has each piece once. States live in m rows used as a stack. To reverse u units from a state in row p, with
 the rows from p upward free:
 
  * *leaf*, when u·K ≤ m: run through them once more, keep all their states, and turn back;
@@ -29,9 +30,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxbptt.adjoints._blocks import even_blocks
+
 _LARGEST_BLOCK = 32
-_BLOCK_OVERHEAD = 0.1  # in steps: what a block costs besides its steps
-_REMAINDER_OVERHEAD = 0.01  # as a share of all steps: a remainder is a second program to compile
+_BLOCK_SHARE = 3  # a block is no more than a third of the slots: what it needs while it is reversed is memory as well
+# In steps of f, measured on a CPU: what a block costs besides its steps, and how much more for a batch of one. That is
+# the sum Σ b_tᵀ delta_t, which reads and writes each number of ∂F/∂θ_h once a block; a step multiplies it B times.
+_BLOCK_OVERHEAD, _SUM_OVERHEAD = 0.1, 60
+_OVERLAP_OVERHEAD = 0.03  # as a share of all steps: with overlapping units every step asks whether it is its unit's own
 
 
 class Instruction(NamedTuple):
@@ -60,7 +66,7 @@ class Schedule(NamedTuple):
     Attributes:
         rows: how many states are kept at once, the one in hand included.
         block: K, steps in a unit.
-        remainder: steps before the first unit, T mod K.
+        overlap: U·K - T, steps of the last unit that the one ahead of it has as well.
         sweep_rows: ``[U]``, the row from which the first sweep keeps the K states that a unit runs through. What is
             no checkpoint is overwritten by later units.
         instructions: ``[I, 6]``, each an `Instruction`.
@@ -69,7 +75,7 @@ class Schedule(NamedTuple):
 
     rows: int
     block: int
-    remainder: int
+    overlap: int
     sweep_rows: np.ndarray
     instructions: np.ndarray
     extra_steps: int
@@ -101,15 +107,16 @@ def _leaf(row, unit, units, filled, stop_short):
 
 @functools.lru_cache(maxsize=128)
 def schedule(T: int, slots: int, block: int, gates: bool = False) -> Schedule:
-    """The schedule for T steps with `slots` checkpoints (h_0 is the first), in units of ``block ≤ min(slots, T)``.
+    """The schedule for T steps with `slots` checkpoints (h_0 is the first), in units of `block` steps at most.
 
-    With `gates`, a row also holds what the step from its state computes, so that step must be run as well.
+    There, ``block ≤ min(slots, T)``. With `gates`, a row also holds what the step from its state computes, so that step
+    must be run as well.
 
     >>> plan = schedule(1000, 50, block=1)  # 1948 = 999 + 949, and a single forward pass needs 999
     >>> plan.extra_steps, plan.rows
     (949, 51)
     """
-    units, remainder = divmod(T, block)
+    units, block = even_blocks(T, block)
     rows = min(slots + 1, units * block)
     stop_short = block == 1 and not gates
     triangle = _capacities(rows, units, block, stop_short)
@@ -131,18 +138,20 @@ def schedule(T: int, slots: int, block: int, gates: bool = False) -> Schedule:
         todo += [(row, unit, left, False), (row + 1, unit + left, length - left, last)]  # the right one first
     program = np.array(instructions, np.int32)
     advanced = int(program[:, Instruction._fields.index("advance")].sum(dtype=np.int64))
-    return Schedule(rows, block, remainder, sweep_rows, program, advanced * block + max(remainder - 1, 0))
+    overlap = units * block - T
+    return Schedule(rows, block, overlap, sweep_rows, program, advanced * block + overlap)
 
 
 @functools.lru_cache(maxsize=128)
-def choose_block(T: int, slots: int, gates: bool = False) -> int:
+def choose_block(T: int, slots: int, gates: bool = False, batch: int = 1) -> int:
     """K: large blocks make few large products, and keep states that the schedule would have placed better."""
+    overhead = _BLOCK_OVERHEAD + _SUM_OVERHEAD / batch
 
     def cost(block):
         plan = schedule(T, slots, block, gates)
-        return plan.extra_steps / T + _BLOCK_OVERHEAD / block + _REMAINDER_OVERHEAD * (plan.remainder > 0)
+        return plan.extra_steps / T + overhead / plan.block + _OVERLAP_OVERHEAD * (plan.overlap > 0)
 
-    return min(range(1, min(_LARGEST_BLOCK, slots, T) + 1), key=cost)
+    return min(range(1, max(1, min(_LARGEST_BLOCK, slots // _BLOCK_SHARE, T)) + 1), key=cost)
 
 
 def two_level_slots(T: int) -> int:

@@ -44,6 +44,7 @@ def schedule(choice, cell, theta_h, xs, h_0):
         _validate.enough_memory(choice.budget, size)
         slots = choice.budget // max(size, 1) - 1
     slots = min(slots, T)
-    block = _revolve.choose_block(T, slots, gates) if choice.block is None else min(choice.block, T)
+    batch = max((int(np.prod(leaf.shape[:-1])) for leaf in jax.tree.leaves(h_0)), default=1)
+    block = _revolve.choose_block(T, slots, gates, batch) if choice.block is None else min(choice.block, T)
     _validate.block_fits(block, slots)
     return _revolve.schedule(T, slots, block, gates)

@@ -11,9 +11,11 @@ With h_bar_t the cotangent that reaches h_t from outside the recursion (through 
  3. Likewise ∂F/∂x_t = (∂f/∂x_t)ᵀ delta_t and ∂F/∂h_0 = c_1ᵀ delta_1.
 
 Only 1. is sequential. The reverse scan carries delta and nothing of the size of θ_h; 2. and 3. are evaluated for
-a block of steps at once (`jaxbptt.types.TimeSplit`, `jaxbptt.adjoints._blocks`).
+a block of steps at once (`jaxbptt.types.TimeSplit`, `jaxbptt.adjoints._blocks`). Where blocks overlap, a step is
+reversed in the block whose own it is, and is passed by in the other.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -25,7 +27,7 @@ from jaxbptt import _validate
 from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
 from jaxbptt.adjoints import _host
-from jaxbptt.adjoints._blocks import choose, scan_blocks, shifted, states
+from jaxbptt.adjoints._blocks import choose, handed_on, join, own_step, scan_blocks, shifted, states
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
 
@@ -37,18 +39,21 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
     outputs_of = jax.vmap(cell.output)
 
     def size(theta_h, xs, h_0):
-        return block or choose(split, theta_h, xs, h_0, on_host=on_host)
+        return block or choose(split, theta_h, xs, h_0, on_host=on_host, recomputed=not keep_gates)
 
     def sweep(theta_h, xs, h_0):
         """h_T, the outputs, and what the pullback wants kept: of each step, and of each block the state before it."""
 
-        def block_of_steps(h, xs, _):
+        def block_of_steps(h, xs, _, span):
             h_end, hs, gates = states(split, theta_h, xs, h, keep_gates=keep_gates)
-            # On the device the outputs are read off the states later: where they are the states, that is no copy.
-            return h_end, (outputs_of(hs), _host.store((hs, gates))) if on_host else (None, (hs, gates)), h
+            outputs, kept = (outputs_of(hs), _host.store((hs, gates))) if on_host else (None, (hs, gates))
+            return handed_on(h_end, hs, span), outputs, (kept, h)
 
-        h_T, (outputs, kept), befores = scan_blocks(block_of_steps, h_0, xs, size(theta_h, xs, h_0))
-        return (h_T, outputs if on_host else outputs_of(kept[0])), (kept, befores)
+        h_T, outputs, made = scan_blocks(block_of_steps, h_0, xs, size(theta_h, xs, h_0))
+        if not on_host:  # read off the states: where they are the states, that is no copy
+            (hs, _), _ = made
+            outputs = outputs_of(join(hs, jax.tree.leaves(xs)[0].shape[0]))
+        return (h_T, outputs), made
 
     @jax.custom_vjp
     def recursion(theta_h, xs, h_0):
@@ -56,28 +61,31 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
 
     def forward(theta_h, xs, h_0):
         results, kept = sweep(theta_h, xs, h_0)
-        return results, (theta_h, xs, h_0, *kept)
+        return results, (theta_h, xs, h_0, kept)
 
     def backward(residuals, bars):
-        theta_h, xs, h_0, kept, befores = residuals
+        theta_h, xs, h_0, made = residuals
         h_T_bar, output_bars = cotangents.from_jax(bars)
 
         def step(c_delta_tp1, inputs):  # c_{t+1}ᵀ delta_{t+1}
-            gates_t, h_tm1, h_t, output_bar_t = inputs
+            gates_t, h_tm1, h_t, output_bar_t, own = inputs
             _, pull_output = cotangents.pullback(cell.output, h_t)
             (h_bar_t,) = pull_output(output_bar_t)
             delta_t = cotangents.add(h_bar_t, c_delta_tp1)
-            z_bar_t, c_delta_t = split.step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t)
+            pull = functools.partial(split.step_vjp, theta_h, gates_t, h_tm1, h_t)
+            z_bar_t, c_delta_t = own_step(pull, own, delta_t, c_delta_tp1)
             return c_delta_t, z_bar_t
 
-        def block_of_steps(carry, inputs, h_before):
-            c_delta_tp1, theta_bar = carry
-            xs, kept, output_bars = inputs
+        def block_of_steps(carry, inputs, made, span):
+            (c_delta_tp1, theta_bar), (xs, output_bars), (kept, h_before) = carry, inputs, made
             hs, gates = _host.fetch(kept) if on_host else kept
             hs_tm1 = shifted(h_before, hs)
+            own = None if span is None else span.own(jax.tree.leaves(xs)[0].shape[0])
             if not keep_gates:
+                # Now, for this block: without the barrier, a compiler may keep what the forward pass had of it.
+                xs, hs, hs_tm1, c_delta_tp1 = lax.optimization_barrier((xs, hs, hs_tm1, c_delta_tp1))
                 gates = split.gates(theta_h, split.project(theta_h, xs), hs_tm1, hs)
-            c_delta_t, z_bars = lax.scan(step, c_delta_tp1, (gates, hs_tm1, hs, output_bars), reverse=True)
+            c_delta_t, z_bars = lax.scan(step, c_delta_tp1, (gates, hs_tm1, hs, output_bars, own), reverse=True)
             b_deltas = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)  # Σ b_tᵀ delta_t over the block
             theta_bar = jax.tree.map(lambda total, part: total + part.astype(total.dtype), theta_bar, b_deltas)
             return (c_delta_t, theta_bar), split.input_vjp(theta_h, xs, hs_tm1, gates, z_bars), None
@@ -85,7 +93,7 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
         nothing = cotangents.zeros(theta_h)
         carry = (h_T_bar, jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), nothing))
         (h_0_bar, theta_bar), xs_bar, _ = scan_blocks(
-            block_of_steps, carry, (xs, kept, output_bars), size(theta_h, xs, h_0), each=befores, reverse=True
+            block_of_steps, carry, (xs, output_bars), size(theta_h, xs, h_0), each=made, reverse=True
         )
         theta_bar = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), theta_bar, nothing)
         return theta_bar, xs_bar, h_0_bar
@@ -111,12 +119,15 @@ def full(
     `autodiff`.
 
     Args:
-        block: how many steps are taken together outside the scan. ``None`` chooses by ``jax.default_backend()``: all
-            of T on an accelerator; on a CPU all of T where its largest array is below 8 MiB, else as many as write
-            2 MiB. T need not be a multiple.
+        block: how many steps are taken together outside the scan, at most. ``None`` chooses by
+            ``jax.default_backend()``: all of T on an accelerator; on a CPU all of T where its largest array is below
+            8 MiB, else as many as write 2 MiB, or half the size of a large θ_h. T need not be a multiple: the last
+            block then begins earlier and runs the steps it shares with the one ahead once more, fewer than there are
+            blocks.
         residuals: ``"gates"`` keeps the states and what the pullback needs of each step (LSTM, GRU: 4 more numbers for
             each unit, step and sample; linear, Elman: none): fastest. ``"states"`` keeps the states and computes the
-            gates again, a block at a time: about a third of the memory for gated cells.
+            gates again, a block at a time (of 2 MiB on a CPU, of 64 MiB on an accelerator, unless you say `block`):
+            a third to a half of the memory for gated cells.
         memory: where they are kept. ``"host"`` writes them to the host's memory, block by block, and fetches them in
             the reverse pass, for an accelerator whose own memory then holds a block of them. The outputs
             ``[T, *batch, n]``, if a loss reads them all, stay on the device. Run on a CPU and lowered for a GPU in the

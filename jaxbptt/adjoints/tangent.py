@@ -18,7 +18,7 @@ from jax import lax
 from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate
 from jaxbptt._factory import factory
-from jaxbptt.adjoints._blocks import choose, scan_blocks, shifted, states
+from jaxbptt.adjoints._blocks import choose, handed_on, scan_blocks, shifted, states
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
 
@@ -61,8 +61,11 @@ def _rule(cell: Cell, block: int | None) -> Callable:
         return (h_T, hs), (cotangents.to_jax(h_T_dot, h_T), cotangents.to_jax(hs_dot, hs))
 
     def recursion(theta_h, xs, h_0):
-        size = block or choose(split, theta_h, xs, h_0)
-        h_T, hs, _ = scan_blocks(lambda h, xs, _: (*steps(theta_h, xs, h), None), h_0, xs, size)
+        def block_of_steps(h, xs, _, span):
+            h_end, hs = steps(theta_h, xs, h)
+            return handed_on(h_end, hs, span), hs, None
+
+        h_T, hs, _ = scan_blocks(block_of_steps, h_0, xs, block or choose(split, theta_h, xs, h_0))
         return h_T, jax.vmap(cell.output)(hs)
 
     return recursion
@@ -77,7 +80,7 @@ def tangent(*, block: int | None = None) -> Adjoint:
     the transpose needs, which is more than `full` does. Memory grows with T.
 
     Args:
-        block: how many steps are taken together outside the scan; ``None`` chooses, as `full` does.
+        block: how many steps are taken together outside the scan, at most; ``None`` chooses, as `full` does.
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object for equal arguments.
