@@ -1,12 +1,14 @@
 """How many bytes a traced function holds at once, from its jaxpr alone: nothing is compiled, nothing computed.
 
 The steps of the program are walked in order. An array is born where it is made and dies after its last use; the
-largest sum of the living, arguments and results apart, is the prediction. Seven rules stand for what a compiler does:
+largest sum of the living, arguments and results apart, is the prediction. These rules stand for what a compiler does:
 
  * what nobody uses is not made; a slice that is one part of a concatenation is that part, with no copy of the whole;
  * elementwise results are made only when a loop, a product, a concatenation of several parts (which of them hangs
    on its width and the version of JAX) or the caller wants them, else they are fused into the user;
- * what several products want of an elementwise result, each of them and each sum makes for itself, all at once;
+ * what several products want of an elementwise result, each of them and each sum makes for itself, all at once; of a
+   gather, otherwise as elementwise, there is one for all;
+ * a product that sums over axes of length 1 is elementwise;
  * reshapes share the array they view, updates and loop carries overwrite theirs if it dies there;
  * a loop holds its stacked results and the most that its body holds at once;
  * stacked results begin as zeros, and these are made first of all: they hang on nothing;

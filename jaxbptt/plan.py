@@ -21,7 +21,8 @@ class Row(NamedTuple):
         name: how to write it.
         adjoint: itself.
         bytes: what the gradient is predicted to hold at its worst moment, besides its arguments and results.
-        extra_steps: how many steps of f are run again, beyond the T of the first sweep.
+        extra_steps: how many steps of f `checkpointed` runs again, beyond the T of the first sweep. (The few that two
+            overlapping blocks of another adjoint share are not counted.)
 
     >>> from jaxbptt import adjoints
     >>> Row("full()", adjoints.full(), bytes=2**20, extra_steps=0).bytes

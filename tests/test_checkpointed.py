@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxbptt as jb
-from jaxbptt.adjoints import _revolve
+from jaxbptt.adjoints import _revolve, _rows
 from jaxbptt.adjoints.checkpointed import checkpointed
 from tests import cases
 from tests.cases import CELLS, assert_close, oracle, problem
@@ -124,7 +124,9 @@ def replay(T, slots, block, gates):
                     reversed_.append(step)
     assert reversed_ == list(range(T))[::-1]
     assert plan.extra_steps == ran + plan.overlap
-    assert plan.rows <= slots + 1
+    assert plan.rows <= (slots + 1 if slots < T else T + plan.overlap)
+    if slots >= T:
+        assert plan.extra_steps == plan.overlap
 
 
 @pytest.mark.parametrize("gates", [False, True])
@@ -138,7 +140,7 @@ def test_every_step_is_reversed_once_from_its_own_state(gates):
 
 # The gradient
 
-SOME = [(1, 1, None), (2, 1, 1), (13, 3, 2), (12, 40, 5)]
+SOME = [(1, 1, None), (2, 1, 1), (13, 3, 2), (12, 40, 5), (13, 13, 5), (10, 4, 4)]  # the last two share 2 steps
 
 
 @pytest.mark.parametrize("case", CELLS, ids=cases.name)
@@ -184,7 +186,7 @@ def test_the_last_state_has_a_cotangent_too():
             jax.jit(jax.grad(functools.partial(loss, adjoint=adjoint, both=both), argnums=(0, 1)))(
                 given.theta.h, given.h_0
             )
-            for adjoint in (checkpointed(3), jb.adjoints.autodiff())
+            for adjoint in (checkpointed(3, block=2), jb.adjoints.autodiff())
         )
         assert_close(got, wanted, 1e-11)
 
@@ -214,7 +216,7 @@ def test_a_part_costs_less():
 def test_jit_vmap_and_remat():
     several = [problem(LSTM, T=7, seed=seed) for seed in range(3)]
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(p.theta, p.xs, p.ys, p.h_0) for p in several])
-    F = jb.objective(several[0].model, jb.losses.l2_loss, adjoint=checkpointed(2))
+    F = jb.objective(several[0].model, jb.losses.l2_loss, adjoint=checkpointed(2, block=2))  # 7 = 4 · 2 - 1
     mapped = jax.jit(jax.vmap(jax.grad(F)))(*stack)
     remat = jax.jit(jax.grad(jax.checkpoint(F)))
     for k, given in enumerate(several):
@@ -226,7 +228,7 @@ def test_jit_vmap_and_remat():
 def test_a_mask_lets_no_padding_through():
     given = problem(GRU, T=5, batch=(2,), seed=5)
     mask = np.array([[1, 0], [0, 1], [1, 1], [0, 1], [0, 0]], bool)
-    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=checkpointed(2))
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=checkpointed(2, block=2))  # 5 = 3 · 2 - 1
     xs = given.xs.at[4].set(jnp.nan).at[3, 0].set(jnp.nan)
     ys = jnp.where(mask[..., None], given.ys, jnp.nan)
     bars = jax.jit(jax.grad(F))(given.theta, xs, ys, given.h_0, jnp.asarray(mask))
@@ -243,7 +245,9 @@ def test_second_derivatives_forward_over_reverse():
 
         return jax.jit(lambda theta_h: jax.jvp(jax.grad(loss), (theta_h,), (v,))[1])(given.theta.h)
 
-    assert_close(hvp(checkpointed(2)), hvp(jb.adjoints.autodiff()), 1e-10)
+    wanted = hvp(jb.adjoints.autodiff())
+    for adjoint in (checkpointed(2), checkpointed(2, block=2)):  # in steps, and in blocks that overlap
+        assert_close(hvp(adjoint), wanted, 1e-10)
 
 
 def test_what_it_cannot_do_raises():
@@ -284,6 +288,38 @@ def test_half_precision_sums_in_single_over_blocks():
 
 
 # The program
+
+
+def test_the_chosen_block_is_one_of_little_cost():
+    """Larger for a small batch, where the sums Σ b_tᵀ delta_t weigh more; a third of the slots at most."""
+    choose = functools.partial(_revolve.choose_block, 1000, 100, True)
+    assert [choose(batch) for batch in (1, 64, 10_000)] == sorted((choose(b) for b in (1, 64, 10_000)), reverse=True)
+    assert choose(1) > choose(10_000)
+    for T, slots in [(1000, 50), (1000, 10), (7, 2), (100_000, 448)]:
+        for batch in (1, 32, 512):
+            block = _revolve.choose_block(T, slots, True, batch)
+            assert 1 <= block <= max(1, min(32, slots // 3))
+            # no other block is cheaper, with the steps counted by a schedule and not by the formula
+            costs = {
+                k: _revolve.schedule(T, slots, k, True).extra_steps / T + (0.1 + 60 / batch) / k
+                for k in range(1, max(1, min(32, slots // 3)) + 1)
+            }
+            if T <= 1000:
+                assert costs[block] <= 1.05 * min(costs.values()) + 0.03
+
+
+def test_the_batch_of_a_state_decides_not_its_shape():
+    """A matrix for each of two members is a batch of two."""
+    blocks = []
+    for B in (2, 400):
+        cell = jb.cells.from_step(
+            lambda theta_h, x_t, h_tm1: jnp.tanh(h_tm1 @ theta_h + x_t),
+            initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, *theta_h.shape)),
+        )
+        h_0, xs = jnp.zeros((B, 4, 4)), jax.ShapeDtypeStruct((1000, B, 4, 4), jnp.float64)
+        blocks.append(_rows.schedule(checkpointed(100), cell, jnp.eye(4), xs, h_0).block)
+    assert blocks == [_revolve.choose_block(1000, 100, True, B) for B in (2, 400)]
+    assert blocks[0] > blocks[1]
 
 
 def traced_size(T, **options):

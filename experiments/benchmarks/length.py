@@ -82,7 +82,7 @@ def run(
 
 
 def _compile_seconds(work):
-    """The shortest of all times but the last, everybody in turn: less the machine's, and more the program's."""
+    """Of builds that are thrown away, everybody in turn: the shortest of several is less the machine's."""
     found = {}
     for _ in range(COMPILATIONS - 1):
         for contender in CONTENDERS:

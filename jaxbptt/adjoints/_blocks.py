@@ -1,7 +1,8 @@
 """Time in blocks: what is parallel over time is done for a block at a time, what is sequential inside it.
 
 On a CPU, hoisting a product over the whole of T writes an array far larger than the cache, and every fresh page of it
-is a fault; inside blocks of a few megabytes the same hoisting wins. On an accelerator one block is best.
+is a fault; inside blocks of a few megabytes the same hoisting wins. On an accelerator one block is best, where memory
+is not what counts (`choose`).
 """
 
 import math
@@ -68,8 +69,8 @@ class Span(NamedTuple):
     """Which of its steps are a block's own, where blocks overlap; there is none where they don't.
 
     Attributes:
-        first: its own steps begin here; those before it are also in the block ahead, whose own they are.
-        end: the next block begins after so many of its steps.
+        first: its own steps begin here; those before are also in the block that is earlier in time, whose own they are.
+        end: the block later in time begins after so many of its steps.
     """
 
     first: Array
@@ -86,12 +87,17 @@ def even_blocks(T, most):
     return number, -(-T // number)
 
 
+def starts(T, number, K):
+    """The step with which each block begins. Only the last one is not where the one before it ends."""
+    return np.minimum(K * np.arange(number, dtype=np.int32), T - K)
+
+
 def scan_blocks(body, carry, xs, block, *, each=None, reverse=False):
     """``body(carry, xs_of_a_block, each_of_a_block, span) -> (carry, ys_of_a_block, each_of_a_block)``, block by block.
 
     Blocks are of `block` steps at most and all of one length K. Where K doesn't divide T the last one begins at T - K,
-    before the one ahead of it ends: `body` is in the program once, whatever T. What there is one of for each block,
-    such as the states that it keeps for the way back, has its own axis of blocks.
+    before the one earlier in time ends: `body` is in the program once, whatever T. What there is one of for each
+    block, such as the states that it keeps for the way back, has its own axis of blocks.
 
     Returns:
         the carry, ys over time, and what there is one of for each block.
@@ -109,21 +115,21 @@ def scan_blocks(body, carry, xs, block, *, each=None, reverse=False):
 
     spans = None
     if overlap:
-        first, end = np.zeros(number, np.int32), np.full(number, K, np.int32)
-        first[-1], end[-2] = overlap, K - overlap
-        spans = Span(jnp.asarray(first), jnp.asarray(end))
-    carry, (ys, made) = lax.scan(one_block, carry, (_cut(xs, number, K, overlap), each, spans), reverse=reverse)
+        begins = starts(T, number, K)
+        first, end = K * np.arange(number, dtype=np.int32) - begins, np.diff(begins, append=T)
+        spans = Span(jnp.asarray(first), jnp.asarray(end.astype(np.int32)))
+    carry, (ys, made) = lax.scan(one_block, carry, (_cut(xs, number, K), each, spans), reverse=reverse)
     return carry, join(ys, T), made
 
 
-def _cut(xs, number, K, overlap):
+def _cut(xs, number, K):
     """Time as blocks, ``[T, …]`` to ``[number, K, …]``."""
 
     def cut(leaf):
-        if not overlap:
+        T = leaf.shape[0]
+        if number * K == T:
             return leaf.reshape(number, K, *leaf.shape[1:])
-        starts = np.minimum(K * np.arange(number, dtype=np.int32), leaf.shape[0] - K)
-        return jax.vmap(lambda start: lax.dynamic_slice_in_dim(leaf, start, K))(starts)
+        return jax.vmap(lambda start: lax.dynamic_slice_in_dim(leaf, start, K))(starts(T, number, K))
 
     return jax.tree.map(cut, xs)
 
@@ -139,7 +145,7 @@ def join(blocks, T):
         steps = jnp.arange(T, dtype=jnp.int32)
         steps = jnp.where(steps < (number - 1) * K, steps, steps + number * K - T)
         # Not two slices in a concatenation, which the compiler of the CPU needs twice as long for.
-        return whole.at[steps].get(mode="promise_in_bounds")
+        return whole.at[steps].get(mode="promise_in_bounds", indices_are_sorted=True, unique_indices=True)
 
     return jax.tree.map(one, blocks)
 
@@ -154,7 +160,7 @@ def handed_on(h_end, hs, span):
 def own_step(pull, own, delta_t, c_delta_tp1):
     """``(z_bar_t, c_delta_t) = pull(delta_t)`` where the step is a block's own; else nothing happens at it.
 
-    As `pull` is linear, 0 in is 0 out. ``own=None`` says that all steps are.
+    As `pull` is linear, 0 in is 0 out, and Σ b_tᵀ delta_t leaves the step out. ``own=None`` says that all steps are.
     """
     if own is None:
         return pull(delta_t)
@@ -165,17 +171,17 @@ def own_step(pull, own, delta_t, c_delta_tp1):
 def choose(split, theta_h, xs, h_0, *, on_host=False, recomputed=False):
     """How many steps make a block, from the shapes and the backend. Prefers a divisor of T: no overlap, no copies.
 
-    What is fetched from the host, or computed again, should be there for one block at a time: then all of T is no block
-    unless it is small, on an accelerator either.
+    What is fetched from the host, or computed again, should be there for one block at a time: then all of T is one
+    block only where it is small, on an accelerator as well.
     """
     T = jax.tree.leaves(xs)[0].shape[0]
 
     def one_step(theta_h, xs, h_0):
         u_t = jax.tree.map(lambda leaf: leaf[0], split.project(theta_h, xs))
-        return u_t, split.step(theta_h, u_t, h_0)[1]
+        return theta_h, u_t, split.step(theta_h, u_t, h_0)[1]
 
     first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), xs)
-    u_t, gates_t = jax.eval_shape(one_step, theta_h, first, h_0)
+    theta_h, u_t, gates_t = jax.eval_shape(one_step, theta_h, first, h_0)
     widest = max(1, _bytes(u_t), _bytes(gates_t))
     bounded = on_host or (recomputed and _bytes(gates_t) > 0)
     if jax.default_backend() != "cpu":

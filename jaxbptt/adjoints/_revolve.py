@@ -1,7 +1,7 @@
 """The schedule of checkpointed backpropagation: when to keep a state, when to advance, when to turn back.
 
 Plain Python, done once when the recursion is traced. The unit of the schedule is a block of K steps, and there are
-U = ⌈T / K⌉ of them; where K doesn't divide T the last begins before the one ahead of it ends, so that all are alike and
+U = ⌈T / K⌉ of them; where K doesn't divide T the last begins before the one before it ends, so that all are alike and
 the program has each piece once. States live in m rows used as a stack. To reverse u units from a state in row p, with
 the rows from p upward free:
 
@@ -66,7 +66,7 @@ class Schedule(NamedTuple):
     Attributes:
         rows: how many states are kept at once, the one in hand included.
         block: K, steps in a unit.
-        overlap: U·K - T, steps of the last unit that the one ahead of it has as well.
+        overlap: U·K - T, steps of the last unit that the one before it has as well.
         sweep_rows: ``[U]``, the row from which the first sweep keeps the K states that a unit runs through. What is
             no checkpoint is overwritten by later units.
         instructions: ``[I, 6]``, each an `Instruction`.
@@ -105,6 +105,22 @@ def _leaf(row, unit, units, filled, stop_short):
     return Instruction(row, unit, units, 1, -1, units)
 
 
+def _problem(T, slots, block, gates):
+    """How many units of how many steps, how many rows for them, and whether a leaf need not run to its end."""
+    units, block = even_blocks(T, block)
+    rows = units * block if slots >= T else min(slots + 1, units * block)
+    return units, block, rows, block == 1 and not gates
+
+
+def _fewest(T, slots, block, gates):
+    """The formula: steps run through beyond the T of the first sweep, those that two units share included."""
+    units, block, rows, stop_short = _problem(T, slots, block, gates)
+    triangle = _capacities(rows, units, block, stop_short)
+    r = next(r for r, beta in enumerate(triangle) if beta[rows] >= units)
+    run = r * units - sum(int(beta[rows]) for beta in triangle[:r])
+    return (run - units + stop_short) * block + units * block - T
+
+
 @functools.lru_cache(maxsize=128)
 def schedule(T: int, slots: int, block: int, gates: bool = False) -> Schedule:
     """The schedule for T steps with `slots` checkpoints (h_0 is the first), in units of `block` steps at most.
@@ -116,9 +132,7 @@ def schedule(T: int, slots: int, block: int, gates: bool = False) -> Schedule:
     >>> plan.extra_steps, plan.rows
     (949, 51)
     """
-    units, block = even_blocks(T, block)
-    rows = min(slots + 1, units * block)
-    stop_short = block == 1 and not gates
+    units, block, rows, stop_short = _problem(T, slots, block, gates)
     triangle = _capacities(rows, units, block, stop_short)
     sweep_rows = np.zeros(units, np.int32)
     instructions = []
@@ -148,8 +162,9 @@ def choose_block(T: int, slots: int, gates: bool = False, batch: int = 1) -> int
     overhead = _BLOCK_OVERHEAD + _SUM_OVERHEAD / batch
 
     def cost(block):
-        plan = schedule(T, slots, block, gates)
-        return plan.extra_steps / T + overhead / plan.block + _OVERLAP_OVERHEAD * (plan.overlap > 0)
+        units, block = even_blocks(T, block)
+        again = _fewest(T, slots, block, gates) / T
+        return again + overhead / block + _OVERLAP_OVERHEAD * (units * block > T)
 
     return min(range(1, max(1, min(_LARGEST_BLOCK, slots // _BLOCK_SHARE, T)) + 1), key=cost)
 

@@ -1,10 +1,12 @@
 """What checkpointed backpropagation keeps of a step, and the schedule that follows from how much may be kept."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt import _validate
+from jaxbptt import _batch, _validate
 from jaxbptt.adjoints import _revolve
 from jaxbptt.cells._from_split import split_of, without_time_axis
 
@@ -44,7 +46,7 @@ def schedule(choice, cell, theta_h, xs, h_0):
         _validate.enough_memory(choice.budget, size)
         slots = choice.budget // max(size, 1) - 1
     slots = min(slots, T)
-    batch = max((int(np.prod(leaf.shape[:-1])) for leaf in jax.tree.leaves(h_0)), default=1)
+    batch = max(1, math.prod(_batch.members_shape(cell, theta_h, h_0)))
     block = _revolve.choose_block(T, slots, gates, batch) if choice.block is None else min(choice.block, T)
     _validate.block_fits(block, slots)
     return _revolve.schedule(T, slots, block, gates)

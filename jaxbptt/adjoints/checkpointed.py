@@ -22,7 +22,7 @@ from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
 from jaxbptt.adjoints import _rows
 from jaxbptt.adjoints._blocks import join, own_step, sequential_step
-from jaxbptt.adjoints._program import Instructions, Sweep, instructions, sweep
+from jaxbptt.adjoints._tables import BackTable, SweepTable, back_table, sweep_table
 from jaxbptt.cells._from_split import split_of, with_time_axis
 from jaxbptt.types import Adjoint
 
@@ -44,7 +44,7 @@ class Checkpointed(NamedTuple):
 class _Bars(NamedTuple):
     """What goes from right to left: h_t and c_{t+1}ᵀ delta_{t+1} of the last step reversed, and the sums so far.
 
-    `shared` counts the first steps of the unit to reverse that it leaves to the one ahead, which has them as well.
+    `shared` counts the first steps of the unit to reverse that it leaves to the earlier one, which has them as well.
     """
 
     h_t: Any
@@ -93,7 +93,7 @@ def _reverse(cell, theta_h, xs, rows, row, output_bars, start, K, bars):
         gates = split.gates(theta_h, split.project(theta_h, xs), hs_tm1, hs)
         kept, first = gates, 0
 
-    def step(carry, _):
+    def step(carry, _):  # counts by itself: an array of indices to scan over would be made anew for every unit
         c_delta_tp1, done = carry  # c_{t+1}ᵀ delta_{t+1}
         i = K - 1 - done
         h_tm1, gates_t = _at(rows[0], row + i), _at(kept, first + i)
@@ -128,14 +128,14 @@ def _sweep(cell, choice, theta_h, xs, h_0):
 
     def unit(carry, numbers):
         h, rows = carry
-        do = Sweep(*numbers)
+        do = SweepTable(*numbers)
         h, rows, outputs = _advance(cell, choice, theta_h, _steps(xs, do.start, K), h, rows, do.row, cell.output)
         if plan.overlap:
             kept = _at(rows[0], do.row + do.handed)
             h = jax.tree.map(lambda end, kept: jnp.where(do.handed == K, end, kept), h, kept)
         return (h, rows), outputs
 
-    (h_T, rows), outputs = lax.scan(unit, (h_0, rows), sweep(plan))
+    (h_T, rows), outputs = lax.scan(unit, (h_0, rows), sweep_table(plan))
     return h_T, join(outputs, jax.tree.leaves(xs)[0].shape[0]), rows
 
 
@@ -180,7 +180,7 @@ def _backward(cell, choice, residuals, bars):
     K = plan.block
 
     def instruction(carry, numbers):
-        do = Instructions(*numbers)
+        do = BackTable(*numbers)
 
         def advance(_, carry):
             h, rows, start, row = carry
@@ -189,12 +189,12 @@ def _backward(cell, choice, residuals, bars):
 
         def turn_back(_, carry):
             bars, start, row = carry
-            ahead = K if bars.shared is None else K - bars.shared
-            return _reverse(cell, theta_h, xs, rows, row, output_bars, start, K, bars), start - ahead, row - K
+            earlier = start - K if bars.shared is None else start - K + bars.shared
+            return _reverse(cell, theta_h, xs, rows, row, output_bars, start, K, bars), earlier, row - K
 
         rows, bars = carry
-        ahead = _at(rows[0], do.load), rows, do.start, do.row
-        h, (states, gates), _, _ = lax.fori_loop(0, do.advance, advance, ahead)
+        loaded = _at(rows[0], do.load), rows, do.start, do.row
+        h, (states, gates), _, _ = lax.fori_loop(0, do.advance, advance, loaded)
         h = jax.tree.map(lambda new, old: jnp.where(do.stores == 1, new, old)[None], h, _at(states, do.store))
         rows = _put(states, h, do.store), gates
         bars, _, _ = lax.fori_loop(0, do.reverse, turn_back, (bars, do.last_start, do.last_row))
@@ -208,7 +208,7 @@ def _backward(cell, choice, residuals, bars):
         xs=cotangents.zeros(xs) if "xs" in wanted else None,
         shared=jnp.int32(plan.overlap) if plan.overlap else None,
     )
-    (_, bars), _ = lax.scan(instruction, (rows, bars), instructions(plan))
+    (_, bars), _ = lax.scan(instruction, (rows, bars), back_table(plan))
     theta_bar = bars.theta_h
     if theta_bar is not None:
         theta_bar = jax.tree.map(
@@ -240,7 +240,7 @@ def checkpointed(
     3636 with 10, and 999 of them are the first sweep, which any gradient needs. With blocks of K steps it is some per
     cent more. Measured on a CPU with n ≥ 256 and 50 of 1000 states kept, that is 1.2 to 1.35 times the time of `full`
     for batches from 32 on, up to 1.6 for smaller ones. The program runs the schedule as a loop over lists of integers:
-    its size does not depend on T. With `slots` at least T nothing is run again, for any T.
+    its size does not depend on T. With `slots` at least T nothing is run again but the steps that two blocks share.
 
     **What is kept** is ``slots + 1`` rows, each a state and, with ``residuals="gates"``, the gates of the step that
     starts there (LSTM, GRU: 4 numbers for each unit and sample beside 2 or 1; Elman, linear and user cells: none);
@@ -260,8 +260,9 @@ def checkpointed(
         fraction: the same, as a share of T, ``0 < fraction <= 1``.
         budget: the same, as bytes for the rows kept (the rows only; see above for the rest).
         block: K ≤ slots, how many steps are reversed together, at most: the products for ∂F/∂θ_h and ∂F/∂x are one for
-            K steps. ``None`` chooses at most 32, and a third of the slots, as what one block needs is memory too; more
-            for a small batch. T need not be a multiple: the last block then begins earlier, as in `full`.
+            K steps. ``None`` chooses one that costs little, larger for a small batch; at most 32, and at most a third
+            of the slots, as what a block needs is memory too. T need not be a multiple: the last block then begins
+            earlier, as in `full`.
         residuals: ``"gates"`` keeps gates with the states of a row, as `full` does by default: fastest. ``"states"``
             makes a row smaller (LSTM: a third, GRU: a fifth) and computes the gates of a block again.
 

@@ -39,7 +39,8 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
     outputs_of = jax.vmap(cell.output)
 
     def size(theta_h, xs, h_0):
-        return block or choose(split, theta_h, xs, h_0, on_host=on_host, recomputed=not keep_gates)
+        recomputed = not keep_gates and cell.split is not None  # else the gates are x_t and h_t, which are there
+        return block or choose(split, theta_h, xs, h_0, on_host=on_host, recomputed=recomputed)
 
     def sweep(theta_h, xs, h_0):
         """h_T, the outputs, and what the pullback wants kept: of each step, and of each block the state before it."""
@@ -121,13 +122,13 @@ def full(
     Args:
         block: how many steps are taken together outside the scan, at most. ``None`` chooses by
             ``jax.default_backend()``: all of T on an accelerator; on a CPU all of T where its largest array is below
-            8 MiB, else as many as write 2 MiB, or half the size of a large θ_h. T need not be a multiple: the last
-            block then begins earlier and runs the steps it shares with the one ahead once more, fewer than there are
-            blocks.
+            8 MiB, else as many as write 2 MiB, or half the size of a large θ_h up to 8 MiB. With ``residuals="states"``
+            of a cell with gates, or ``memory="host"``, what a block holds is bounded anywhere, by that on a CPU and by
+            64 MiB on an accelerator. T need not be a multiple: the last block then begins earlier, and runs the steps
+            that it shares with the block before once more, fewer than there are blocks.
         residuals: ``"gates"`` keeps the states and what the pullback needs of each step (LSTM, GRU: 4 more numbers for
             each unit, step and sample; linear, Elman: none): fastest. ``"states"`` keeps the states and computes the
-            gates again, a block at a time (of 2 MiB on a CPU, of 64 MiB on an accelerator, unless you say `block`):
-            a third to a half of the memory for gated cells.
+            gates again, a block at a time: a third to a half of the memory for gated cells.
         memory: where they are kept. ``"host"`` writes them to the host's memory, block by block, and fetches them in
             the reverse pass, for an accelerator whose own memory then holds a block of them. The outputs
             ``[T, *batch, n]``, if a loss reads them all, stay on the device. Run on a CPU and lowered for a GPU in the

@@ -27,7 +27,8 @@ def from_step(
 
     `step` must treat members of the batch alike and take no traced value but its arguments: whatever is to be
     differentiated goes through ``theta_h``, ``x_t`` or ``h_tm1``. Leaves may be real, complex, integer
-    (token ids), keys or ``None``; those without a derivative get no cotangent.
+    (token ids), keys or ``None``; those without a derivative get no cotangent. A ``custom_vjp`` in it must be linear,
+    at 0 too (not so one that divides a cotangent by its norm): where blocks overlap, a step is reversed once with 0.
 
     Args:
         step: f, ``(theta_h, x_t, h_tm1) -> h_t``, with ``h_t`` of the tree, shapes and dtypes of ``h_tm1``.

@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxbptt.adjoints._blocks import starts
 
-class Sweep(NamedTuple):
+
+class SweepTable(NamedTuple):
     """The first sweep, unit by unit.
 
     Attributes:
         start: the step it begins with.
         row: from here on it is kept.
-        handed: the next unit begins after so many of its steps: K, or fewer where that one overlaps it.
+        handed: the unit later in time begins after so many of its steps: K, or fewer where that one overlaps it.
     """
 
     start: Any
@@ -23,8 +25,8 @@ class Sweep(NamedTuple):
     handed: Any
 
 
-class Instructions(NamedTuple):
-    """The way back: `_revolve.Instruction` by `_revolve.Instruction`.
+class BackTable(NamedTuple):
+    """The way back: the fields of `_revolve.Instruction` in steps and rows, instruction by instruction.
 
     Attributes:
         load: the row of the state to start from.
@@ -51,27 +53,27 @@ class Instructions(NamedTuple):
     reverse: Any
 
 
-def sweep(plan):
-    """`Sweep` of a `_revolve.Schedule`, ``[U]`` each."""
-    starts = _starts(plan)
-    return _int32(Sweep(starts, plan.sweep_rows, np.diff(starts, append=starts[-1] + plan.block)))
+def sweep_table(plan):
+    """`SweepTable` of a `_revolve.Schedule`, ``[U]`` each."""
+    begins, T = _starts(plan)
+    return _int32(SweepTable(begins, plan.sweep_rows, np.diff(begins, append=T)))
 
 
-def instructions(plan):
-    """`Instructions` of a `_revolve.Schedule`, ``[I]`` each."""
+def back_table(plan):
+    """`BackTable` of a `_revolve.Schedule`, ``[I]`` each."""
     K = plan.block
     load, unit, advance, dense, store, reverse = plan.instructions.T
-    last = reverse - 1
+    last = np.maximum(reverse - 1, 0)
     return _int32(
-        Instructions(
+        BackTable(
             load=load,
-            start=K * unit,  # the unit that shares steps is the last in time, and nothing runs through it again
+            start=K * unit,  # the unit that shares steps is the last in time: kept by the sweep, never run again
             row=np.where(dense, load, load + 1),  # not dense: overwritten
             stride=np.where(dense, K, 0),
             advance=advance,
             stores=store >= 0,
             store=np.maximum(store, 0),
-            last_start=_starts(plan)[unit + last],
+            last_start=_starts(plan)[0][unit + last],
             last_row=load + K * last,
             reverse=reverse,
         )
@@ -79,9 +81,10 @@ def instructions(plan):
 
 
 def _starts(plan):
-    starts = plan.block * np.arange(len(plan.sweep_rows))
-    starts[-1] -= plan.overlap
-    return starts
+    """Of all units, and T, where the last one ends."""
+    units = len(plan.sweep_rows)
+    T = units * plan.block - plan.overlap
+    return starts(T, units, plan.block), T
 
 
 def _int32(columns):

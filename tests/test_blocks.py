@@ -1,0 +1,128 @@
+"""Time in blocks: which, and that those which overlap give each step once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbptt as jb
+from jaxbptt.adjoints import _blocks
+from jaxbptt.cells._from_split import split_of
+from tests import cases
+from tests.cases import CELLS, assert_close, oracle, problem
+from tests.test_jaxpr import equations
+
+MIB = 2**20
+
+
+def chosen(T, B, n, *, backend="cpu", monkeypatch, cell=None, **options):
+    """The block for an LSTM, whose widest array has 4n numbers a step and sample."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    cell = cell or jb.cells.lstm()
+    theta_h = jax.eval_shape(lambda: cell.init(jax.random.key(0), n, n, jnp.float32))
+    h_0 = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, (B,)), theta_h)
+    return _blocks.choose(split_of(cell), theta_h, jax.ShapeDtypeStruct((T, B, n), jnp.float32), h_0, **options)
+
+
+def test_on_a_cpu_a_block_stays_near_the_cache(monkeypatch):
+    def block(*sizes, **options):
+        return chosen(*sizes, monkeypatch=monkeypatch, **options)
+
+    assert block(1024, 32, 16) == 1024  # 8 MiB in all: one block
+    assert block(2048, 32, 16) == 256  # 8 KiB a step: 2 MiB
+    assert block(1024, 32, 16, recomputed=True) == 256  # a block of everything would keep what is to be saved
+    assert block(96, 128, 512) == 4  # 1 MiB a step: half of the 8 MiB of θ_h, or every block would sum it all
+    assert block(64, 128, 2048) == 2  # 4 MiB a step: half of θ_h is 64, but never more than 8
+    assert block(2048 + 1, 32, 16) == 256  # no divisor of 2049 comes near
+    assert block(2048 + 256 - 8, 32, 16) == 164  # one of 2296 does: no overlap
+
+
+def test_on_an_accelerator_all_of_T_unless_memory_is_what_counts(monkeypatch):
+    def block(*sizes, **options):
+        return chosen(*sizes, backend="gpu", monkeypatch=monkeypatch, **options)
+
+    assert block(10_000, 64, 64) == 10_000
+    for options in ({"recomputed": True}, {"on_host": True}):
+        assert block(1000, 64, 64, **options) == 1000  # 64 MiB at most
+        assert block(8192, 64, 64, **options) == 1024  # 64 KiB a step
+    assert block(8192, 64, 64, cell=jb.cells.elman(), recomputed=True) == 8192  # no gates, nothing computed again
+
+
+def test_parameters_may_be_plain_numbers():
+    cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.tanh(theta_h["w"] * h_tm1 + theta_h["tau"] * x_t))
+    theta_h = {"w": jnp.float32(0.5), "tau": 0.1}
+    for adjoint in (jb.adjoints.full(), jb.adjoints.tangent(), jb.adjoints.checkpointed(2)):
+
+        def last(xs, adjoint=adjoint):
+            return jb.unroll(cell, theta_h, xs, jnp.float32(0), adjoint=adjoint)[0]
+
+        bar = jax.grad(last)(jnp.ones(5, jnp.float32))
+        np.testing.assert_allclose(
+            bar, jax.grad(lambda xs: last(xs, jb.adjoints.autodiff()))(jnp.ones(5, jnp.float32)), 1e-6
+        )
+
+
+@pytest.mark.parametrize(("T", "most"), [(1, 1), (7, 3), (13, 5), (1000, 7), (9, 100)])
+def test_blocks_cover_every_step_once(T, most):
+    number, K = _blocks.even_blocks(T, most)
+    begins = _blocks.starts(T, number, K)
+    assert 1 <= K <= most
+    assert number == -(-T // most)
+    assert number * K - T < min(number, K)  # few are shared
+    owned = [start + k for start, b in zip(begins, range(number), strict=True) for k in range(K) if start + k >= b * K]
+    assert owned == list(range(T))
+
+
+BLOCKS = {
+    "full": jb.adjoints.full(block=5),
+    "states": jb.adjoints.full(block=5, residuals="states"),
+    "tangent": jb.adjoints.tangent(block=5),
+}
+
+
+@pytest.mark.parametrize("case", CELLS, ids=cases.name)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_that_share_steps_give_the_gradient(case, name):
+    """13 = 3 · 5 - 2."""
+    given = problem(case, T=13, batch=(2,), seed=1)
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=BLOCKS[name])
+    run = jax.jit(jax.value_and_grad(F, argnums=(0, 1, 3), allow_int=True))
+    value, bars = run(given.theta, given.xs, given.ys, given.h_0)
+    bars = jax.tree.map(lambda bar: None if bar.dtype == jax.dtypes.float0 else bar, bars)
+    wanted_value, wanted = oracle(given)
+    np.testing.assert_allclose(value, wanted_value, rtol=1e-12)
+    assert_close(bars, wanted, 1e-10)
+
+
+@pytest.mark.parametrize(
+    "adjoint", [*BLOCKS.values(), jb.adjoints.checkpointed(6, block=5)], ids=[*BLOCKS, "checkpointed"]
+)
+def test_overlapping_is_no_second_program(adjoint):
+    """As many loops and products as where blocks end where the next begin."""
+    case = next(case for case in CELLS if case.name == "lstm")
+
+    def program(T):
+        given = problem(case, T=T)
+        F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
+        jaxpr = jax.make_jaxpr(jax.grad(F, argnums=(0, 1, 3)))(given.theta, given.xs, given.ys, given.h_0).jaxpr
+        names = [equation.primitive.name for equation in equations(jaxpr)]
+        return {name: names.count(name) for name in ("scan", "while", "dot_general", "tanh", "logistic")}
+
+    assert program(13) == program(15)
+
+
+def test_gates_are_computed_again_not_kept_from_the_forward_pass():
+    """In one block of all of T too: a compiler that finds W_x x_t in the forward pass would keep that instead."""
+    given = problem(next(case for case in CELLS if case.name == "gru"), T=400, batch=(8,), n=16, dtype=jnp.float32)
+
+    def compiled(**options):
+        def loss(theta_h):
+            hs = jb.unroll(given.case.cell, theta_h, given.xs, given.h_0, adjoint=jb.adjoints.full(**options))[1]
+            return jnp.sum(hs**2)
+
+        return jax.jit(jax.grad(loss)).lower(given.theta.h).compile()
+
+    gates, states = (compiled(residuals=residuals, block=400).as_text() for residuals in ("gates", "states"))
+    assert states.count(" dot(") == gates.count(" dot(") + 2  # W_x x and W_h h once more
+    gates, states = (compiled(residuals=residuals, block=20).memory_analysis() for residuals in ("gates", "states"))
+    assert states.temp_size_in_bytes <= 0.5 * gates.temp_size_in_bytes
