@@ -38,6 +38,9 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
     split = split_of(cell)
     outputs_of = jax.vmap(cell.output)
 
+    def gates_of(theta_h, xs, hs_tm1, hs):
+        return split.gates(theta_h, split.project(theta_h, xs), hs_tm1, hs)
+
     def size(theta_h, xs, h_0):
         recomputed = not keep_gates and cell.split is not None  # else the gates are x_t and h_t, which are there
         return block or choose(split, theta_h, xs, h_0, on_host=on_host, recomputed=recomputed)
@@ -83,9 +86,10 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
             hs_tm1 = shifted(h_before, hs)
             own = None if span is None else span.own(jax.tree.leaves(xs)[0].shape[0])
             if not keep_gates:
-                # Now, for this block: without the barrier, a compiler may keep what the forward pass had of it.
-                xs, hs, hs_tm1, c_delta_tp1 = lax.optimization_barrier((xs, hs, hs_tm1, c_delta_tp1))
-                gates = split.gates(theta_h, split.project(theta_h, xs), hs_tm1, hs)
+                if jax.tree.leaves(jax.eval_shape(gates_of, theta_h, xs, hs_tm1, hs)):
+                    # Now, for this block: without the barrier, a compiler may keep what the forward pass had of it.
+                    xs, hs, hs_tm1, c_delta_tp1 = lax.optimization_barrier((xs, hs, hs_tm1, c_delta_tp1))
+                gates = gates_of(theta_h, xs, hs_tm1, hs)
             c_delta_t, z_bars = lax.scan(step, c_delta_tp1, (gates, hs_tm1, hs, output_bars, own), reverse=True)
             b_deltas = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)  # Σ b_tᵀ delta_t over the block
             theta_bar = jax.tree.map(lambda total, part: total + part.astype(total.dtype), theta_bar, b_deltas)
@@ -131,8 +135,9 @@ def full(
             gates again, a block at a time: a third to a half of the memory for gated cells.
         memory: where they are kept. ``"host"`` writes them to the host's memory, block by block, and fetches them in
             the reverse pass, for an accelerator whose own memory then holds a block of them. The outputs
-            ``[T, *batch, n]``, if a loss reads them all, stay on the device. Run on a CPU and lowered for a GPU in the
-            tests, not yet measured on one.
+            ``[T, *batch, n]``, if a loss reads them all, stay on the device. Compiled for an H100 in the tests, not yet
+            run on one: for an LSTM with T = 20,000 and B = d = n = 64 it then holds 204 MiB, and the host 1,875, where
+            the device had 3,438.
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object for equal arguments.
