@@ -24,7 +24,7 @@ _FUSED = {
     "abs", "add", "add_any", "and", "broadcast_in_dim", "ceil", "clamp", "complex", "conj", "convert_element_type",
     "cos", "div", "dynamic_slice", "eq", "erf", "exp", "exp2", "expm1", "floor", "ge", "gt", "imag", "integer_pow",
     "iota", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "pow",
-    "real", "rem", "round", "rsqrt", "select_n", "sign", "sin", "slice", "split", "sqrt", "square", "sub", "tanh",
+    "real", "rem", "round", "rsqrt", "select_n", "sign", "sin", "slice", "sqrt", "square", "sub", "tanh",
     "transpose",
 }  # fmt: skip
 _FUSED_ONCE = _FUSED | {"gather"}  # a gather is fused as well, but made once for all products that want it

@@ -126,14 +126,3 @@ def test_gates_are_computed_again_not_kept_from_the_forward_pass():
     assert states.count(" dot(") == gates.count(" dot(") + 2  # W_x x and W_h h once more
     gates, states = (compiled(residuals=residuals, block=20).memory_analysis() for residuals in ("gates", "states"))
     assert states.temp_size_in_bytes <= 0.5 * gates.temp_size_in_bytes
-
-
-def test_where_there_are_no_gates_both_ways_are_one():
-    given = problem(next(case for case in CELLS if case.name == "elman-tanh"), T=6, batch=(2,))
-
-    def program(residuals):
-        F = jb.objective(given.model, jb.losses.l2_loss, adjoint=jb.adjoints.full(residuals=residuals))
-        return jax.jit(jax.grad(F)).lower(given.theta, given.xs, given.ys, given.h_0).compile().memory_analysis()
-
-    gates, states = program("gates"), program("states")
-    assert states.temp_size_in_bytes == gates.temp_size_in_bytes

@@ -114,6 +114,12 @@ def test_gates_computed_again_save_memory_here_too(name, gpus):
     assert again[0] <= 0.3 * everything[0]
 
 
+def test_where_there_are_no_gates_nothing_is_computed_again(gpus):
+    case = next(case for case in CELLS if case.name == "elman-tanh")
+    gates, states = (gradient(case, jb.adjoints.full(residuals=r), gpus, T=500, n=256) for r in ("gates", "states"))
+    assert device_and_host(states) == device_and_host(gates)
+
+
 def test_one_reduction_of_the_gradient_and_none_in_a_loop(gpus):
     model = jb.rnn(jb.cells.lstm(), jb.readouts.linear())
     F = jb.data_parallel(jb.objective(model, jb.losses.l2_loss), devices=tuple(gpus))

@@ -92,6 +92,16 @@ def test_the_matrices_of_an_associative_scan_are_predicted(name, n):
     assert abs(row.bytes - actual) <= 0.15 * actual, (row, actual)
 
 
+def test_a_product_of_one_step_and_a_batch_of_one_is_added_where_it_is_made():
+    """z_bar xᵀ of single numbers of steps is no array of the size of a weight, neither here nor in the program."""
+    cell, adjoint = jb.cells.lstm(), checkpointed(5)  # of one step a block
+    arguments = shapes(cell, B=1, d=64, n=64)
+    (row,) = plan(cell, *arguments, adjoints={"": adjoint}, reads="last").rows
+    weights = sum(leaf.size * 4 for leaf in jax.tree.leaves(arguments[0]))
+    assert row.bytes < 0.3 * weights
+    assert measured(cell, adjoint, "last", *arguments) < 0.3 * weights
+
+
 def test_extra_steps():
     cell = jb.cells.elman()
     adjoints = {str(c): checkpointed(c, block=1) for c in (10, 30, 50, 100)} | {"full": jb.adjoints.full()}
