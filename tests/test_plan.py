@@ -102,6 +102,17 @@ def test_a_product_of_one_step_and_a_batch_of_one_is_added_where_it_is_made():
     assert measured(cell, adjoint, "last", *arguments) < 0.3 * weights
 
 
+@pytest.mark.parametrize("name", ["elman-tanh", "gru", "lstm"])
+@pytest.mark.parametrize("B", [1, 4])
+def test_how_far_off_it_is_for_very_small_batches(name, B):
+    """As the docstring has it."""
+    cell, chosen = CASES[name].cell, ("full-8", "states-8", "slots-50")
+    arguments = shapes(cell, B=B, d=64, n=64)
+    for row in plan(cell, *arguments, adjoints={key: ADJOINTS[key] for key in chosen}, reads="last").rows:
+        actual = measured(cell, row.adjoint, "last", *arguments)
+        assert 0.6 * actual <= row.bytes <= 1.7 * actual, (row, actual)
+
+
 def test_extra_steps():
     cell = jb.cells.elman()
     adjoints = {str(c): checkpointed(c, block=1) for c in (10, 30, 50, 100)} | {"full": jb.adjoints.full()}

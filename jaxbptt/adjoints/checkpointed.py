@@ -22,7 +22,7 @@ from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
 from jaxbptt.adjoints import _rows
 from jaxbptt.adjoints._blocks import join, own_step, sequential_step
-from jaxbptt.adjoints._tables import BackTable, SweepTable, back_table, sweep_table
+from jaxbptt.adjoints._tables import back_table, sweep_table
 from jaxbptt.cells._from_split import split_of, with_time_axis
 from jaxbptt.types import Adjoint
 
@@ -126,9 +126,8 @@ def _sweep(cell, choice, theta_h, xs, h_0):
     rows = _rows.empty(_rows.row(choice, cell, theta_h, xs, h_0), plan.rows)
     K = plan.block
 
-    def unit(carry, numbers):
+    def unit(carry, do):
         h, rows = carry
-        do = SweepTable(*numbers)
         h, rows, outputs = _advance(cell, choice, theta_h, _steps(xs, do.start, K), h, rows, do.row, cell.output)
         if plan.overlap:
             kept = _at(rows[0], do.row + do.handed)
@@ -179,9 +178,7 @@ def _backward(cell, choice, residuals, bars):
     plan = _rows.schedule(choice, cell, theta_h, xs, h_0)
     K = plan.block
 
-    def instruction(carry, numbers):
-        do = BackTable(*numbers)
-
+    def instruction(carry, do):
         def advance(_, carry):
             h, rows, start, row = carry
             h, rows, _ = _advance(cell, choice, theta_h, _steps(xs, start, K), h, rows, row)

@@ -81,7 +81,10 @@ def test_what_does_not_converge_is_said_so():
 def test_float32_and_vmap():
     theta_h = jb.cells.ElmanParams(*(jnp.asarray(leaf, jnp.float32) for leaf in ([[1.0]], [[2.0]], [0.0])))
     guesses = jnp.asarray([[-1.0], [0.01], [0.5]], jnp.float32)
-    one = lambda x: fixed_points(jb.cells.elman(), theta_h, x, guesses, steps=50)  # noqa: E731
+
+    def one(x):
+        return fixed_points(jb.cells.elman(), theta_h, x, guesses, steps=50)
+
     found = jax.jit(jax.vmap(one))(jnp.asarray([[0.0], [3.0]], jnp.float32))
     assert found.h.dtype == jnp.float32
     assert found.converged.all()

@@ -156,7 +156,10 @@ def test_a_vanishing_gradient_is_seen_in_float32():
 
 def test_vmap_is_the_batch_and_grad_goes_through():
     given = problem(case("lstm"), T=4, batch=(2,), n=3)
-    one = lambda xs, ys, h_0: gradient_flow(given.model, l2, given.theta, xs, ys, h_0)  # noqa: E731
+
+    def one(xs, ys, h_0):
+        return gradient_flow(given.model, l2, given.theta, xs, ys, h_0)
+
     mapped = jax.jit(jax.vmap(one, (1, 1, 0)))(given.xs, given.ys, given.h_0)
     whole = measured(given)
     assert_close(mapped.lag_norms, jnp.moveaxis(whole.lag_norms, 2, 0))

@@ -134,8 +134,8 @@ def test_any_cell_with_a_batch(name):
         )
     )(given.theta.h, given.xs, given.h_0)
     for b in range(2):
-        one = lambda leaf, b=b: leaf[b]  # noqa: E731
-        xs, h_0 = jax.tree.map(lambda leaf, b=b: leaf[:, b], given.xs), jax.tree.map(one, given.h_0)
+        xs = jax.tree.map(lambda leaf, b=b: leaf[:, b], given.xs)
+        h_0 = jax.tree.map(lambda leaf, b=b: leaf[b], given.h_0)
         _, cs = jacobians.along(case.cell, given.theta.h, xs, h_0)
         products = jacobians.product(case.cell, given.theta.h, xs, h_0)
         np.testing.assert_allclose(

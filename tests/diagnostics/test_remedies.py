@@ -116,7 +116,10 @@ def test_omega_is_zero_where_lengths_are_kept_and_sees_tiny_deltas():
     for scale in (1.0, 1e-30):
         theta = jb.Theta(jb.cells.LinearParams(jnp.eye(3, dtype=jnp.float32), jnp.eye(3, dtype=jnp.float32)), ())
         xs = scale * jnp.ones((4, 3), jnp.float32)
-        F = lambda theta, xs=xs: diagnostics.omega(model, l2, theta, xs, 0 * xs)  # noqa: E731
+
+        def F(theta, xs=xs):
+            return diagnostics.omega(model, l2, theta, xs, 0 * xs)
+
         np.testing.assert_allclose(F(theta), 0, atol=1e-10)
         theta = theta._replace(h=theta.h._replace(W_h=0.5 * theta.h.W_h))
         np.testing.assert_allclose(F(theta), 4 * 0.25, rtol=1e-5)
