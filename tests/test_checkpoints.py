@@ -107,9 +107,11 @@ def test_the_newest_are_kept(tmp_path):
     for step in (0, 10, 20, 30):
         saver.save(step, {"step": step})
         assert [int(name) for name in _files.names(tmp_path)] == [s for s in (step - 10, step) if s >= 0]
-    (tmp_path / "000000000020" / "manifest.json").unlink()  # killed while it was written
+    (tmp_path / "000000000020" / "manifest.json").unlink()  # a copy that was cut off
+    (tmp_path / f"000000000050.part-{0:032x}" / "state").mkdir(parents=True)  # killed while it was written
+    (tmp_path / "notes.part-1").mkdir()
     saver.save(40, {"step": 40})
-    assert [int(name) for name in _files.names(tmp_path)] == [30, 40]
+    assert _files.names(tmp_path) == ["000000000030", "000000000040", "notes.part-1"]
 
 
 def test_saving_a_step_again_replaces_it(copy):
@@ -259,6 +261,31 @@ def test_a_full_disk_is_a_clear_error_and_the_last_good_one_stays(small_disk):
     assert_same(saver.restore(tree(0)), tree(2))
 
 
+def test_what_a_thread_writes_after_the_error_is_nobodys_checkpoint(copy, monkeypatch):
+    """As orbax does when one of its writers meets a full disk and the others have not heard of it."""
+    folders = []
+
+    def save(self, path, arrays):
+        folders.append(pathlib.Path(path))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write_late():
+        (folders[-1] / "d").mkdir(parents=True)
+        (folders[-1] / "d" / "late").write_bytes(b"late")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("orbax.checkpoint.StandardCheckpointer.save", save)
+        with pytest.raises(OSError, match=r"step 30 could not be written .*of step 20, is as it was"):
+            saver_of(copy).save(30, tree(3))
+    assert not folders[-1].parent.exists()
+    write_late()
+    assert_same(saver_of(copy).restore(tree(0)), tree(2))  # without a warning
+    saver_of(copy).save(30, tree(3))
+    assert not folders[-1].parent.exists()
+    write_late()
+    assert_same(saver_of(copy).restore(tree(0)), tree(3))
+
+
 def test_a_disk_that_became_read_only_is_a_clear_error_and_the_last_good_one_stays(small_disk):
     saver = saver_of(small_disk / "run")
     saver.save(10, tree(1))
@@ -269,15 +296,16 @@ def test_a_disk_that_became_read_only_is_a_clear_error_and_the_last_good_one_sta
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
-@pytest.mark.parametrize("at", ["new_folder", "digests", "write"])
-def test_an_error_at_any_moment_of_saving_leaves_the_last_good_one(copy, monkeypatch, at, code):
+@pytest.mark.parametrize("at", ["new_folder", "digests", "write", "move"])
+@pytest.mark.parametrize("step", [30, 20])
+def test_an_error_at_any_moment_of_saving_leaves_the_last_good_one(copy, monkeypatch, step, at, code):
     def refuses(*arguments, **options):
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
         patch.setattr(_files, at, refuses)
-        with pytest.raises(OSError, match=rf"step 30 could not be written .*{os.strerror(code)}.*of step 20, is as it"):
-            saver_of(copy).save(30, tree(3))
+        with pytest.raises(OSError, match=rf"step {step} could not .*{os.strerror(code)}.*of step 20, is as it"):
+            saver_of(copy).save(step, tree(3))
     assert_same(saver_of(copy).restore(tree(0)), tree(2))
 
 

@@ -50,11 +50,17 @@ def read(path: pathlib.Path) -> bytes:
 
 
 def new_folder(path: pathlib.Path) -> pathlib.Path:
-    """An empty one, in place of what was there."""
-    remove(path)
+    """An empty one, where nothing is yet."""
     path.mkdir(parents=True)
     _sync(path.parent)
     return path
+
+
+def move(folder: pathlib.Path, path: pathlib.Path) -> None:
+    """Gives a folder another name, in place of what had it; both lie in the same folder."""
+    remove(path)
+    os.replace(folder, path)
+    _sync(path.parent)
 
 
 def remove(path: pathlib.Path) -> None:

@@ -5,10 +5,11 @@ One folder a checkpoint, named after its step::
     000000000400/state/         the arrays, as orbax writes them
     000000000400/manifest.json  their names and forms, and the SHA-256 of every other file; written last
 
-A checkpoint is complete when its manifest is there, and good when every file has its hash and none is missing or
-added. So a process may be killed at any moment: what it was writing has no manifest, and what it had written is
-untouched, since older checkpoints go only after a newer manifest is on the disk. Nothing is unpickled: orbax reads
-arrays, the manifest is JSON, and neither names a class. The hashes find damage, not an enemy who writes new hashes.
+It is written as 000000000400.part-… and gets its name when all of it is on the disk. It is complete when its manifest
+is there, and good when every file has its hash and none is missing or added. So a process may be killed at any moment:
+what it was writing has no name, and what it had written is untouched, since older checkpoints go only after a newer one
+is on the disk. Nothing is unpickled: orbax reads arrays, the manifest is JSON, and neither names a class. The hashes
+find damage, not an enemy who writes new hashes.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import json
 import os
 import pathlib
 import re
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,11 +88,14 @@ def _save(root, step, tree, keep, about):
     import orbax.checkpoint as ocp
 
     leaves = _leaves.named(tree)
-    path = root / f"{step:012d}"
+    part = root / f"{step:012d}.part-{uuid.uuid4().hex}"
     try:
-        _files.new_folder(path)
+        for name in _files.names(root):  # what a kill or a full disk left half written
+            if re.fullmatch(r"\d{12}\.part-[0-9a-f]{32}", name):
+                _files.discard(root / name)
+        _files.new_folder(part)
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path / "state", _numbered(leaves))
+            checkpointer.save(part / "state", _numbered(leaves))
             checkpointer.wait_until_finished()
         manifest = {
             "format": _FORMAT,
@@ -98,12 +103,13 @@ def _save(root, step, tree, keep, about):
             "about": about,
             "versions": {"jax": jax.__version__, "orbax": ocp.__version__},
             "leaves": {name: _leaves.form(leaf) for name, leaf in leaves.items()},
-            "files": _files.digests(path, sync=True),
+            "files": _files.digests(part, sync=True),
         }
-        _files.write(path / "manifest.json", _encoded({**manifest, "sha256": _digest(manifest)}))
+        _files.write(part / _MANIFEST, _encoded({**manifest, "sha256": _digest(manifest)}))
+        _files.move(part, root / f"{step:012d}")
     except Exception as error:  # orbax has many of its own, for a full disk alone
-        _files.discard(path)
-        good = [s for s in _steps(root) if s != step and _files.exists(root / f"{s:012d}" / _MANIFEST)]
+        _files.discard(part)  # a thread of orbax may write on, and make it anew: under a name that nobody reads
+        good = [s for s in _steps(root) if _files.exists(root / f"{s:012d}" / _MANIFEST)]
         _validate.not_saved(root, step, max(good, default=None), error)
     _prune(root, step, keep)
 
