@@ -129,3 +129,17 @@ def test_one_reduction_of_the_gradient_and_none_in_a_loop(gpus):
     everywhere = text.count(" all-reduce(") + text.count(" all-reduce-start(")
     main = text[text.index("\nENTRY ") :]  # the loops are computations of their own, ahead of it
     assert everywhere == main.count(" all-reduce(") + main.count(" all-reduce-start(") == 1
+
+
+def test_cudnn_takes_what_the_benchmark_gives_it(gpus, monkeypatch):
+    """Its two calls, forward and back, with the sizes that only a device can tell made up."""
+    from jax.experimental import rnn
+
+    from experiments.benchmarks import cudnn_peer, work
+
+    monkeypatch.setattr(rnn.gpu_rnn, "compute_rnn_workspace_reserve_space_sizes", lambda *a: (96, 64), raising=False)
+    F, arguments, wanted, _ = cudnn_peer.problem(work.make("lstm", work.Shape(B=4, T=5, d=2, n=3)))
+    shapes = placed(jax.eval_shape(lambda: arguments), gpus[:1])
+    text = compiled(jax.value_and_grad(F, argnums=tuple(wanted.values())), *shapes).as_text()
+    assert 'custom_call_target="cudnn_rnn_ffi"' in text
+    assert 'custom_call_target="cudnn_rnn_bwd_ffi"' in text

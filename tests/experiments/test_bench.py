@@ -128,6 +128,23 @@ def test_everybodys_gradient_is_the_references(contender, cell):
         assert built.temporaries > 0
 
 
+def test_cudnns_layout_is_ours(monkeypatch):
+    """Where there is no cuDNN: with the reference that JAX tests cuDNN against in its place."""
+    from jax.experimental import rnn
+
+    def lstm(x, h_0, c_0, weights, lengths, *sizes):
+        return rnn.lstm_ref(x, h_0, c_0, *rnn.unpack_lstm_weights(weights, *sizes[:3], sizes[-1]), lengths, *sizes)
+
+    monkeypatch.setattr(rnn, "lstm", lstm)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    work = works.make("lstm", SHAPE)
+    built = contenders.build(cudnn_peer.CONTENDERS[0], work)
+    found, reference = built.gradient(built.wait(built.run())), plain.reference(work)
+    assert found.keys() == reference.keys()
+    assert {name: value.shape for name, value in found.items()} == {name: reference[name].shape for name in found}
+    assert max(works.errors(found, reference).values()) < 1e-5
+
+
 def wrong(kind):
     """A contender whose F is off."""
 
