@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxbptt.adjoints import _gates
 from jaxbptt.types import Array
 
 # Of the largest array over time. Measured on a CPU: up to some 8 MiB one block is best (no copies between a block and
@@ -23,16 +24,26 @@ _CPU_BLOCK_BYTES = 2 * 2**20
 _BOUNDED_BYTES = 64 * 2**20  # on an accelerator: a transfer of it runs at full rate, and it is small beside the memory
 
 
-def states(split, theta_h, xs, h_0, *, keep_gates=True):
-    """h_T; h_1 … h_T; and what the pullback wants kept. The part of f that doesn't read h_{t-1} leaves the scan."""
+def states(split, theta_h, xs, h_0, places=None):
+    """h_T; h_1 … h_T; and of the gates what is computed. The part of f that doesn't read h_{t-1} leaves the scan.
+
+    `places` says what is (`_gates.places`); ``None`` keeps nothing.
+    """
     step_of = sequential_step(split, theta_h, h_0)
 
     def step(h_tm1, u_t):
         h_t, gates_t = step_of(u_t, h_tm1)
-        return h_t, (h_t, gates_t if keep_gates else None)
+        return h_t, (h_t, () if places is None else _gates.computed(gates_t, places))
 
-    h_T, (hs, gates) = lax.scan(step, h_0, split.project(theta_h, xs))
-    return h_T, hs, gates
+    h_T, (hs, kept) = lax.scan(step, h_0, split.project(theta_h, xs))
+    return h_T, hs, kept
+
+
+def states_and_gates(split, theta_h, xs, h_0):
+    """h_T; h_1 … h_T; and all gates."""
+    places = _gates.places(split, theta_h, xs, h_0)
+    h_T, hs, kept = states(split, theta_h, xs, h_0, places)
+    return h_T, hs, _gates.together(split, places, theta_h, xs, shifted(h_0, hs), hs, kept)
 
 
 def sequential_step(split, theta_h, h_0):
@@ -178,12 +189,14 @@ def choose(split, theta_h, xs, h_0, *, on_host=False, recomputed=False):
 
     def one_step(theta_h, xs, h_0):
         u_t = jax.tree.map(lambda leaf: leaf[0], split.project(theta_h, xs))
-        return theta_h, u_t, split.step(theta_h, u_t, h_0)[1]
+        h_1, gates_t = split.step(theta_h, u_t, h_0)
+        return theta_h, u_t, h_1, _gates.computed(gates_t, places)
 
     first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), xs)
-    theta_h, u_t, gates_t = jax.eval_shape(one_step, theta_h, first, h_0)
-    widest = max(1, _bytes(u_t), _bytes(gates_t))
-    bounded = on_host or (recomputed and _bytes(gates_t) > 0)
+    places = _gates.places(split, theta_h, xs, h_0)
+    theta_h, u_t, h_1, computed_t = jax.eval_shape(one_step, theta_h, first, h_0)
+    widest = max(1, _bytes(u_t), _bytes(h_1), _bytes(computed_t))
+    bounded = on_host or (recomputed and _bytes(computed_t) > 0)
     if jax.default_backend() != "cpu":
         whole, block = (_BOUNDED_BYTES if bounded else math.inf), _BOUNDED_BYTES
     else:

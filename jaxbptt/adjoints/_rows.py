@@ -7,22 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import _batch, _validate
-from jaxbptt.adjoints import _revolve
+from jaxbptt.adjoints import _gates, _revolve
 from jaxbptt.cells._from_split import split_of, without_time_axis
 
 
-def keeps_gates(choice, cell):
-    """Whether a row holds gates. A cell without a division over time has none: only x_t and h_t, kept anyway."""
-    return choice.residuals == "gates" and cell.split is not None
+def keeps_gates(choice, split, theta_h, xs, h_0):
+    """Whether a row holds gates: not where all of them are there anyway."""
+    return choice.residuals == "gates" and None in _gates.places(split, theta_h, xs, h_0)
 
 
 def row(choice, cell, theta_h, xs, h_0):
     """The shapes of a row: the state that a step starts from and, if they are kept, the gates of that step."""
+    split = split_of(cell)
+    kept = keeps_gates(choice, split, theta_h, xs, h_0)
 
     def one_step(theta_h, xs, h_0):
-        split = split_of(cell)
         _, gates_1 = split.step(theta_h, without_time_axis(split.project(theta_h, xs)), h_0)
-        return h_0, gates_1 if keeps_gates(choice, cell) else None
+        return h_0, gates_1 if kept else None
 
     first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), xs)
     return jax.eval_shape(one_step, theta_h, first, h_0)

@@ -20,7 +20,7 @@ from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate
 from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
-from jaxbptt.adjoints import _rows
+from jaxbptt.adjoints import _gates, _rows
 from jaxbptt.adjoints._blocks import join, own_step, sequential_step
 from jaxbptt.adjoints._tables import back_table, sweep_table
 from jaxbptt.cells._from_split import split_of, with_time_axis
@@ -67,7 +67,7 @@ def _put(tree, entries, start):
     return jax.tree.map(lambda leaf, new: lax.dynamic_update_slice_in_dim(leaf, new, start, 0), tree, entries)
 
 
-def _advance(cell, choice, theta_h, xs, h, rows, row, output=None):
+def _advance(cell, theta_h, xs, h, rows, row, output=None):
     """From `h` through the steps of `xs`: the state reached; the rows, with what they keep from `row` on; outputs."""
     split = split_of(cell)
     step_of = sequential_step(split, theta_h, h)
@@ -75,7 +75,7 @@ def _advance(cell, choice, theta_h, xs, h, rows, row, output=None):
     def step(carry, u_t):
         h_tm1, rows, row = carry
         h_t, gates_t = step_of(u_t, h_tm1)
-        kept = h_tm1, gates_t if _rows.keeps_gates(choice, cell) else None
+        kept = h_tm1, None if rows[1] is None else gates_t
         return (h_t, _put(rows, with_time_axis(kept), row), row + 1), output and output(h_t)
 
     (h, rows, _), outputs = lax.scan(step, (h, rows, row), split.project(theta_h, xs))
@@ -90,7 +90,7 @@ def _reverse(cell, theta_h, xs, rows, row, output_bars, start, K, bars):
     kept, first = rows[1], row
     if gates is None:
         hs = jax.tree.map(lambda h, last: jnp.concatenate([h[1:], last[None]]), hs_tm1, bars.h_t)
-        gates = split.gates(theta_h, split.project(theta_h, xs), hs_tm1, hs)
+        gates = _gates.made_again(split, theta_h, xs, hs_tm1, hs)
         kept, first = gates, 0
 
     def step(carry, _):  # counts by itself: an array of indices to scan over would be made anew for every unit
@@ -128,7 +128,7 @@ def _sweep(cell, choice, theta_h, xs, h_0):
 
     def unit(carry, do):
         h, rows = carry
-        h, rows, outputs = _advance(cell, choice, theta_h, _steps(xs, do.start, K), h, rows, do.row, cell.output)
+        h, rows, outputs = _advance(cell, theta_h, _steps(xs, do.start, K), h, rows, do.row, cell.output)
         if plan.overlap:
             kept = _at(rows[0], do.row + do.handed)
             h = jax.tree.map(lambda end, kept: jnp.where(do.handed == K, end, kept), h, kept)
@@ -181,7 +181,7 @@ def _backward(cell, choice, residuals, bars):
     def instruction(carry, do):
         def advance(_, carry):
             h, rows, start, row = carry
-            h, rows, _ = _advance(cell, choice, theta_h, _steps(xs, start, K), h, rows, row)
+            h, rows, _ = _advance(cell, theta_h, _steps(xs, start, K), h, rows, row)
             return h, rows, start + K, row + do.stride
 
         def turn_back(_, carry):

@@ -26,7 +26,7 @@ from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate
 from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
-from jaxbptt.adjoints import _host
+from jaxbptt.adjoints import _gates, _host
 from jaxbptt.adjoints._blocks import choose, handed_on, join, own_step, scan_blocks, shifted, states
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
@@ -38,18 +38,15 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
     split = split_of(cell)
     outputs_of = jax.vmap(cell.output)
 
-    def gates_of(theta_h, xs, hs_tm1, hs):
-        return split.gates(theta_h, split.project(theta_h, xs), hs_tm1, hs)
-
     def size(theta_h, xs, h_0):
-        recomputed = not keep_gates and cell.split is not None  # else the gates are x_t and h_t, which are there
-        return block or choose(split, theta_h, xs, h_0, on_host=on_host, recomputed=recomputed)
+        return block or choose(split, theta_h, xs, h_0, on_host=on_host, recomputed=not keep_gates)
 
     def sweep(theta_h, xs, h_0):
         """h_T, the outputs, and what the pullback wants kept: of each step, and of each block the state before it."""
+        places = _gates.places(split, theta_h, xs, h_0) if keep_gates else None
 
         def block_of_steps(h, xs, _, span):
-            h_end, hs, gates = states(split, theta_h, xs, h, keep_gates=keep_gates)
+            h_end, hs, gates = states(split, theta_h, xs, h, places)
             outputs, kept = (outputs_of(hs), _host.store((hs, gates))) if on_host else (None, (hs, gates))
             return handed_on(h_end, hs, span), outputs, (kept, h)
 
@@ -70,6 +67,7 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
     def backward(residuals, bars):
         theta_h, xs, h_0, made = residuals
         h_T_bar, output_bars = cotangents.from_jax(bars)
+        places = _gates.places(split, theta_h, xs, h_0)
 
         def step(c_delta_tp1, inputs):  # c_{t+1}ᵀ delta_{t+1}
             gates_t, h_tm1, h_t, output_bar_t, own = inputs
@@ -82,14 +80,15 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
 
         def block_of_steps(carry, inputs, made, span):
             (c_delta_tp1, theta_bar), (xs, output_bars), (kept, h_before) = carry, inputs, made
-            hs, gates = _host.fetch(kept) if on_host else kept
+            hs, gates_kept = _host.fetch(kept) if on_host else kept
             hs_tm1 = shifted(h_before, hs)
             own = None if span is None else span.own(jax.tree.leaves(xs)[0].shape[0])
-            if not keep_gates:
-                if jax.tree.leaves(jax.eval_shape(gates_of, theta_h, xs, hs_tm1, hs)):
-                    # Now, for this block: without the barrier, a compiler may keep what the forward pass had of it.
+            if keep_gates:
+                gates = _gates.together(split, places, theta_h, xs, hs_tm1, hs, gates_kept)
+            else:
+                if None in places:  # now, for this block: else a compiler may keep what the forward pass had of it
                     xs, hs, hs_tm1, c_delta_tp1 = lax.optimization_barrier((xs, hs, hs_tm1, c_delta_tp1))
-                gates = gates_of(theta_h, xs, hs_tm1, hs)
+                gates = _gates.made_again(split, theta_h, xs, hs_tm1, hs)
             c_delta_t, z_bars = lax.scan(step, c_delta_tp1, (gates, hs_tm1, hs, output_bars, own), reverse=True)
             b_deltas = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)  # Σ b_tᵀ delta_t over the block
             theta_bar = jax.tree.map(lambda total, part: total + part.astype(total.dtype), theta_bar, b_deltas)
@@ -131,8 +130,8 @@ def full(
             64 MiB on an accelerator. T need not be a multiple: the last block then begins earlier, and runs the steps
             that it shares with the block before once more, fewer than there are blocks.
         residuals: ``"gates"`` keeps the states and what the pullback needs of each step (LSTM, GRU: 4 more numbers for
-            each unit, step and sample; linear, Elman: none): fastest. ``"states"`` keeps the states and computes the
-            gates again, a block at a time: a third to a half of the memory for gated cells.
+            each unit, step and sample; linear, Elman, a step of yours: none): fastest. ``"states"`` keeps the states
+            and computes the gates again, a block at a time: a third to a half of the memory for gated cells.
         memory: where they are kept. ``"host"`` writes them to the host's memory, block by block, and fetches them in
             the reverse pass, for an accelerator whose own memory then holds a block of them. The outputs
             ``[T, *batch, n]``, if a loss reads them all, stay on the device. Compiled for an H100 in the tests, not yet

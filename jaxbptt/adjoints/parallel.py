@@ -19,7 +19,7 @@ from jax import lax
 from jaxbptt import _batch, _real
 from jaxbptt import _cotangents as cotangents
 from jaxbptt._factory import factory
-from jaxbptt.adjoints._blocks import shifted, states
+from jaxbptt.adjoints._blocks import shifted, states, states_and_gates
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
 
@@ -37,7 +37,7 @@ def _rule(cell: Cell) -> Callable:
         return outputs(h_T, hs)
 
     def forward(theta_h, xs, h_0):
-        h_T, hs, gates = states(split, theta_h, xs, h_0)
+        h_T, hs, gates = states_and_gates(split, theta_h, xs, h_0)
         return outputs(h_T, hs), (theta_h, xs, h_0, hs, gates)
 
     def backward(residuals, bars):

@@ -18,7 +18,7 @@ from jax import lax
 from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate
 from jaxbptt._factory import factory
-from jaxbptt.adjoints._blocks import choose, handed_on, scan_blocks, shifted, states
+from jaxbptt.adjoints._blocks import choose, handed_on, scan_blocks, shifted, states, states_and_gates
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
 
@@ -36,7 +36,7 @@ def _rule(cell: Cell, block: int | None) -> Callable:
     def pushforward(primals, dots):
         theta_h, xs, h_0 = primals
         theta_dot, xs_dot, h_0_dot = (cotangents.from_jax(dot) for dot in dots)
-        h_T, hs, gates = states(split, theta_h, xs, h_0)
+        h_T, hs, gates = states_and_gates(split, theta_h, xs, h_0)
         hs_tm1 = shifted(h_0, hs)
         deltas = cotangents.differentiable(hs)
 
