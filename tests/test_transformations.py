@@ -34,19 +34,13 @@ def test_batch_axes_are_a_loop(case):
     given = problem(case, T=4, batch=(2, 2), seed=1)
     value, bar = grads(given)
     members = []
-    for i in range(2):
-        for j in range(2):
-            pick_time = lambda leaf, i=i, j=j: leaf[:, i, j]  # noqa: E731
-            pick = lambda leaf, i=i, j=j: leaf[i, j]  # noqa: E731
-            members.append(
-                grads(
-                    given._replace(
-                        xs=jax.tree.map(pick_time, given.xs),
-                        ys=pick_time(given.ys),
-                        h_0=jax.tree.map(pick, given.h_0),
-                    )
-                )
-            )
+    for i, j in np.ndindex(2, 2):
+        member = given._replace(
+            xs=jax.tree.map(lambda leaf, i=i, j=j: leaf[:, i, j], given.xs),
+            ys=given.ys[:, i, j],
+            h_0=jax.tree.map(lambda leaf, i=i, j=j: leaf[i, j], given.h_0),
+        )
+        members.append(grads(member))
     mean = jax.tree.map(lambda *leaves: sum(leaves) / 4, *members)
     np.testing.assert_allclose(value, mean[0], rtol=1e-12)
     assert_close(bar, mean[1], 1e-11)

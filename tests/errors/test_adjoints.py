@@ -1,0 +1,107 @@
+"""What is no adjoint, and the memory that one may have: `checkpointed`, `full(memory=…)`, `plan`."""
+
+import functools
+
+import jax
+
+import jaxbptt as jb
+from tests.errors.rows import (
+    GRU,
+    MODEL,
+    PARAMS,
+    THETA,
+    B,
+    T,
+    assert_refused,
+    d,
+    each,
+    l2,
+    m,
+    n,
+    objective,
+    ones,
+    table,
+    unroll,
+    update,
+)
+
+ROWS, row = table()
+
+# What an adjoint is
+
+for name, make in (("objective", jb.objective), ("bptt", jb.estimators.bptt)):
+    row(
+        f"{name}-adjoint",
+        TypeError,
+        r"`adjoint` must be a function: got str \('full'\)",
+        lambda make=make: make(MODEL, l2, adjoint="full"),
+    )
+# A factory has a function's face: `adjoint=adjoints.full` must not end in a complaint about its own signature.
+for name, call in (
+    ("unroll", lambda adjoint: unroll(adjoint=adjoint)),
+    ("objective", lambda adjoint: objective(options={"adjoint": adjoint})),
+    ("bptt", lambda adjoint: update(functools.partial(jb.estimators.bptt, adjoint=adjoint))),
+):
+    row(
+        f"{name}-adjoint-not-called",
+        TypeError,
+        r"`adjoint` must be an adjoint: got the factory full; call it, as in `adjoints.full\(\)`",
+        lambda call=call: call(jb.adjoints.full),
+    )
+row("unroll-adjoint", TypeError, r"`adjoint` must be a function: got str", lambda: unroll(adjoint="full"))
+row(
+    "apply-adjoint",
+    TypeError,
+    r"`adjoint` must be a function: got int",
+    lambda: MODEL.apply(THETA, ones(T, B, d), adjoint=1),
+)
+
+# How much an adjoint may keep, and where
+
+for name, kind, pattern, choices in [
+    ("slots-zero", ValueError, r"`slots` must be an integer, at least 1: got 0", {"slots": 0}),
+    ("slots-float", TypeError, r"`slots` must be an integer, at least 1: got 2.5", {"slots": 2.5}),
+    ("two", ValueError, r"`slots`, `fraction` and `budget` exclude each other: got slots=2", {"slots": 2, "budget": 9}),
+    ("fraction", ValueError, r"`fraction` must be a number with 0 < fraction ≤ 1.*got 1.5", {"fraction": 1.5}),
+    ("fraction-word", TypeError, r"`fraction` must be a number.*got 'half'", {"fraction": "half"}),
+]:
+    row(f"checkpointed-{name}", kind, pattern, lambda choices=choices: jb.adjoints.checkpointed(**choices))
+for name, pattern, choices in [
+    ("budget", r"`budget` must be at least \d+ bytes here.*got 1; give more", {"budget": 1}),
+    ("block", r"`block` must be at most `slots`.*got block=3, slots=2", {"slots": 2, "block": 3}),
+]:
+    row(
+        f"checkpointed-{name}-fits",
+        ValueError,
+        pattern,
+        lambda choices=choices: jax.grad(jb.objective(MODEL, l2, adjoint=jb.adjoints.checkpointed(**choices)))(
+            THETA, ones(T, B, d), ones(T, B, m)
+        ),
+    )
+for name, kind, pattern, adjoints in [
+    ("list", TypeError, r"`adjoints` must be a dictionary from names to adjoints: got list", [jb.adjoints.full()]),
+    ("empty", ValueError, r"`adjoints` must have at least one entry: got none", {}),
+]:
+    row(
+        f"plan-{name}",
+        kind,
+        pattern,
+        lambda adjoints=adjoints: jb.plan(GRU, PARAMS["gru"], ones(T, B, d), ones(B, n), adjoints=adjoints),
+    )
+row(
+    "full-memory",
+    ValueError,
+    r"`memory` must be one of .*got 'disk'",
+    lambda: jb.adjoints.full(memory="disk"),
+)
+row(
+    "full-host-on-a-cpu",
+    NotImplementedError,
+    r"`memory='host'` moves .*got the CPU as the device, whose memory is the host's; use memory='device'",
+    lambda: objective(options={"adjoint": jb.adjoints.full(memory="host")}),
+)
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)

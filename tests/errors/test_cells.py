@@ -1,0 +1,106 @@
+"""What is no cell, choices of the built-in cells, and cells of users."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+import jaxbptt as jb
+from jaxbptt import initializers
+from tests.errors.rows import ELMAN, USER, B, assert_refused, d, each, jacobian, leak, n, ones, table, unroll
+
+ROWS, row = table()
+
+NOT_CELLS: dict[str, Callable] = {
+    "rnn": lambda value: jb.rnn(value, jb.readouts.linear()),
+    "unroll": lambda value: unroll(cell=value),
+    "masked": jb.cells.masked,
+    "resettable": jb.cells.resettable,
+    "check_cell": jb.check_cell,
+    "jacobians": lambda value: jacobian(jb.jacobians.along, cell=value),
+}
+for name, call in NOT_CELLS.items():
+    row(f"{name}-not-a-cell", TypeError, r"`cell` must be a Cell: got str \('gru'\)$", lambda call=call: call("gru"))
+    row(
+        f"{name}-factory-not-called",
+        TypeError,
+        r"`cell` must be a Cell: got function .*call the factory",
+        lambda call=call: call(jb.cells.gru),
+    )
+row("stacked-none", TypeError, r"`layers` must be at least one Cell: got none", jb.cells.stacked)
+row("stacked-not-a-cell", TypeError, r"`layers` must be a Cell: got int", lambda: jb.cells.stacked(ELMAN, 3))
+row(
+    "elman-activation",
+    ValueError,
+    r"`activation` must be one of 'tanh', 'relu', 'sigmoid': got 'gelu'; bring your own f",
+    lambda: jb.cells.elman("gelu"),
+)
+row(
+    "lstm-two-biases",
+    ValueError,
+    r"`forget_bias` and `b_init` exclude each other: got both; .*row 1",
+    lambda: jb.cells.lstm(forget_bias=2.0, b_init=initializers.zeros),
+)
+
+# Users' cells
+
+
+def single_leak(theta_h, x_t, h_tm1):
+    return leak(theta_h, x_t, h_tm1).astype(np.float32)
+
+
+def branching(theta_h, x_t, h_tm1):
+    return h_tm1 if h_tm1.sum() > 0 else x_t
+
+
+def lookup(theta_h, x_t, h_tm1):
+    return h_tm1 * theta_h["leak"]
+
+
+row(
+    "from_step-tree",
+    TypeError,
+    r"f must return the tree of its state: got .*\{'a': \*\}.*expected that of h_0.*\{'a': \*, 'b': \*\}",
+    lambda: unroll(
+        cell=jb.cells.from_step(lambda theta_h, x_t, h_tm1: {"a": h_tm1["a"]}),
+        theta_h=ones(),
+        h_0={"a": ones(B, n), "b": ones(B, n)},
+    ),
+)
+row(
+    "from_step-shape",
+    ValueError,
+    r"`h_0` must have the shape and dtype that f returns, float64\[6, 3\]: got float64\[1, 3\]",
+    lambda: unroll(
+        cell=jb.cells.from_step(lambda theta_h, x_t, h_tm1: x_t + 0 * jnp.sum(h_tm1)), theta_h=ones(), h_0=ones(1, d)
+    ),
+)
+row(
+    "from_step-dtype",
+    TypeError,
+    r"`h_0` must have the shape and dtype that f returns, float32\[6, 3\]: got float64\[6, 3\]",
+    lambda: unroll(cell=jb.cells.from_step(single_leak), theta_h=ones(), h_0=ones(B, d)),
+)
+row(
+    "from_step-does-not-fit",
+    TypeError,
+    r"`cell.apply` does not accept its arguments \(float64\[\], float64\[6, 3\], float64\[6, 4\]\)",
+    lambda: unroll(cell=USER, theta_h=ones(), h_0=ones(B, n)),
+)
+row(
+    "from_step-branches-on-values",
+    TypeError,
+    r"`cell.apply` does not accept its arguments.*boolean",
+    lambda: unroll(cell=jb.cells.from_step(branching), theta_h=ones(), h_0=ones(B, d)),
+)
+row(
+    "from_step-missing-parameter",
+    TypeError,
+    r"`cell.apply` does not accept its arguments \(\{'other': .*leak",
+    lambda: unroll(cell=jb.cells.from_step(lookup), theta_h={"other": ones()}, h_0=ones(B, d)),
+)
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)

@@ -1,0 +1,114 @@
+"""What a run keeps: checkpoints, and metrics in files."""
+
+import importlib.util
+import pathlib
+import tempfile
+
+import numpy as np
+import pytest
+
+import jaxbptt as jb
+from jaxbptt import _validate
+from tests.errors.rows import assert_refused, each, fit, ones, singles, table
+
+ROWS, row = table()
+
+row(
+    "fit-checkpoints-of-an-iterable",
+    TypeError,
+    r"`batches` must be a function of the step with `checkpoints`: got list, .*see `shuffled`",
+    lambda: fit(checkpoints=jb.training.Saver(1, lambda step, run: None, lambda run: None)),
+)
+row(
+    "fit-checkpoints",
+    TypeError,
+    r"`checkpoints` must be a Saver: got str; .*checkpoints.saver\(folder, every=100\)",
+    lambda: fit(checkpoints="runs/one"),
+)
+row(
+    "checkpoints-processes",
+    NotImplementedError,
+    r"checkpoints are written by one process: got 2 of `jax.distributed`; keep the run with a `Saver`",
+    lambda: _validate.one_process(2),
+)
+for value in ({"f": len}, {"x": np.nan}, 3):
+    row(
+        f"saver-about-{type(value).__name__}-{value if value == 3 else next(iter(value))}",
+        TypeError,
+        r"`about` must be a mapping that JSON can hold, such as flags: ",
+        lambda value=value: jb.training.checkpoints.saver("runs", every=1, about=value),
+    )
+
+
+def without(package, call):
+    find = importlib.util.find_spec
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith(package) else find(name))
+        call()
+
+
+row(
+    "saver-without-orbax",
+    ImportError,
+    r"this needs orbax-checkpoint, which is not installed: run `pip install 'jaxbptt\[checkpoints\]'`",
+    lambda: without("orbax", lambda: jb.training.checkpoints.saver("runs", every=1)),
+)
+row(
+    "tensorboard-without-tensorboardX",
+    ImportError,
+    r"this needs tensorboardX, which is not installed: run `pip install 'jaxbptt\[tensorboard\]'`",
+    lambda: without("tensorboardX", lambda: jb.training.metrics.tensorboard("runs")),
+)
+
+
+def kept(change=lambda folder: None, about=None, tree=None):
+    """A checkpoint in a folder that is changed, then restored as another run or tree."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name, "run")
+        saver = jb.training.checkpoints.saver(folder, every=1, about={"seed": 0})
+        saver.save(3, {"a": singles(2)})
+        change(folder)
+        saver = jb.training.checkpoints.saver(folder, every=1, about={"seed": 0} if about is None else about)
+        saver.restore({"a": singles(2)} if tree is None else tree)
+
+
+row("restore-about", ValueError, r"is of another run: seed=0 there, 1 here; give the", lambda: kept(about={"seed": 1}))
+for name, tree, message in (
+    ("shape", {"a": singles(3)}, r"the leaf `\['a'\]` is float32\[2\] there and float32\[3\] here"),
+    ("dtype", {"a": ones(2)}, r"the leaf `\['a'\]` is float32\[2\] there and float64\[2\] here"),
+    ("more", {"a": singles(2), "b": singles(1)}, r"the leaf `\['b'\]` is absent there and float32\[1\] here"),
+    ("fewer", {}, r"the leaf `\['a'\]` is float32\[2\] there and absent here"),
+):
+    row(f"restore-{name}", ValueError, message, lambda tree=tree: kept(tree=tree))
+row(
+    "restore-none-good",
+    ValueError,
+    r"no checkpoint in .* is good: that of step 3 is refused, as its manifest.json.*; remove the folder to begin anew",
+    lambda: kept(lambda folder: (folder / "000000000003" / "manifest.json").write_text("{}")),
+)
+row(
+    "save-on-a-file",
+    OSError,
+    r"the checkpoint of step 3 could not be written to .*; there is none before it\. Make room",
+    lambda: jb.training.checkpoints.saver(__file__, every=1).save(3, {"a": singles(2)}),
+)
+
+# Metrics
+
+row(
+    "jsonl-no-folder",
+    OSError,
+    r"metrics could not be written to `.*nowhere/metrics.jsonl`: FileNotFoundError",
+    lambda: fit(callback=jb.training.metrics.jsonl("nowhere/metrics.jsonl")),
+)
+row(
+    "jsonl-of-another-run",
+    FileExistsError,
+    r"holds \d+ bytes of another run: remove it or give another path",
+    lambda: fit(callback=jb.training.metrics.jsonl(__file__)),
+)
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)

@@ -1,0 +1,39 @@
+"""A batch split over devices, of which conftest makes two."""
+
+from typing import Any
+
+import jaxbptt as jb
+from tests.errors.rows import MODEL, THETA, T, assert_refused, d, each, l2, m, ones, table
+
+ROWS, row = table()
+
+
+def split(**changed):
+    good: dict[str, Any] = {"theta": THETA, "xs": ones(T, 4, d), "ys": ones(T, 4, m)}
+    return jb.data_parallel(jb.objective(MODEL, l2))(**good | changed)
+
+
+row("F", TypeError, r"`F` must be an objective.*got function", lambda: jb.data_parallel(lambda theta: 0.0))
+row(
+    "devices",
+    TypeError,
+    r"`devices` must be devices: got \('cpu',\)",
+    lambda: jb.data_parallel(jb.objective(MODEL, l2), ("cpu",)),
+)
+row(
+    "batch-divides",
+    ValueError,
+    r"batch of `xs` must be a multiple of the 2 devices: got 3 along axis 1; pad it by 1 and give a `mask`",
+    lambda: split(xs=ones(T, 3, d), ys=ones(T, 3, m)),
+)
+row(
+    "batch-axis",
+    ValueError,
+    rf"`ys` must have a batch axis to split, axis 1: got shape \({T},\)",
+    lambda: split(ys=ones(T)),
+)
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)

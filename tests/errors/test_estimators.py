@@ -1,0 +1,71 @@
+"""The state of an estimator, and what `update` is given beside it."""
+
+import jaxbptt as jb
+from jaxbptt.cells import LSTMState
+from tests.errors.rows import (
+    ESTIMATORS,
+    LSTM,
+    PARAMS,
+    THETA_O,
+    B,
+    T,
+    assert_refused,
+    d,
+    each,
+    l2,
+    n,
+    ones,
+    table,
+    update,
+)
+
+ROWS, row = table()
+
+for name, make in ESTIMATORS.items():
+    wanted = {"bptt": "BPTTState", "rtrl": "RTRLState"}[name]
+    for what, state in (("none", None), ("h", ones(B, n)), ("tuple", (ones(B, n), None))):
+        row(
+            f"{name}-state-{what}",
+            TypeError,
+            rf"`state` must be {wanted}, as `estimator.init` makes it: got {type(state).__name__}",
+            lambda make=make, state=state: update(make, state=state),
+        )
+    row(
+        f"{name}-h_0",
+        ValueError,
+        r"`h_0` must have shape .*\(6, 4\), with the batch of xs.shape=\(5, 6, 3\): got \(7, 4\)",
+        lambda make=make: update(make, h_0=ones(B + 1, n)),
+    )
+    row(
+        f"{name}-xs",
+        ValueError,
+        r"`xs` must have shape .*d=3 .*got xs.shape=\(5, 6, 4\)",
+        lambda make=make: update(make, xs=ones(T, B, d + 1)),
+    )
+row(
+    "rtrl-state-a",
+    ValueError,
+    r"`state.a` must have shape \[\*batch, N, P\] = \(6, 4, 108\).*: got \(6, 4, 7\); make the state with",
+    lambda: update(jb.estimators.rtrl, state=jb.estimators.RTRLState(ones(B, n), ones(B, n, 7))),
+)
+row(
+    "rtrl-h_0-batches-differ",
+    ValueError,
+    r"the leaves of `h_0` must share their batch axes: got \[\(6,\), \(7,\)\] in LSTMState",
+    lambda: jb.estimators.rtrl(jb.rnn(LSTM, jb.readouts.linear()), l2).init(
+        jb.Theta(PARAMS["lstm"], THETA_O), LSTMState(ones(B, n), ones(B + 1, n))
+    ),
+)
+row(
+    "rtrl-h_0-tree",
+    TypeError,
+    r"`h_0` must have the tree of the cell's state, .*LSTMState.*: got PyTreeDef\(\*\)",
+    lambda: jb.estimators.rtrl(jb.rnn(LSTM, jb.readouts.linear()), l2).init(
+        jb.Theta(PARAMS["lstm"], THETA_O), ones(B, n)
+    ),
+)
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)

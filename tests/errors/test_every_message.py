@@ -1,0 +1,53 @@
+"""All files here together: they reach every ``raise`` of `jaxbptt._validate`, so a new message without a row fails."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+import sys
+import traceback
+
+from jaxbptt import _validate
+from tests.errors.rows import outcome
+
+HERE = pathlib.Path(__file__)
+FILES = [
+    importlib.import_module(f"tests.errors.{path.stem}")
+    for path in sorted(HERE.parent.glob("test_*.py"))
+    if path != HERE
+]
+# Only rows that a test runs count.
+ROWS = [row for file in FILES if hasattr(file, "test_bad_input") for row in file.ROWS]
+
+
+def test_rows_are_distinct():
+    names = [row.name for row in ROWS]
+    assert len(set(names)) == len(names)
+
+
+def test_every_message_has_a_row():
+    """Each ``raise`` in `_validate` is where the exception of some row was raised."""
+    files = sorted(pathlib.Path(_validate.__file__).parent.glob("*.py"))
+    reached = {
+        (pathlib.Path(frame.filename), frame.lineno)
+        for row in ROWS
+        for frame in traceback.extract_tb(getattr(outcome(row), "__traceback__", None))
+    }
+    raises = [
+        (path, node) for path in files for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)
+    ]
+    assert len(raises) > 50
+    missed = [
+        f"{path.name}:{node.lineno}"
+        for path, node in raises
+        if not any((path, line) in reached for line in range(node.lineno, node.end_lineno + 1))
+    ]
+    assert not missed, f"no row reaches {missed}"
+
+
+def test_only_validate_raises():
+    """No module outside that room has a ``raise``, so that the test above sees every message."""
+    for module in {name: module for name, module in sys.modules.items() if name.split(".")[0] == "jaxbptt"}.values():
+        if not module.__name__.startswith(_validate.__name__) and module.__file__ is not None:
+            raises = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Raise)]
+            assert not raises, f"{module.__name__} raises at line {raises[0].lineno}"

@@ -1,0 +1,118 @@
+"""The arguments of factories: what is not hashable, no function, no model, no choice there is."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jaxbptt as jb
+from jaxbptt import initializers
+from tests.errors.rows import (
+    BPTT,
+    ELMAN,
+    ESTIMATORS,
+    GRU,
+    LINEAR,
+    MODEL,
+    SGD,
+    assert_refused,
+    check_gradients,
+    each,
+    l2,
+    leak,
+    matmul_readout,
+    table,
+)
+
+ROWS, row = table()
+
+# Every factory with arguments that make it work; each argument in turn is replaced by an unhashable one below.
+FACTORIES: dict[Callable, dict[str, Any]] = {
+    jb.cells.linear: {},
+    jb.cells.elman: {},
+    jb.cells.gru: {},
+    jb.cells.lstm: {},
+    jb.cells.from_step: {"step": leak},
+    jb.cells.masked: {"cell": ELMAN},
+    jb.cells.resettable: {"cell": ELMAN},
+    jb.readouts.linear: {},
+    jb.readouts.from_apply: {"apply": matmul_readout},
+    jb.rnn: {"cell": GRU, "readout": jb.readouts.linear()},
+    jb.objective: {"model": MODEL, "loss": l2},
+    jb.estimators.bptt: {"model": MODEL, "loss": l2},
+    jb.estimators.rtrl: {"model": MODEL, "loss": l2},
+    jb.training.trainer: {"estimator": BPTT, "optimizer": SGD},
+    initializers.orthogonal: {},
+    initializers.identity: {},
+    initializers.spectral_radius: {"rho": 0.9},
+    initializers.non_normal: {"rho": 0.5, "strength": 1.0},
+    initializers.chrono: {"T_max": 10},
+}
+for factory, good in FACTORIES.items():
+    where = f"{factory.__module__.split('.')[1]}.{factory.__name__}"
+    for argument in inspect.signature(factory).parameters:
+        row(
+            f"{where}-{argument}-unhashable",
+            TypeError,
+            rf"`{argument}` of {factory.__name__} must be hashable.*got a list; pass functions, numbers or Cells",
+            lambda factory=factory, good=good, argument=argument: factory(**good | {argument: [1.0]}),
+        )
+        if argument.endswith("_init"):
+            row(
+                f"{where}-{argument}-number",
+                TypeError,
+                rf"`{argument}` must be a function: got float \(0.1\)",
+                lambda factory=factory, good=good, argument=argument: factory(**good | {argument: 0.1}),
+            )
+row(
+    "stacked-list",
+    TypeError,
+    r"`layers` of stacked must be hashable.*got .*list",
+    lambda: jb.cells.stacked([ELMAN, GRU]),
+)
+row(
+    "gate_bias-list",
+    TypeError,
+    r"`values` of gate_bias must be hashable.*got .*list",
+    lambda: initializers.gate_bias([0, 1, 0, 0]),
+)
+
+for argument in ("step", "init", "initial_state", "output"):
+    row(
+        f"from_step-{argument}-number",
+        TypeError,
+        rf"`{argument}` must be a function: got int \(3\)",
+        lambda argument=argument: jb.cells.from_step(**{"step": leak} | {argument: 3}),
+    )
+for argument in ("apply", "init"):
+    row(
+        f"from_apply-{argument}-str",
+        TypeError,
+        rf"`{argument}` must be a function: got str \('tanh'\)",
+        lambda argument=argument: jb.readouts.from_apply(**{"apply": matmul_readout} | {argument: "tanh"}),
+    )
+for name, make in (("objective", jb.objective), *ESTIMATORS.items()):
+    row(f"{name}-loss", TypeError, r"`loss` must be a function: got str", lambda make=make: make(MODEL, "l2"))
+    row(
+        f"{name}-model",
+        TypeError,
+        r"`model` must be a Model: got Cell .*jb.rnn",
+        lambda make=make: make(GRU, l2),
+    )
+    row(
+        f"{name}-reduction",
+        ValueError,
+        r"`reduction` must be one of 'mean', 'sum': got 'max'; weigh the loss",
+        lambda make=make: make(MODEL, l2, reduction="max"),
+    )
+row("check_gradients-model", TypeError, r"`model` must be a Model: got Cell", lambda: check_gradients(model=GRU))
+row(
+    "rnn-policy",
+    TypeError,
+    r"`policy` must be a Policy, such as `policies.mixed_precision\(\)`: got str \('bfloat16'\)",
+    lambda: jb.rnn(LINEAR, jb.readouts.linear(), policy="bfloat16"),
+)
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)

@@ -1,0 +1,130 @@
+"""`init` of cells, readouts and models: keys, dtypes, sizes, and what was never given."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+import jaxbptt as jb
+from tests.errors.rows import (
+    ELMAN,
+    GRU,
+    LINEAR,
+    LSTM,
+    MODEL,
+    USER,
+    B,
+    T,
+    assert_refused,
+    d,
+    each,
+    key,
+    m,
+    matmul_readout,
+    objective,
+    ones,
+    table,
+)
+
+ROWS, row = table()
+
+USER_MODEL = jb.rnn(USER, jb.readouts.identity())
+INITS: dict[str, Callable] = {
+    "linear": LINEAR.init,
+    "elman": ELMAN.init,
+    "gru": GRU.init,
+    "lstm": LSTM.init,
+    "stacked": jb.cells.stacked(ELMAN, GRU).init,
+    "masked": jb.cells.masked(ELMAN).init,
+    "resettable": jb.cells.resettable(ELMAN).init,
+    "readouts.linear": jb.readouts.linear().init,
+    "readouts.identity": jb.readouts.identity().init,
+    "rnn": lambda key, input_size, hidden_size, dtype=np.float64: MODEL.init(
+        key, input_size=input_size, hidden_size=hidden_size, output_size=m, dtype=dtype
+    ),
+}
+for name, init in INITS.items():
+    first, second = ("hidden_size", "output_size") if "readouts" in name else ("input_size", "hidden_size")
+    for what, bad, came in (
+        ("int", lambda: 0, r"int \(0\)"),
+        ("none", lambda: None, "NoneType"),
+        ("split", lambda: jax.random.split(key(), 2), r"\(2,\)"),
+    ):
+        row(
+            f"{name}.init-key-{what}",
+            TypeError,
+            rf"`key` must be one random key: got {came}.*jax.random.key\(seed\)",
+            lambda init=init, bad=bad: init(bad(), 3, 3),
+        )
+    for dtype, came in ((np.int32, "int32"), (np.complex64, "complex64")):
+        row(
+            f"{name}.init-{came}",
+            TypeError,
+            rf"`dtype` must be a floating-point dtype: got {came}; use jnp.float32",
+            lambda init=init, dtype=dtype: init(key(), 3, 3, dtype=dtype),
+        )
+    for argument, sizes in ((first, (0, 3)), (second, (3, 0))):
+        row(
+            f"{name}.init-{argument}-0",
+            ValueError,
+            rf"`{argument}` must be an integer, at least 1: got 0",
+            lambda init=init, sizes=sizes: init(key(), *sizes),
+        )
+    for argument, sizes in ((first, (3.0, 3)), (second, (3, 3.0))):
+        row(
+            f"{name}.init-{argument}-float",
+            TypeError,
+            rf"`{argument}` must be an integer, at least 1: got 3.0",
+            lambda init=init, sizes=sizes: init(key(), *sizes),
+        )
+row(
+    "init-key-array",
+    TypeError,
+    r"`key` must be one random key: got",
+    lambda: GRU.init(ones(2), 3, 3),
+)
+row("init-size-bool", TypeError, r"`hidden_size` must be an integer.*got True", lambda: GRU.init(key(), 3, True))
+row(
+    "rnn.init-output_size",
+    ValueError,
+    r"`output_size` must be an integer, at least 1: got -1",
+    lambda: MODEL.init(key(), input_size=3, hidden_size=4, output_size=-1),
+)
+row(
+    "identity-sizes",
+    ValueError,
+    r"`output_size` must equal `hidden_size` for the identity readout: got output_size=2, hidden_size=3",
+    lambda: jb.readouts.identity().init(key(), 3, 2),
+)
+
+# What was never given
+
+row(
+    "from_step-init",
+    NotImplementedError,
+    r"needs `init`, which was not given: pass `init=` to `cells.from_step`",
+    lambda: USER.init(key(), 3, 3),
+)
+row(
+    "from_step-initial_state",
+    NotImplementedError,
+    r"needs `initial_state`, which was not given: .*or pass `h_0`",
+    lambda: objective(model=USER_MODEL, theta=jb.Theta(ones(), ()), ys=ones(T, B, d), h_0=None),
+)
+row(
+    "from_apply-init",
+    NotImplementedError,
+    r"needs `init`, which was not given: pass `init=` to `readouts.from_apply`",
+    lambda: jb.rnn(GRU, jb.readouts.from_apply(matmul_readout)).init(key(), input_size=3, hidden_size=4, output_size=2),
+)
+row(
+    "check_cell-without-init",
+    NotImplementedError,
+    r"needs `init`.*cells.from_step",
+    lambda: jb.check_cell(USER),
+)
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)

@@ -1,0 +1,77 @@
+"""`initializers`: what they are made with, and shapes that they can't fill."""
+
+import re
+
+import jaxbptt as jb
+from jaxbptt import initializers
+from tests.errors.rows import assert_refused, d, each, key, n, table
+
+ROWS, row = table()
+
+# What they are made with
+
+for rho in (-0.5, float("nan"), "0.9", True):
+    row(
+        f"spectral_radius-{rho!r}",
+        ValueError,
+        rf"`rho` must be a number, at least 0: got {re.escape(repr(rho))}",
+        lambda rho=rho: initializers.spectral_radius(rho),
+    )
+for T_max in (2, None):
+    row(
+        f"chrono-{T_max}",
+        ValueError,
+        rf"`T_max` must be a number, at least 3: got {T_max}",
+        lambda T_max=T_max: initializers.chrono(T_max),
+    )
+
+# Shapes
+
+row(
+    "orthogonal-vector",
+    ValueError,
+    r"initializers.orthogonal makes a matrix: got shape=\(3,\), expected two axes",
+    lambda: initializers.orthogonal()(key(), (3,)),
+)
+row(
+    "orthogonal-bias",
+    ValueError,
+    r"initializers.orthogonal makes a matrix: got shape=\(4,\)",
+    lambda: jb.cells.elman(b_init=initializers.orthogonal()).init(key(), d, n),
+)
+for name, init in {
+    "identity": initializers.identity(),
+    "spectral_radius": initializers.spectral_radius(0.9),
+    "non_normal": initializers.non_normal(0.5, 1.0),
+}.items():
+    for shape in ((4, 3), (4,), (2, 4, 4)):
+        row(
+            f"{name}-{shape}",
+            ValueError,
+            rf"initializers.{name} makes a square matrix: got shape={re.escape(str(shape))}; .*one gate at a time",
+            lambda init=init, shape=shape: init(key(), shape),
+        )
+row(
+    "identity-as-W_x",
+    ValueError,
+    r"initializers.identity makes a square matrix: got shape=\(4, 3\)",
+    lambda: jb.cells.gru(W_x_init=initializers.identity()).init(key(), d, n),
+)
+for name, call, gates, shape in (
+    ("gate_bias", lambda: initializers.gate_bias(0, 1)(key(), (3, 4)), "2", (3, 4)),
+    ("gate_bias-lstm", lambda: jb.cells.lstm(b_init=initializers.gate_bias(0, 1, 0)).init(key(), d, n), "3", (4, n)),
+    ("chrono", lambda: initializers.chrono(9)(key(), (2, 4)), "3 or 4", (2, 4)),
+    ("chrono-elman", lambda: jb.cells.elman(b_init=initializers.chrono(9)).init(key(), d, n), "3 or 4", (n,)),
+):
+    row(
+        f"{name}-rows",
+        ValueError,
+        rf"initializers.{name.split('-')[0]} makes biases of shape \(gates, n\) with {gates} gates: "
+        rf"got shape={re.escape(str(shape))}",
+        call,
+    )
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)

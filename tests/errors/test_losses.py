@@ -1,0 +1,106 @@
+"""Losses and masks."""
+
+import jax.numpy as jnp
+import numpy as np
+
+import jaxbptt as jb
+from tests.errors.rows import (
+    B,
+    T,
+    assert_refused,
+    check_gradients,
+    each,
+    flags,
+    ints,
+    l2,
+    m,
+    objective,
+    ones,
+    table,
+    update,
+)
+
+ROWS, row = table()
+
+# A user's loss, and the mask beside it
+
+for name, call in {
+    "objective": objective,
+    "bptt": lambda **changed: update(jb.estimators.bptt, **changed),
+    "rtrl": lambda **changed: update(jb.estimators.rtrl, **changed),
+    "check_gradients": lambda **changed: check_gradients(**changed),
+}.items():
+    for what, kind, pattern, loss in (
+        ("features-kept", ValueError, r"shape \(6,\): got \(6, 2\) .*sum over features", lambda y_hat, y: y_hat - y),
+        ("batch-summed", ValueError, r"shape \(6,\): got \(\) .*not over the batch", lambda y_hat, y: jnp.sum(y_hat)),
+        ("a-pair", ValueError, r"shape \(6,\): got a tuple for y_hat_t=.*y_t=", lambda y_hat, y: (l2(y_hat, y), 0)),
+    ):
+        row(
+            f"{name}-loss-{what}",
+            kind,
+            rf"`loss` must return one number for each member of the batch, {pattern}",
+            lambda call=call, loss=loss: call(loss=loss),
+        )
+    row(
+        f"{name}-loss-integer",
+        TypeError,
+        r"`loss` must return real floating point: got int32",
+        lambda call=call: call(loss=lambda y_hat, y: jnp.sum(y_hat > y, -1, dtype=np.int32)),
+    )
+    row(
+        f"{name}-loss-complex",
+        TypeError,
+        r"`loss` must return real floating point: got complex128",
+        lambda call=call: call(loss=lambda y_hat, y: jnp.sum(y_hat, -1).astype(complex)),
+    )
+    row(
+        f"{name}-loss-fails",
+        TypeError,
+        r"`loss` does not accept its arguments \(float64\[6, 2\], float64\[6, 2\]\): .*(unexpected|takes|argument)",
+        lambda call=call: call(loss=lambda y_hat: y_hat),
+    )
+    for what, mask, kind, pattern in (
+        ("integer", ints(T, B), TypeError, r"`mask` must be boolean: got int32; write `mask.astype\(bool\)`"),
+        ("float", ones(T, B), TypeError, r"`mask` must be boolean: got float64"),
+        ("list", [[True]], TypeError, r"`mask` must be boolean: got list"),
+        ("T", flags(T - 1, B), ValueError, r"`mask` must share the time axis of `xs`, T=5: got mask.shape=\(4, 6\)"),
+        ("scalar", np.bool_(True), ValueError, r"`mask` must share the time axis of `xs`, T=5: got mask.shape=\(\)"),
+        ("batch", flags(T, B + 1), ValueError, r"`mask` must have shape \[T, \*batch\] = \(5, 6\).*got .*\(5, 7\)"),
+        ("time-only", flags(T), ValueError, r"`mask` must have shape .* = \(5, 6\).*got .*\(5,\).*broadcast_to"),
+        ("features", flags(T, B, m), ValueError, r"`mask` must have shape .* = \(5, 6\).*got .*\(5, 6, 2\)"),
+    ):  # fmt: skip
+        row(f"{name}-mask-{what}", kind, pattern, lambda call=call, mask=mask: call(mask=mask))
+
+# The losses of `jb.losses`
+
+for name in ("l2_loss", "sigmoid_binary_cross_entropy"):
+    loss = getattr(jb.losses, name)
+    for what, kind, pattern, arguments in (
+        ("dtype", TypeError, "floating-point predictions and targets: got float64 and int32", (ones(m), ints(m))),
+        ("y_hat", TypeError, "floating-point predictions and targets: got int32 and float64", (ints(m), ones(m))),
+        ("shape", ValueError, r"of one shape \[\*batch, m\]: got \(6, 2\) and \(6,\)", (ones(B, m), ones(B))),
+        ("scalar", ValueError, r"of one shape \[\*batch, m\]: got \(\) and \(\)", (ones(), ones())),
+    ):
+        row(
+            f"{name}-{what}",
+            kind,
+            rf"losses.{name} takes .*{pattern}",
+            lambda loss=loss, arguments=arguments: loss(*arguments),
+        )
+for what, kind, pattern, arguments in (
+    ("labels", TypeError, "logits and integer labels: got float64 and float64", (ones(B, m), ones(B))),
+    ("logits", TypeError, "logits and integer labels: got int32 and int32", (ints(B, m), ints(B))),
+    ("one-hot", ValueError, r"m\] and labels \[\*batch\]: got \(6, 2\) and \(6, 2\)", (ones(B, m), ints(B, m))),
+    ("scalar", ValueError, r"\[\*batch, m\] and labels \[\*batch\]: got \(\) and \(\)", (ones(), ints())),
+):  # fmt: skip
+    row(
+        f"softmax_cross_entropy-{what}",
+        kind,
+        rf"losses.softmax_cross_entropy takes .*{pattern}",
+        lambda arguments=arguments: jb.losses.softmax_cross_entropy(*arguments),
+    )
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)

@@ -1,0 +1,147 @@
+"""θ and θ_h: the type that `init` makes, its shapes and its dtypes."""
+
+import re
+
+import jax
+import numpy as np
+
+import jaxbptt as jb
+from tests.errors.rows import (
+    BPTT,
+    CELLS,
+    MODEL,
+    PARAMS,
+    SGD,
+    THETA,
+    B,
+    T,
+    assert_refused,
+    check_gradients,
+    closed,
+    d,
+    each,
+    fit,
+    l2,
+    n,
+    objective,
+    ones,
+    table,
+    unroll,
+    update,
+)
+
+ROWS, row = table()
+
+
+def converted(tree, dtype):
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
+# θ, wherever a model is taken
+
+for name, call in {
+    "apply": lambda theta: MODEL.apply(theta, ones(T, B, d)),
+    "initial_state": lambda theta: MODEL.initial_state(theta),
+    "objective": lambda theta: objective(theta=theta),
+    "objective-no-h_0": lambda theta: objective(theta=theta, h_0=None),
+    "bptt.init": lambda theta: BPTT.init(theta),
+    "bptt.update": lambda theta: update(jb.estimators.bptt, theta=theta, state=BPTT.init(THETA)),
+    "rtrl.init": lambda theta: jb.estimators.rtrl(MODEL, l2).init(theta),
+    "rtrl.update": lambda theta: update(
+        jb.estimators.rtrl, theta=theta, state=jb.estimators.rtrl(MODEL, l2).init(THETA)
+    ),
+    "trainer.init": lambda theta: jb.training.trainer(BPTT, SGD).init(theta),
+    "fit": lambda theta: fit(theta=theta),
+    "double_sum": lambda theta: closed(jb.closed_form.double_sum, theta=theta),
+    "closed_form.recursion": lambda theta: closed(jb.closed_form.recursion, theta=theta),
+    "check_gradients": lambda theta: check_gradients(theta=theta),
+}.items():
+    row(
+        f"{name}-theta",
+        TypeError,
+        r"`theta` must be a Theta\(h=…, o=…\): got GRUParams; make one with `model.init`",
+        lambda call=call: call(THETA.h),
+    )
+
+# θ_h of one cell
+
+for name in ("linear", "elman", "gru", "lstm"):
+    params = type(PARAMS[name])
+    rows = {"gru": "3n", "lstm": "4n"}.get(name, "n")
+    row(
+        f"{name}-params-tuple",
+        TypeError,
+        rf"`theta_h` must be {params.__name__}, as `cell.init` makes it: got tuple",
+        lambda name=name: unroll(name, theta_h=tuple(PARAMS[name])),
+    )
+    row(
+        f"{name}-params-lists",
+        TypeError,
+        rf"`theta_h` must hold arrays: got {params.__name__}\(list, ndarray",
+        lambda name=name: unroll(name, theta_h=PARAMS[name]._replace(W_x=[[1.0]])),
+    )
+    row(
+        f"{name}-params-integer",
+        TypeError,
+        r"`theta_h.W_h` must be floating point: got int32; complex parameters go through `cells.from_step`",
+        lambda name=name: unroll(name, theta_h=converted(PARAMS[name], np.int32)),
+    )
+    row(
+        f"{name}-params-complex",
+        TypeError,
+        r"`theta_h.W_h` must be floating point: got complex128",
+        lambda name=name: unroll(name, theta_h=converted(PARAMS[name], complex)),
+    )
+    for field, leaf in PARAMS[name]._asdict().items():
+        layout = {"W_x": rf"\[{rows}, d\]", "W_h": rf"\[{rows}, n\]"}.get(field, rf"\[{rows}\]")
+        wrong_rows = ones(leaf.shape[0] + 1, *leaf.shape[1:])
+        wrong_rank = ones(*leaf.shape, 1)
+        for what, wrong in (("rows", wrong_rows), ("rank", wrong_rank)):
+            row(
+                f"{name}-{field}-{what}",
+                ValueError,
+                rf"`theta_h.{field}` must have shape {layout}: got {re.escape(str(wrong.shape))} beside W_h.shape="
+                if (field, what) != ("W_h", "rank")  # without n the first field is as wrong as any
+                else r"`theta_h.W_x` must have shape .* beside W_h.shape=\(\d+, 4, 1\)",
+                lambda name=name, field=field, wrong=wrong: unroll(
+                    name, theta_h=PARAMS[name]._replace(**{field: wrong})
+                ),
+            )
+        if field != "W_h":
+            row(
+                f"{name}-{field}-float32",
+                TypeError,
+                rf"`theta_h.{field}` must have the dtype of `theta_h.W_h`, float64: got float32; convert one",
+                lambda name=name, field=field, leaf=leaf: unroll(
+                    name, theta_h=PARAMS[name]._replace(**{field: leaf.astype(np.float32)})
+                ),
+            )
+row(
+    "stacked-theta-list",
+    TypeError,
+    r"`theta_h` of 2 stacked layers must be a tuple of 2: got list",
+    lambda: unroll("stacked", theta_h=list(CELLS["stacked"][1]), h_0=(ones(B, n), ones(B, n))),
+)
+row(
+    "stacked-theta-short",
+    TypeError,
+    r"`theta_h` of 2 stacked layers must be a tuple of 2: got 1 entries",
+    lambda: unroll("stacked", theta_h=CELLS["stacked"][1][:1], h_0=(ones(B, n), ones(B, n))),
+)
+row(
+    "stacked-h_0",
+    TypeError,
+    r"`h_0` of 2 stacked layers must be a tuple of 2: got \w*Array",
+    lambda: unroll("stacked", h_0=ones(B, n)),
+)
+row(
+    "stacked-upper-layer",
+    ValueError,
+    r"`xs` must have shape \[T, \*batch, d\] with d=3 .*got xs.shape=\(5, 6, 4\)",
+    lambda: unroll("stacked", theta_h=(PARAMS["elman"], PARAMS["gru"]), h_0=(ones(B, n), ones(B, n))),
+)
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)

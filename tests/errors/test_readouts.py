@@ -1,0 +1,73 @@
+"""What is no readout, and parameters that don't fit one."""
+
+import jaxbptt as jb
+from jaxbptt.readouts import LinearReadoutParams
+from tests.errors.rows import (
+    GRU,
+    MODEL,
+    PARAMS,
+    THETA,
+    THETA_O,
+    B,
+    T,
+    assert_refused,
+    d,
+    each,
+    ints,
+    leaks,
+    m,
+    matmul_readout,
+    n,
+    ones,
+    singles,
+    table,
+    update,
+)
+
+ROWS, row = table()
+
+row(
+    "rnn-readout",
+    TypeError,
+    r"`readout` must be a Readout: got function .*call the factory, as in `readouts.linear\(\)`",
+    lambda: jb.rnn(GRU, jb.readouts.linear),
+)
+row("rnn-readout-str", TypeError, r"`readout` must be a Readout: got str", lambda: jb.rnn(GRU, "linear"))
+row("check_readout", TypeError, r"`readout` must be a Readout: got Cell", lambda: jb.check_readout(GRU))
+for what, o, pattern in (
+    ("tuple", (ones(m, n), ones(m)), r"`theta.o` must be LinearReadoutParams, as `readout.init` makes it: got tuple"),
+    ("lists", LinearReadoutParams([[1.0]], None), r"`theta.o` must be LinearReadoutParams"),
+    ("n", THETA_O._replace(W_o=ones(m, n + 1)), r"`theta.o.W_o` must have shape \[m, n\] .*n=4: got \(2, 5\)"),
+    ("rank", THETA_O._replace(W_o=ones(n)), r"`theta.o.W_o` must have shape \[m, n\] .*got \(4,\)"),
+    ("b", THETA_O._replace(b=ones(m + 1)), r"`theta.o.b` must have shape \[m\] = \(2,\): got \(3,\)"),
+    ("float32", THETA_O._replace(b=singles(m)), r"`theta.o.b` must have the dtype of `hs`, float64: got float32"),
+    ("integers", LinearReadoutParams(ints(m, n), ints(m)), r"`theta.o.W_o` must have the dtype of `hs`.*got int32"),
+):
+    for name, call in (
+        ("apply", lambda theta: MODEL.apply(theta, ones(T, B, d), ones(B, n))),
+        ("bptt", lambda theta: update(jb.estimators.bptt, theta=theta)),
+        ("rtrl", lambda theta: update(jb.estimators.rtrl, theta=theta)),
+    ):
+        kind = ValueError if what in ("n", "rank", "b") else TypeError
+        row(f"{name}-theta.o-{what}", kind, pattern, lambda call=call, o=o: call(THETA._replace(o=o)))
+row(
+    "linear-readout-of-a-dict",
+    TypeError,
+    r"the linear readout reads one array: the cell's output is a dict; use `readouts.from_apply`",
+    lambda: jb.rnn(jb.cells.from_step(leaks), jb.readouts.linear()).apply(
+        jb.Theta(ones(), THETA_O), ones(T, B, d), {"a": ones(B, n)}
+    ),
+)
+row(
+    "from_apply-does-not-fit",
+    TypeError,
+    r"`readout.apply` does not accept its arguments \(float64\[5, 2\], float64\[6, 4\]\)",
+    lambda: jb.rnn(GRU, jb.readouts.from_apply(matmul_readout)).apply(
+        jb.Theta(PARAMS["gru"], ones(n + 1, m)), ones(T, B, d), ones(B, n)
+    ),
+)
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)

@@ -1,0 +1,201 @@
+"""`training`: the trainer, `fit` and its batches, observers; checkpoints have a file of their own."""
+
+import numpy as np
+import optax
+
+import jaxbptt as jb
+from tests.errors.rows import BPTT, MODEL, SGD, THETA, B, T, assert_refused, d, each, fit, ints, l2, m, n, ones, table
+
+ROWS, row = table()
+
+
+def train(name, change, batch):
+    trainer = jb.training.trainer(BPTT, SGD)
+    return getattr(trainer, name)(change(trainer.init(THETA)), batch)
+
+
+# What is trained, and how
+
+row(
+    "trainer-estimator",
+    TypeError,
+    r"`estimator` must be a GradientEstimator: got Model .*jb.estimators.bptt\(model, loss\)",
+    lambda: jb.training.trainer(MODEL, SGD),
+)
+row(
+    "trainer-optimizer",
+    TypeError,
+    r"`optimizer` must be an optax optimiser: got float; `optax.adam\(1e-3\)`",
+    lambda: jb.training.trainer(BPTT, 0.1),
+)
+row(
+    "trainer-optimizer-not-called",
+    TypeError,
+    r"`optimizer` must be an optax optimiser: got function",
+    lambda: jb.training.trainer(BPTT, optax.adam),
+)
+for value, kind in ((0, ValueError), (2.0, TypeError)):
+    for name, call in (
+        ("skip_nonfinite", lambda value: fit(skip_nonfinite=value)),
+        ("steps", lambda value: fit(steps=value)),
+        ("steps_per_dispatch", lambda value: fit(steps_per_dispatch=value)),
+    ):
+        row(
+            f"{name}-{value}",
+            kind,
+            rf"`{name}` must be an integer, at least 1: got {value}",
+            lambda call=call, value=value: call(value),
+        )
+row(
+    "trainer.init-key",
+    TypeError,
+    r"`key` must be one random key: got int \(7\)",
+    lambda: jb.training.trainer(BPTT, SGD).init(THETA, key=7),
+)
+for name, call in (
+    ("trainer", lambda: jb.training.trainer(BPTT, SGD, streaming=True).init(THETA)),
+    ("fit", lambda: fit(streaming=True)),
+):
+    row(f"{name}-stream", ValueError, r"`h_0` must be given for a stream.*got None; .*model.initial_state", call)
+
+# Batches
+
+for what, batches, came in (
+    ("batch", jb.training.Batch(ones(T, B, d), ones(T, B, m)), "Batch"),
+    ("dict", {"xs": ones(T, B, d)}, "dict"),
+    ("str", "batches", "str"),
+    ("number", 3, "int"),
+):
+    row(
+        f"fit-batches-{what}",
+        TypeError,
+        rf"`batches` must be an iterable of batches: got {came}; for one batch write `\[\(xs, ys\)\]`",
+        lambda batches=batches: fit(batches=batches),
+    )
+for what, batch, came in (
+    ("dict", {"xs": ones(T, B, d), "ys": ones(T, B, m)}, "dict"),
+    ("array", ones(T, B, d), "ndarray"),
+    ("one", (ones(T, B, d),), "a tuple of 1"),
+    ("five", (ones(T, B, d),) * 5, "a tuple of 5"),
+):
+    row(
+        f"fit-batch-{what}",
+        TypeError,
+        rf"a batch must be a tuple \(xs, ys\[, mask\[, h_0\]\]\): got {came}",
+        lambda batch=batch: fit(batches=[batch]),
+    )
+row(
+    "fit-batch-of-lists",
+    TypeError,
+    r"a batch must hold arrays: got a float; write `jnp.asarray",
+    lambda: fit(batches=[([[1.0]], [[1.0]])]),
+)
+row("fit-empty", ValueError, r"`batches` must yield at least one batch: got none", lambda: fit(batches=[]))
+row("fit-used-up", ValueError, r"`batches` must yield at least one batch.*only once", lambda: fit(batches=iter(())))
+row(
+    "fit-mask",
+    TypeError,
+    r"`mask` must be boolean: got int32",
+    lambda: fit(batches=[(ones(T, B, d), ones(T, B, m), ints(T, B))]),
+)
+row(
+    "fit-h_0",
+    ValueError,
+    r"`h_0` must have shape .*\(6, 4\).*got \(6, 5\)",
+    lambda: fit(batches=[(ones(T, B, d), ones(T, B, m), None, ones(B, n + 1))]),
+)
+
+# An h_0 that would be ignored in silence trains on something else than what was given.
+row("fit-h_0-no-stream", ValueError, r"`h_0` .*stream", lambda: fit(h_0=ones(B, n)))
+row(
+    "trainer.init-h_0-no-stream",
+    ValueError,
+    r"`h_0` .*stream",
+    lambda: jb.training.trainer(BPTT, SGD).init(THETA, ones(B, n)),
+)
+row(
+    "fit-h_0-in-a-batch-of-a-stream",
+    ValueError,
+    r"h_0.* stream",
+    lambda: fit(streaming=True, h_0=ones(B, n), batches=[(ones(T, B, d), ones(T, B, m), None, ones(B, n))]),
+)
+for name in ("step", "steps"):
+    row(
+        f"trainer.{name}-state",
+        TypeError,
+        r"`state` must be (a )?TrainState.*got Theta",
+        lambda name=name: train(name, lambda state: state.theta, jb.training.Batch(ones(T, B, d), ones(T, B, m))),
+    )
+row("fit-estimator", TypeError, r"`estimator` must be a GradientEstimator: got Model", lambda: fit(estimator=MODEL))
+row("fit-optimizer", TypeError, r"`optimizer` must be an optax optimiser: got str", lambda: fit(optimizer="adam"))
+
+# Observers, and the order of batches
+
+row(
+    "fit-callback",
+    TypeError,
+    r"`callback` must be a function or an Observer, or several: got int",
+    lambda: fit(callback=5),
+)
+row(
+    "fit-function-without-steps",
+    ValueError,
+    r"`steps` must be given when `batches` is a function of the step, which has no end: got None",
+    lambda: fit(batches=lambda k: (ones(T, B, d), ones(T, B, m))),
+)
+for what, callback, came in (("list", [print, "bar"], "str"), ("str", "bar", "str")):
+    row(
+        f"fit-callback-{what}",
+        TypeError,
+        rf"`callback` must be a function or an Observer, or several: got {came}",
+        lambda callback=callback: fit(callback=callback),
+    )
+row(
+    "fit-not-finite",
+    FloatingPointError,
+    r"step 0 .*is not finite: the first leaf is ∂F/∂θ at `theta\.h\.W_x`, with loss nan.*`skip_nonfinite` allows 0",
+    lambda: fit(batches=[(np.nan * ones(T, B, d), ones(T, B, m))]),
+)
+row(
+    "evaluator-no-step",
+    ValueError,
+    r"`batches` must hold at least one step that counts: got none",
+    lambda: jb.training.evaluator(MODEL, l2)(THETA, []),
+)
+row(
+    "early_stopping-no-scalar",
+    ValueError,
+    r"`evaluate` must return a scalar, the lower the better: got the shape \(4,\)",
+    lambda: fit(callback=jb.training.early_stopping(lambda theta: ones(n), every=1)),
+)
+for name, call in (
+    ("every", lambda value: jb.training.early_stopping(len, every=value)),
+    ("patience", lambda value: jb.training.early_stopping(len, every=1, patience=value)),
+    ("size", lambda value: jb.training.shuffled(value, 1, seed=0)),
+    ("batch_size", lambda value: jb.training.shuffled(5, value, seed=0)),
+    ("keep", lambda value: jb.training.checkpoints.saver("runs", every=1, keep=value)),
+):
+    row(
+        f"training-{name}",
+        ValueError,
+        rf"`{name}` must be an integer, at least 1: got 0",
+        lambda call=call: call(0),
+    )
+row(
+    "shuffled-batch_size-above-size",
+    ValueError,
+    r"`batch_size` must be at most `size`: got batch_size=6, size=5",
+    lambda: jb.training.shuffled(5, 6, seed=0),
+)
+for value in (-1, 0.5, True):
+    row(
+        f"shuffled-seed-{value}",
+        TypeError,
+        rf"`seed` must be an integer of at least 0: got {value}",
+        lambda value=value: jb.training.shuffled(5, 2, seed=value),
+    )
+
+
+@each(ROWS)
+def test_bad_input(wanted):
+    assert_refused(wanted)
