@@ -24,7 +24,6 @@ from jaxbptt._factory import factory
 _AXIS = "batch"
 
 
-@factory
 def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable:
     """The same objective, evaluated with its batch split over `devices`; ``jax.grad`` of it just works.
 
@@ -37,14 +36,14 @@ def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable
 
     Args:
         F: from `jaxbptt.objective`.
-        devices: a tuple of devices, or ``None`` for all there are (``jax.devices()``, on every host).
+        devices: some of ``jax.devices()``, or ``None`` for all there are (on every host).
 
     Returns:
         ``F(theta, xs, ys, h_0=None, mask=None)``, with the first batch axis a multiple of the number of devices. The
         same arguments give the same function.
 
     Raises:
-        TypeError: when F is not from `jaxbptt.objective`.
+        TypeError: when F is not from `jaxbptt.objective`, or `devices` are not devices.
         ValueError: when traced, for a batch that the devices don't divide.
 
     >>> import jaxbptt as jb
@@ -52,14 +51,17 @@ def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable
     >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
     >>> F = jb.objective(model, jb.losses.l2_loss)
     >>> arguments = (theta, jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2)))
-    >>> split = data_parallel(F, tuple(jax.devices()[:1]))
+    >>> split = data_parallel(F, jax.devices()[:1])
     >>> bool(jnp.allclose(split(*arguments), F(*arguments)))
     True
     """
     _validate.objective(F)
+    return _split_over(F, _validate.devices(jax.devices() if devices is None else devices))
+
+
+@factory
+def _split_over(F: Callable, chosen: tuple) -> Callable:
     reduction = vars(F)["reduction"]
-    chosen = tuple(jax.devices()) if devices is None else tuple(devices)
-    _validate.devices(chosen)
     mesh = Mesh(np.array(chosen), (_AXIS,))
     over_time, over_batch = P(None, _AXIS), P(_AXIS)
     specs = (P(), over_time, over_time, over_batch, over_time)

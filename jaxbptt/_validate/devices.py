@@ -1,5 +1,7 @@
 """A batch over devices."""
 
+from collections.abc import Iterable
+
 import jax
 import numpy as np
 
@@ -13,8 +15,11 @@ def objective(value):
 
 
 def devices(value):
-    if not value or not all(hasattr(device, "platform") for device in value):
+    """The devices as a tuple."""
+    several = tuple(value) if isinstance(value, Iterable) else ()
+    if not several or not all(hasattr(device, "platform") for device in several):
         raise TypeError(f"`devices` must be devices: got {value!r:.80}; take some of `jax.devices()`")
+    return several
 
 
 def divisible_batch(number, **arguments):

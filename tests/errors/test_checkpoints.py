@@ -4,11 +4,11 @@ import importlib.util
 import pathlib
 import tempfile
 
+import jax
 import numpy as np
 import pytest
 
 import jaxbptt as jb
-from jaxbptt import _validate
 from tests.errors.rows import assert_refused, each, fit, ones, singles, table
 
 ROWS, row = table()
@@ -25,11 +25,19 @@ row(
     r"`checkpoints` must be a Saver: got str; .*checkpoints.saver\(folder, every=100\)",
     lambda: fit(checkpoints="runs/one"),
 )
+
+
+def in_one_of_two_processes(call):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "process_count", lambda: 2)
+        call()
+
+
 row(
     "checkpoints-processes",
     NotImplementedError,
     r"checkpoints are written by one process: got 2 of `jax.distributed`; keep the run with a `Saver`",
-    lambda: _validate.one_process(2),
+    lambda: in_one_of_two_processes(lambda: jb.training.checkpoints.saver("runs", every=1)),
 )
 for value in ({"f": len}, {"x": np.nan}, 3):
     row(
@@ -86,11 +94,21 @@ row(
     r"no checkpoint in .* is good: that of step 3 is refused, as its manifest.json.*; remove the folder to begin anew",
     lambda: kept(lambda folder: (folder / "000000000003" / "manifest.json").write_text("{}")),
 )
+
+
+def with_a_file(call):
+    """Called with the path of a file that holds something."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"not ours")
+        file.flush()
+        call(file.name)
+
+
 row(
     "save-on-a-file",
     OSError,
     r"the checkpoint of step 3 could not be written to .*; there is none before it\. Make room",
-    lambda: jb.training.checkpoints.saver(__file__, every=1).save(3, {"a": singles(2)}),
+    lambda: with_a_file(lambda path: jb.training.checkpoints.saver(path, every=1).save(3, {"a": singles(2)})),
 )
 
 # Metrics
@@ -104,8 +122,8 @@ row(
 row(
     "jsonl-of-another-run",
     FileExistsError,
-    r"holds \d+ bytes of another run: remove it or give another path",
-    lambda: fit(callback=jb.training.metrics.jsonl(__file__)),
+    r"holds 8 bytes of another run: remove it or give another path",
+    lambda: with_a_file(lambda path: fit(callback=jb.training.metrics.jsonl(path))),
 )
 
 

@@ -1,6 +1,9 @@
 """A batch split over devices, of which conftest makes two."""
 
+import re
 from typing import Any
+
+import jax
 
 import jaxbptt as jb
 from tests.errors.rows import MODEL, THETA, T, assert_refused, d, each, l2, m, ones, table
@@ -14,12 +17,13 @@ def split(**changed):
 
 
 row("F", TypeError, r"`F` must be an objective.*got function", lambda: jb.data_parallel(lambda theta: 0.0))
-row(
-    "devices",
-    TypeError,
-    r"`devices` must be devices: got \('cpu',\)",
-    lambda: jb.data_parallel(jb.objective(MODEL, l2), ("cpu",)),
-)
+for value in (("cpu",), (), 2, "cpu", jax.devices()[0]):
+    row(
+        f"devices-{value!r}",
+        TypeError,
+        rf"`devices` must be devices: got {re.escape(repr(value))}; take some of `jax.devices\(\)`",
+        lambda value=value: jb.data_parallel(jb.objective(MODEL, l2), value),
+    )
 row(
     "batch-divides",
     ValueError,

@@ -1,6 +1,8 @@
 """The arguments of factories: what is not hashable, no function, no model, no choice there is."""
 
+import ast
 import inspect
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -35,12 +37,20 @@ FACTORIES: dict[Callable, dict[str, Any]] = {
     jb.cells.masked: {"cell": ELMAN},
     jb.cells.resettable: {"cell": ELMAN},
     jb.readouts.linear: {},
+    jb.cells.mixed_precision: {"cell": ELMAN},
     jb.readouts.from_apply: {"apply": matmul_readout},
+    jb.readouts.mixed_precision: {"readout": jb.readouts.linear()},
     jb.rnn: {"cell": GRU, "readout": jb.readouts.linear()},
     jb.objective: {"model": MODEL, "loss": l2},
     jb.estimators.bptt: {"model": MODEL, "loss": l2},
     jb.estimators.rtrl: {"model": MODEL, "loss": l2},
+    jb.estimators.from_objective: {"F": jb.objective(MODEL, l2)},
+    jb.adjoints.full: {},
+    jb.adjoints.tangent: {},
+    jb.adjoints.checkpointed: {},
+    jb.diagnostics.clipped_delta: {"norm": 1.0},
     jb.training.trainer: {"estimator": BPTT, "optimizer": SGD},
+    jb.training.evaluator: {"model": MODEL, "loss": l2},
     initializers.orthogonal: {},
     initializers.identity: {},
     initializers.spectral_radius: {"rho": 0.9},
@@ -111,6 +121,19 @@ row(
     r"`policy` must be a Policy, such as `policies.mixed_precision\(\)`: got str \('bfloat16'\)",
     lambda: jb.rnn(LINEAR, jb.readouts.linear(), policy="bfloat16"),
 )
+
+
+def test_the_list_of_factories_is_whole():
+    """Those that take a variable number of arguments, of which a list would be one, have rows of their own."""
+    found = set()
+    for path in pathlib.Path(jb.__file__).parent.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                decorated = any(isinstance(by, ast.Name) and by.id == "factory" for by in node.decorator_list)
+                if decorated and (node.args.args or node.args.kwonlyargs):
+                    found.add((path.stem, node.name))
+    listed = {(factory.__module__.split(".")[-1], factory.__name__) for factory in FACTORIES}
+    assert found - {("readouts", "with_rule")} == listed
 
 
 @each(ROWS)
