@@ -136,7 +136,7 @@ def plan(
         bytes_ = _live_bytes.peak(jax.make_jaxpr(gradient)(theta, xs, h_0))
         again = 0
         if isinstance(adjoint, Checkpointed):
-            again = _rows.schedule(adjoint, cell, theta_h, xs, h_0).extra_steps
+            again = _revolve.schedule(*_rows.terms(adjoint, cell, theta_h, xs, h_0)).extra_steps
         rows.append(Row(name, adjoint, bytes_, again))
     return Plan(tuple(rows), fits)
 

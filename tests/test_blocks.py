@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxbptt as jb
-from jaxbptt.adjoints import _blocks
+from jaxbptt.adjoints import _blocks, _gates
 from jaxbptt.cells._from_split import split_of
 from tests import cases
 from tests.cases import CELLS, assert_close, oracle, problem
@@ -21,7 +21,8 @@ def chosen(T, B, n, *, backend="cpu", monkeypatch, cell=None, **options):
     cell = cell or jb.cells.lstm()
     theta_h = jax.eval_shape(lambda: cell.init(jax.random.key(0), n, n, jnp.float32))
     h_0 = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, (B,)), theta_h)
-    return _blocks.choose(split_of(cell), theta_h, jax.ShapeDtypeStruct((T, B, n), jnp.float32), h_0, **options)
+    split, xs = split_of(cell), jax.ShapeDtypeStruct((T, B, n), jnp.float32)
+    return _blocks.choose(split, theta_h, xs, h_0, _gates.layout(split, theta_h, xs, h_0), **options)
 
 
 def test_on_a_cpu_a_block_stays_near_the_cache(monkeypatch):
@@ -48,18 +49,32 @@ def test_on_an_accelerator_all_of_T_unless_memory_is_what_counts(monkeypatch):
     assert block(8192, 64, 64, cell=jb.cells.elman(), recomputed=True) == 8192  # no gates, nothing computed again
 
 
-def test_parameters_may_be_plain_numbers():
+def test_of_a_step_of_a_user_the_state_counts(monkeypatch):
+    """What it makes of an input of one number is at least as wide as the state."""
+    cell = jb.cells.from_step(
+        lambda theta_h, x_t, h_tm1: jnp.tanh(x_t @ theta_h + h_tm1),
+        lambda key, d, n, dtype: jnp.ones((d, n), dtype),
+        lambda theta_h, batch: jnp.zeros((*batch, theta_h.shape[1]), theta_h.dtype),
+    )
+    theta_h, h_0 = jnp.ones((1, 128), jnp.float32), jnp.zeros((32, 128), jnp.float32)
+    xs = jax.ShapeDtypeStruct((2048, 32, 1), jnp.float32)
+    split = split_of(cell)
+    assert _blocks.choose(split, theta_h, xs, h_0, _gates.layout(split, theta_h, xs, h_0)) == 128  # 16 KiB a step
+
+
+@pytest.mark.parametrize("h_0", [np.zeros(()), np.full((2, 3), 0.1)], ids=["of a number", "of a batch"])
+@pytest.mark.parametrize("name", cases.ADJOINTS)
+def test_parameters_may_be_plain_numbers(name, h_0):
     cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.tanh(theta_h["w"] * h_tm1 + theta_h["tau"] * x_t))
-    theta_h = {"w": jnp.float32(0.5), "tau": 0.1}
-    for adjoint in (jb.adjoints.full(), jb.adjoints.tangent(), jb.adjoints.checkpointed(2)):
+    theta_h = {"w": jnp.float64(0.5), "tau": 0.1}
 
-        def last(xs, adjoint=adjoint):
-            return jb.unroll(cell, theta_h, xs, jnp.float32(0), adjoint=adjoint)[0]
+    def gradient(adjoint):
+        def last(xs):
+            return jnp.sum(jb.unroll(cell, theta_h, xs, h_0, adjoint=adjoint)[0])
 
-        bar = jax.grad(last)(jnp.ones(5, jnp.float32))
-        np.testing.assert_allclose(
-            bar, jax.grad(lambda xs: last(xs, jb.adjoints.autodiff()))(jnp.ones(5, jnp.float32)), 1e-6
-        )
+        return jax.grad(last)(np.ones((5, *h_0.shape)))
+
+    assert_close(gradient(cases.ADJOINTS[name]), gradient(jb.adjoints.autodiff()))
 
 
 @pytest.mark.parametrize(("T", "most"), [(1, 1), (7, 3), (13, 5), (1000, 7), (9, 100)])

@@ -317,7 +317,7 @@ def test_the_batch_of_a_state_decides_not_its_shape():
             initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, *theta_h.shape)),
         )
         h_0, xs = jnp.zeros((B, 4, 4)), jax.ShapeDtypeStruct((1000, B, 4, 4), jnp.float64)
-        blocks.append(_rows.schedule(checkpointed(100), cell, jnp.eye(4), xs, h_0).block)
+        blocks.append(_rows.terms(checkpointed(100), cell, jnp.eye(4), xs, h_0).block)
     assert blocks == [_revolve.choose_block(1000, 100, True, B) for B in (2, 400)]
     assert blocks[0] > blocks[1]
 

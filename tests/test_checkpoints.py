@@ -154,7 +154,7 @@ def test_damage_to_any_file_is_found_and_the_older_one_used(copy, damage):
     for name in files:
         shutil.copytree(newest, copy.parent / "good")
         damage(newest / name)
-        expected = r"manifest\.json|never finished" if name.name == "manifest.json" else f"state/.*|{name.name}"
+        expected = f"state/.*|{name.name}"
         with pytest.warns(RuntimeWarning, match=rf"step 20 is refused.*({expected}).*that of step 10 is used instead"):
             assert_same(saver_of(copy).restore(tree(0)), tree(1))
         shutil.rmtree(newest)
@@ -223,11 +223,10 @@ def test_when_none_is_good_nothing_is_begun_anew(copy):
         saver_of(copy).restore(tree(0))
 
 
-def test_one_that_was_never_finished_is_none(copy):
-    for step in (10, 20):
-        (copy / f"{step:012d}" / "manifest.json").unlink()
-    with pytest.warns(RuntimeWarning, match="it was never finished; the run begins anew"):
-        assert saver_of(copy).restore(tree(0)) is None
+def test_a_run_that_was_killed_in_its_first_save_begins_anew(copy, tmp_path):
+    (tmp_path / "run").mkdir()
+    (copy / "000000000020").rename(tmp_path / "run" / f"000000000020.part-{0:032x}")
+    assert saver_of(tmp_path / "run").restore(tree(0)) is None
 
 
 # A disk that refuses
@@ -245,6 +244,17 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def refusing(function, code=errno.EIO):
+    """The same, but the disk refuses what has to do with a checkpoint that is being written."""
+
+    def refuses(path, *more, **options):
+        if ".part-" in str(path):
+            raise OSError(code, os.strerror(code))
+        return function(path, *more, **options)
+
+    return refuses
+
+
 # orbax leaves tasks behind in the event loop that a full disk ended
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -259,6 +269,36 @@ def test_a_full_disk_is_a_clear_error_and_the_last_good_one_stays(small_disk):
     (small_disk / "filler").unlink()
     saver.save(20, tree(2))
     assert_same(saver.restore(tree(0)), tree(2))
+
+
+def test_the_last_good_one_that_an_error_names_is_good(copy, monkeypatch):
+    """As when a run fell back, comes to the step of the damaged one again, and the disk is full by then."""
+    flipped(copy / "000000000020" / "state" / "_METADATA")
+    monkeypatch.setattr(_files, "digests", refusing(_files.digests))
+    with pytest.raises(OSError, match=r"step 20 could not be written .*of step 10, is as it was"):
+        saver_of(copy).save(20, tree(3))
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_an_error_between_the_renames_leaves_a_good_one(copy, monkeypatch, call):
+    """A step is saved again: the old one goes aside, the new one takes its place."""
+    renames, rename = [], os.replace
+
+    def replace(source, target):
+        if os.path.isdir(source):
+            renames.append(target)
+            if len(renames) == call:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    left = {1: 20, 2: 10}[call]
+    with pytest.raises(OSError, match=rf"step 20 could not be written .*of step {left}, is as it was"):
+        saver_of(copy).save(20, tree(3))
+    assert_same(saver_of(copy).restore(tree(0)), tree(left // 10))
+    saver_of(copy).save(20, tree(3))  # once more, and nothing is left lying about
+    assert_same(saver_of(copy).restore(tree(0)), tree(3))
+    assert _files.names(copy) == ["000000000010", "000000000020"]
 
 
 def test_what_a_thread_writes_after_the_error_is_nobodys_checkpoint(copy, monkeypatch):
@@ -296,14 +336,11 @@ def test_a_disk_that_became_read_only_is_a_clear_error_and_the_last_good_one_sta
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
-@pytest.mark.parametrize("at", ["new_folder", "digests", "write", "move"])
+@pytest.mark.parametrize("at", ["new_folder", "digests", "write", "replace"])
 @pytest.mark.parametrize("step", [30, 20])
 def test_an_error_at_any_moment_of_saving_leaves_the_last_good_one(copy, monkeypatch, step, at, code):
-    def refuses(*arguments, **options):
-        raise OSError(code, os.strerror(code))
-
     with monkeypatch.context() as patch:
-        patch.setattr(_files, at, refuses)
+        patch.setattr(_files, at, refusing(getattr(_files, at), code))
         with pytest.raises(OSError, match=rf"step {step} could not .*{os.strerror(code)}.*of step 20, is as it"):
             saver_of(copy).save(step, tree(3))
     assert_same(saver_of(copy).restore(tree(0)), tree(2))

@@ -1,46 +1,148 @@
-"""What a pullback wants of a step and is there already is not kept a second time."""
+"""What a pullback wants of a step: from states it is the same as from the step, and what is there is not kept twice."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 import jaxbptt as jb
 from jaxbptt.adjoints import _gates, _rows
 from jaxbptt.cells._from_split import split_of
 from tests import cases
-from tests.cases import CELLS
+from tests.cases import ADJOINTS, CELLS, CellCase
 
 T, B, d, n = 6, 3, 4, 5
 
 
-def drawn(case):
+def _singular_apply(theta_h, x_t, h_tm1):
+    """Without a derivative at h_t = 0, where a padded sequence is held."""
+    return jnp.hypot(x_t @ theta_h["W"].T, h_tm1 @ theta_h["a"].T)
+
+
+def _singular_vjp(theta_h, x_t, h_tm1, h_t, h_bar_t):
+    z, r, bar = x_t @ theta_h["W"].T, h_tm1 @ theta_h["a"].T, h_bar_t / h_t
+    W_bar, a_bar = (jnp.einsum("...n,...k->nk", bar * left, right) for left, right in ((z, x_t), (r, h_tm1)))
+    return {"W": W_bar, "a": a_bar}, (bar * z) @ theta_h["W"], (bar * r) @ theta_h["a"]
+
+
+def _singular_init(key, d, n, dtype):
+    return {"W": jax.random.normal(key, (n, d), dtype), "a": jax.random.normal(key, (n, n), dtype)}
+
+
+def _zeros(theta_h, batch):
+    return jnp.zeros((*batch, n))
+
+
+def _of_unit_length(theta_h, x_t, h_tm1):
+    return jnp.tanh(h_tm1 @ theta_h + x_t / jnp.linalg.norm(x_t, axis=-1, keepdims=True))
+
+
+def in_another_order(cell):
+    """A division over time that keeps what is there twice, in another order, beside what is computed."""
+    split = split_of(cell)
+
+    def mixed(gates, x_t, h_tm1, h_t):
+        return {"b": (h_t, x_t), "a": [h_tm1, gates, x_t], "c": jnp.sin(h_tm1)}
+
+    def step(theta_h, u_t, h_tm1):
+        h_t, gates_t = split.step(theta_h, u_t, h_tm1)
+        return h_t, mixed(gates_t, u_t, h_tm1, h_t)
+
+    def gates(theta_h, us, hs_tm1, hs):
+        return mixed(split.gates(theta_h, us, hs_tm1, hs), us, hs_tm1, hs)
+
+    def step_vjp(theta_h, gates_t, *more):
+        return split.step_vjp(theta_h, gates_t["a"][1], *more)
+
+    def param_vjp(theta_h, xs, hs_tm1, gates, z_bars):
+        (_, xs), (hs_tm1, inner, _) = gates["b"], gates["a"]
+        return split.param_vjp(theta_h, xs, hs_tm1, inner, z_bars)
+
+    def input_vjp(theta_h, xs, hs_tm1, gates, z_bars):
+        return split.input_vjp(theta_h, gates["a"][2], gates["a"][0], gates["a"][1], z_bars)
+
+    return cell._replace(split=split._replace(step=step, gates=gates, step_vjp=step_vjp,
+                                              param_vjp=param_vjp, input_vjp=input_vjp))  # fmt: skip
+
+
+elman = jb.cells.elman()
+singular = jb.Cell(_singular_init, _zeros, _singular_apply, _singular_vjp, lambda h_t: h_t)
+unit = jb.cells.from_step(_of_unit_length, lambda key, d, n, dtype: 0.3 * jnp.eye(n, dtype=dtype), _zeros)
+plain = jb.cells.from_step(
+    lambda theta_h, x_t, h_tm1: jnp.tanh(x_t @ theta_h["x"] + h_tm1 @ theta_h["h"]),
+    lambda key, d, n, dtype: {"x": jax.random.normal(key, (d, n), dtype), "h": jax.random.normal(key, (n, n), dtype)},
+    _zeros,
+)
+NESTS = [
+    CellCase(name, cell, lambda *a: None, inputs=inputs)
+    for name, cell, inputs in (
+        ("masked, singular", jb.cells.masked(singular), cases._masked_input),
+        ("masked, of unit length", jb.cells.masked(jb.cells.stacked(elman, unit)), cases._masked_input),
+        ("masked, stacked", jb.cells.masked(jb.cells.stacked(elman, jb.cells.gru())), cases._masked_input),
+        ("resettable, by hand", jb.cells.resettable(cases.by_hand), cases._reset_input),
+        ("in another order", in_another_order(plain), None),
+    )
+]
+
+
+def drawn(case, begin=0.0):
     """θ_h, xs, h_0, and h_1 … h_T by the cell itself, step by step."""
     keys = jax.random.split(jax.random.key(0), 3)
     theta_h = case.cell.init(keys[0], d, n, jnp.float64)
     xs = (case.inputs or cases._normal)(keys[1], (T, B), d)
-    h_0 = jax.tree.map(lambda leaf: leaf + 0.1, case.cell.initial_state(theta_h, (B,)))
+    h_0 = jax.tree.map(lambda leaf: leaf + begin, case.cell.initial_state(theta_h, (B,)))
     hs = [h_0]
     for t in range(T):
         hs.append(case.cell.apply(theta_h, jax.tree.map(lambda leaf, t=t: leaf[t], xs), hs[-1]))
     return theta_h, xs, h_0, *(jax.tree.map(lambda *h: jnp.stack(h), *part) for part in (hs[:-1], hs[1:]))
 
 
-@pytest.mark.parametrize("case", CELLS, ids=cases.name)
+@pytest.mark.parametrize("case", [*CELLS, *NESTS], ids=cases.name)
+def test_gates_are_what_the_step_kept(case):
+    """The law that everything here rests on, at padded steps too."""
+    theta_h, xs, _, hs_tm1, hs = drawn(case)
+    split = split_of(case.cell)
+    us = split.project(theta_h, xs)
+    found = split.gates(theta_h, us, hs_tm1, hs)
+    for t in range(T):
+        u_t, h_tm1, gates_t = jax.tree.map(lambda leaf, t=t: leaf[t], (us, hs_tm1, found))
+        _, wanted = split.step(theta_h, u_t, h_tm1)
+        assert jax.tree.structure(gates_t) == jax.tree.structure(wanted)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), gates_t, wanted)
+
+
+@pytest.mark.parametrize("name", ADJOINTS)
+@pytest.mark.parametrize("case", NESTS, ids=cases.name)
+def test_their_gradients_are_those_of_autodiff(case, name):
+    theta_h, xs, h_0, _, _ = drawn(case)
+
+    def gradient(adjoint):
+        def loss(theta_h, h_0):
+            h_T, hs = jb.unroll(case.cell, theta_h, xs, h_0, adjoint=adjoint)
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((h_T, hs)))
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1)))(theta_h, h_0)
+
+    cases.assert_close(gradient(ADJOINTS[name]), gradient(jb.adjoints.autodiff()))
+
+
+@pytest.mark.parametrize("case", [*CELLS, NESTS[-1]], ids=cases.name)
 def test_what_is_there_is_known_by_its_numbers(case):
-    theta_h, xs, h_0, hs_tm1, hs = drawn(case)
+    theta_h, xs, h_0, hs_tm1, hs = drawn(case, begin=0.1)
     split = split_of(case.cell)
     there = jax.tree.leaves((xs, hs_tm1, hs))
     gates = jax.tree.leaves(split.gates(theta_h, split.project(theta_h, xs), hs_tm1, hs))
     equal = [next((k for k, leaf in enumerate(there) if np.array_equal(leaf, gate)), None) for gate in gates]
-    assert _gates.places(split, theta_h, xs, h_0) == equal
+    assert _gates.layout(split, theta_h, xs, h_0).found == tuple(equal)
 
 
 @pytest.mark.parametrize("case", CELLS, ids=cases.name)
 def test_a_row_of_checkpointed_holds_gates_only_where_some_are_computed(case):
     theta_h, xs, h_0, _, _ = drawn(case)
-    _, gates = _rows.row(jb.adjoints.checkpointed(slots=2), case.cell, theta_h, xs, h_0)
-    assert (gates is None) == (case.name.split("-")[0] in ("linear", "elman", "from_step", "by_hand"))
+    gates = _rows.terms(jb.adjoints.checkpointed(slots=2), case.cell, theta_h, xs, h_0).gates
+    assert (not gates) == (case.name.split("-")[0] in ("linear", "elman", "from_step", "by_hand"))
 
 
 @pytest.mark.parametrize(
@@ -65,3 +167,35 @@ def test_memory_is_that_of_the_states_and_of_what_is_computed(cell, states, gate
     program = jax.jit(jax.grad(loss)).lower(theta_h, xs, h_0).compile()
     held = program.memory_analysis().temp_size_in_bytes / (T * B * n * 4)
     assert states + gates <= held <= 1.05 * (states + gates) + 0.1  # and a block at work
+
+
+@pytest.mark.parametrize("name", ["full", "full-blocks", "full-states", "tangent"])
+def test_gates_with_a_loop_in_a_shard_of_a_batch(name):
+    """Which axes of the mesh an array varies over is part of its type; a loop's carry must keep it."""
+
+    def looped(h, theta_h):
+        return jax.lax.fori_loop(0, 2, lambda k, h: theta_h["h"] @ h, h)
+
+    split = split_of(plain)
+    step_vjp = split.step_vjp
+    over_batch = jax.vmap(looped, in_axes=(0, None))
+    cell = plain._replace(
+        split=split._replace(
+            step=lambda theta_h, u_t, h_tm1: (plain.apply(theta_h, u_t, h_tm1), (u_t, over_batch(h_tm1, theta_h))),
+            gates=lambda theta_h, us, hs_tm1, hs: (us, jax.vmap(over_batch, in_axes=(0, None))(hs_tm1, theta_h)),
+            step_vjp=lambda theta_h, gates_t, *more: step_vjp(theta_h, gates_t[0], *more),
+        )
+    )
+    theta_h = plain.init(jax.random.key(0), d, n, jnp.float64)
+    xs, h_0 = cases._normal(jax.random.key(1), (T, 4), d), jnp.ones((4, n))
+
+    def loss(theta_h, xs, h_0):
+        return jnp.sum(jb.unroll(cell, theta_h, xs, h_0, adjoint=ADJOINTS[name])[0])
+
+    def shard(theta_h, xs, h_0):
+        varying = jax.lax.pcast(theta_h, "batch", to="varying")
+        return jax.lax.psum(jax.grad(loss)(varying, xs, h_0), "batch")
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("batch",))
+    split_over = jax.shard_map(shard, mesh=mesh, in_specs=(P(), P(None, "batch"), P("batch")), out_specs=P())
+    cases.assert_close(jax.jit(split_over)(theta_h, xs, h_0), jax.grad(loss)(theta_h, xs, h_0))

@@ -5,7 +5,6 @@ file a concern; callers write ``_validate.sequences(…)`` and need not know whi
 """
 
 from jaxbptt._validate.checkpoints import (
-    UNFINISHED,
     json_object,
     new_file,
     not_saved,
@@ -82,6 +81,7 @@ from jaxbptt._validate.rules import (
     no_missing_cotangents,
     not_checkable,
     reference_not_finite,
+    same_gates,
 )
 from jaxbptt._validate.sequences import (
     batch_axes,
@@ -119,7 +119,6 @@ from jaxbptt._validate.training import (
 )
 
 __all__ = [
-    "UNFINISHED",
     "GradientMismatchError",
     "absent",
     "adjoint",
@@ -193,6 +192,7 @@ __all__ = [
     "reference_not_finite",
     "refused",
     "same_about",
+    "same_gates",
     "same_leaves",
     "same_size",
     "saver",

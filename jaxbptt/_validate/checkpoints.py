@@ -7,8 +7,6 @@ import os
 import warnings
 from typing import NoReturn
 
-UNFINISHED = "it was never finished"
-
 
 def orbax():
     _extra("orbax.checkpoint", "orbax-checkpoint", "checkpoints")
@@ -98,7 +96,8 @@ def refused(root, reasons, used):
     if not reasons:
         return
     listed = "; ".join(f"that of step {step} is refused, as {reason}" for step, reason in reasons.items())
-    if used is None and any(reason != UNFINISHED for reason in reasons.values()):
+    if used is None:
         raise ValueError(f"no checkpoint in `{root}` is good: {listed}; remove the folder to begin anew")
-    then = "the run begins anew" if used is None else f"that of step {used} is used instead"
-    warnings.warn(f"checkpoints in `{root}`: {listed}; {then}", RuntimeWarning, stacklevel=2)
+    warnings.warn(
+        f"checkpoints in `{root}`: {listed}; that of step {used} is used instead", RuntimeWarning, stacklevel=2
+    )

@@ -38,6 +38,15 @@ def no_missing_cotangents(missing, where):
         )
 
 
+def same_gates(step, gates):
+    """`TimeSplit.gates` makes the tree that `TimeSplit.step` keeps."""
+    if step != gates:
+        raise TypeError(
+            f"`gates` of a cell's split must be the tree that its `step` returns beside h_t: got {gates}, expected "
+            f"{step}; give both the same entries in the same order, those of `gates` with a leading axis of time"
+        )
+
+
 def check_dtype(dtype):
     floating_dtype(dtype)
     if jnp.dtype(dtype).itemsize < 4:

@@ -24,26 +24,27 @@ _CPU_BLOCK_BYTES = 2 * 2**20
 _BOUNDED_BYTES = 64 * 2**20  # on an accelerator: a transfer of it runs at full rate, and it is small beside the memory
 
 
-def states(split, theta_h, xs, h_0, places=None):
-    """h_T; h_1 … h_T; and of the gates what is computed. The part of f that doesn't read h_{t-1} leaves the scan.
+def states(split, theta_h, xs, h_0, keep=None):
+    """h_T; h_1 … h_T; and what of the gates is computed. The part of f that doesn't read h_{t-1} leaves the scan.
 
-    `places` says what is (`_gates.places`); ``None`` keeps nothing.
+    `keep` is the `_gates.Layout` that says what is computed; without it none is kept.
     """
     step_of = sequential_step(split, theta_h, h_0)
 
     def step(h_tm1, u_t):
         h_t, gates_t = step_of(u_t, h_tm1)
-        return h_t, (h_t, () if places is None else _gates.computed(gates_t, places))
+        return h_t, (h_t, () if keep is None else _gates.computed(keep, gates_t))
 
     h_T, (hs, kept) = lax.scan(step, h_0, split.project(theta_h, xs))
     return h_T, hs, kept
 
 
 def states_and_gates(split, theta_h, xs, h_0):
-    """h_T; h_1 … h_T; and all gates."""
-    places = _gates.places(split, theta_h, xs, h_0)
-    h_T, hs, kept = states(split, theta_h, xs, h_0, places)
-    return h_T, hs, _gates.together(split, places, theta_h, xs, shifted(h_0, hs), hs, kept)
+    """h_T; h_0 … h_{T-1}; h_1 … h_T; and all gates."""
+    layout = _gates.layout(split, theta_h, xs, h_0)
+    h_T, hs, kept = states(split, theta_h, xs, h_0, layout)
+    hs_tm1 = shifted(h_0, hs)
+    return h_T, hs_tm1, hs, _gates.together(layout, xs, hs_tm1, hs, kept)
 
 
 def sequential_step(split, theta_h, h_0):
@@ -68,7 +69,7 @@ def _transposed(leaves, chosen):
 
 def _is_tall(leaf):
     """Whether it can be the W of W h with all gates in its rows. A wide one is multiplied from the other side."""
-    return leaf.ndim == 2 and leaf.shape[0] >= leaf.shape[1]
+    return jnp.ndim(leaf) == 2 and leaf.shape[0] >= leaf.shape[1]
 
 
 def shifted(h_0, hs):
@@ -179,7 +180,7 @@ def own_step(pull, own, delta_t, c_delta_tp1):
     return z_bar_t, jax.tree.map(lambda new, old: jnp.where(own, new, old), c_delta_t, c_delta_tp1)
 
 
-def choose(split, theta_h, xs, h_0, *, on_host=False, recomputed=False):
+def choose(split, theta_h, xs, h_0, layout, *, on_host=False, recomputed=False):
     """How many steps make a block, from the shapes and the backend. Prefers a divisor of T: no overlap, no copies.
 
     What is fetched from the host, or computed again, should be there for one block at a time: then all of T is one
@@ -190,11 +191,9 @@ def choose(split, theta_h, xs, h_0, *, on_host=False, recomputed=False):
     def one_step(theta_h, xs, h_0):
         u_t = jax.tree.map(lambda leaf: leaf[0], split.project(theta_h, xs))
         h_1, gates_t = split.step(theta_h, u_t, h_0)
-        return theta_h, u_t, h_1, _gates.computed(gates_t, places)
+        return theta_h, u_t, h_1, _gates.computed(layout, gates_t)
 
-    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), xs)
-    places = _gates.places(split, theta_h, xs, h_0)
-    theta_h, u_t, h_1, computed_t = jax.eval_shape(one_step, theta_h, first, h_0)
+    theta_h, u_t, h_1, computed_t = jax.eval_shape(one_step, theta_h, _gates.one_step(xs), h_0)
     widest = max(1, _bytes(u_t), _bytes(h_1), _bytes(computed_t))
     bounded = on_host or (recomputed and _bytes(computed_t) > 0)
     if jax.default_backend() != "cpu":

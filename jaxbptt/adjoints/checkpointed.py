@@ -20,7 +20,7 @@ from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate
 from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
-from jaxbptt.adjoints import _gates, _rows
+from jaxbptt.adjoints import _gates, _revolve, _rows
 from jaxbptt.adjoints._blocks import join, own_step, sequential_step
 from jaxbptt.adjoints._tables import back_table, sweep_table
 from jaxbptt.cells._from_split import split_of, with_time_axis
@@ -38,7 +38,7 @@ class Checkpointed(NamedTuple):
 
     def __call__(self, cell, theta_h, xs, h_0):
         """(h_T, hs), with this rule for their gradient."""
-        return _checkpointed(cell, self, theta_h, xs, h_0)
+        return _checkpointed(cell, _rows.terms(self, cell, theta_h, xs, h_0), theta_h, xs, h_0)
 
 
 class _Bars(NamedTuple):
@@ -120,10 +120,10 @@ def _reverse(cell, theta_h, xs, rows, row, output_bars, start, K, bars):
     return _Bars(_at(rows[0], reached), c_delta, theta_bar, xs_bar, shared)
 
 
-def _sweep(cell, choice, theta_h, xs, h_0):
+def _sweep(cell, terms, theta_h, xs, h_0):
     """h_T, the outputs, and what the schedule keeps for the way back."""
-    plan = _rows.schedule(choice, cell, theta_h, xs, h_0)
-    rows = _rows.empty(_rows.row(choice, cell, theta_h, xs, h_0), plan.rows)
+    plan = _revolve.schedule(*terms)
+    rows = _rows.empty(_rows.row(cell, terms.gates, theta_h, xs, h_0), plan.rows)
     K = plan.block
 
     def unit(carry, do):
@@ -139,12 +139,12 @@ def _sweep(cell, choice, theta_h, xs, h_0):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _checkpointed(cell, choice, theta_h, xs, h_0):
-    h_T, outputs, _ = _sweep(cell, choice, theta_h, xs, h_0)
+def _checkpointed(cell, terms, theta_h, xs, h_0):
+    h_T, outputs, _ = _sweep(cell, terms, theta_h, xs, h_0)
     return h_T, outputs
 
 
-def _forward(cell, choice, *primals):
+def _forward(cell, terms, *primals):
     theta_h, xs, h_0 = (jax.tree.map(lambda leaf: leaf.value, primal, is_leaf=_is_primal) for primal in primals)
     # The structure of a residual is static: which arguments want a cotangent is said by the keys of a dictionary.
     wanted = {
@@ -152,8 +152,8 @@ def _forward(cell, choice, *primals):
         for name, primal in zip(("theta_h", "xs"), primals, strict=False)
         if any(leaf.perturbed for leaf in jax.tree.leaves(primal, is_leaf=_is_primal))
     }
-    h_T, outputs, rows = _sweep(cell, choice, theta_h, xs, h_0)
-    return (h_T, outputs), (theta_h, xs, h_0, h_T, rows, wanted)
+    h_T, outputs, rows = _sweep(cell, terms, theta_h, xs, h_0)
+    return (h_T, outputs), (theta_h, xs, h_T, rows, wanted)
 
 
 def _is_primal(leaf):
@@ -171,11 +171,11 @@ def _is_zero(bar):
     return isinstance(bar, SymbolicZero)
 
 
-def _backward(cell, choice, residuals, bars):
-    theta_h, xs, h_0, h_T, rows, wanted = residuals
+def _backward(cell, terms, residuals, bars):
+    theta_h, xs, h_T, rows, wanted = residuals
     nothing_read = all(_is_zero(bar) for bar in jax.tree.leaves(bars[1]))  # a loss of h_T alone: no array [T, B, n]
     h_T_bar, output_bars = _real_zeros(bars[0]), None if nothing_read else _real_zeros(bars[1])
-    plan = _rows.schedule(choice, cell, theta_h, xs, h_0)
+    plan = _revolve.schedule(*terms)
     K = plan.block
 
     def instruction(carry, do):

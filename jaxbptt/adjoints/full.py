@@ -38,19 +38,19 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
     split = split_of(cell)
     outputs_of = jax.vmap(cell.output)
 
-    def size(theta_h, xs, h_0):
-        return block or choose(split, theta_h, xs, h_0, on_host=on_host, recomputed=not keep_gates)
+    def size(theta_h, xs, h_0, layout):
+        return block or choose(split, theta_h, xs, h_0, layout, on_host=on_host, recomputed=not keep_gates)
 
     def sweep(theta_h, xs, h_0):
         """h_T, the outputs, and what the pullback wants kept: of each step, and of each block the state before it."""
-        places = _gates.places(split, theta_h, xs, h_0) if keep_gates else None
+        layout = _gates.layout(split, theta_h, xs, h_0)
 
         def block_of_steps(h, xs, _, span):
-            h_end, hs, gates = states(split, theta_h, xs, h, places)
+            h_end, hs, gates = states(split, theta_h, xs, h, layout if keep_gates else None)
             outputs, kept = (outputs_of(hs), _host.store((hs, gates))) if on_host else (None, (hs, gates))
             return handed_on(h_end, hs, span), outputs, (kept, h)
 
-        h_T, outputs, made = scan_blocks(block_of_steps, h_0, xs, size(theta_h, xs, h_0))
+        h_T, outputs, made = scan_blocks(block_of_steps, h_0, xs, size(theta_h, xs, h_0, layout))
         if not on_host:  # read off the states: where they are the states, that is no copy
             (hs, _), _ = made
             outputs = outputs_of(join(hs, jax.tree.leaves(xs)[0].shape[0]))
@@ -67,7 +67,7 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
     def backward(residuals, bars):
         theta_h, xs, h_0, made = residuals
         h_T_bar, output_bars = cotangents.from_jax(bars)
-        places = _gates.places(split, theta_h, xs, h_0)
+        layout = _gates.layout(split, theta_h, xs, h_0)
 
         def step(c_delta_tp1, inputs):  # c_{t+1}ᵀ delta_{t+1}
             gates_t, h_tm1, h_t, output_bar_t, own = inputs
@@ -84,9 +84,9 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
             hs_tm1 = shifted(h_before, hs)
             own = None if span is None else span.own(jax.tree.leaves(xs)[0].shape[0])
             if keep_gates:
-                gates = _gates.together(split, places, theta_h, xs, hs_tm1, hs, gates_kept)
+                gates = _gates.together(layout, xs, hs_tm1, hs, gates_kept)
             else:
-                if None in places:  # now, for this block: else a compiler may keep what the forward pass had of it
+                if layout.computes:  # now, for this block: else a compiler may keep what the forward pass had of it
                     xs, hs, hs_tm1, c_delta_tp1 = lax.optimization_barrier((xs, hs, hs_tm1, c_delta_tp1))
                 gates = _gates.made_again(split, theta_h, xs, hs_tm1, hs)
             c_delta_t, z_bars = lax.scan(step, c_delta_tp1, (gates, hs_tm1, hs, output_bars, own), reverse=True)
@@ -97,7 +97,7 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
         nothing = cotangents.zeros(theta_h)
         carry = (h_T_bar, jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), nothing))
         (h_0_bar, theta_bar), xs_bar, _ = scan_blocks(
-            block_of_steps, carry, (xs, output_bars), size(theta_h, xs, h_0), each=made, reverse=True
+            block_of_steps, carry, (xs, output_bars), size(theta_h, xs, h_0, layout), each=made, reverse=True
         )
         theta_bar = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), theta_bar, nothing)
         return theta_bar, xs_bar, h_0_bar

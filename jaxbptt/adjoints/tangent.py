@@ -18,7 +18,8 @@ from jax import lax
 from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate
 from jaxbptt._factory import factory
-from jaxbptt.adjoints._blocks import choose, handed_on, scan_blocks, shifted, states, states_and_gates
+from jaxbptt.adjoints import _gates
+from jaxbptt.adjoints._blocks import choose, handed_on, scan_blocks, states, states_and_gates
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
 
@@ -36,8 +37,7 @@ def _rule(cell: Cell, block: int | None) -> Callable:
     def pushforward(primals, dots):
         theta_h, xs, h_0 = primals
         theta_dot, xs_dot, h_0_dot = (cotangents.from_jax(dot) for dot in dots)
-        h_T, hs, gates = states_and_gates(split, theta_h, xs, h_0)
-        hs_tm1 = shifted(h_0, hs)
+        h_T, hs_tm1, hs, gates = states_and_gates(split, theta_h, xs, h_0)
         deltas = cotangents.differentiable(hs)
 
         def b_transposed(deltas):  # δ's ↦ Σ b_tᵀ δ_t, (∂f/∂x_t)ᵀ δ_t
@@ -65,7 +65,8 @@ def _rule(cell: Cell, block: int | None) -> Callable:
             h_end, hs = steps(theta_h, xs, h)
             return handed_on(h_end, hs, span), hs, None
 
-        h_T, hs, _ = scan_blocks(block_of_steps, h_0, xs, block or choose(split, theta_h, xs, h_0))
+        K = block or choose(split, theta_h, xs, h_0, _gates.layout(split, theta_h, xs, h_0))
+        h_T, hs, _ = scan_blocks(block_of_steps, h_0, xs, K)
         return h_T, jax.vmap(cell.output)(hs)
 
     return recursion

@@ -70,7 +70,9 @@ def masked(cell: Cell) -> Cell:
 
     def gates(theta_h, projected, hs_tm1, hs):
         mask, us = projected
-        return mask, inner.gates(theta_h, us, hs_tm1, hs)
+        # By the step: `inner.gates` would ask for the h_t of f, which at a padded step is not the state.
+        _, inner_gates = jax.vmap(inner.step, in_axes=(None, 0, 0))(theta_h, us, hs_tm1)
+        return mask, inner_gates
 
     def step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
         mask_t, inner_gates_t = gates_t

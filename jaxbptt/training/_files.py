@@ -56,11 +56,15 @@ def new_folder(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def move(folder: pathlib.Path, path: pathlib.Path) -> None:
-    """Gives a folder another name, in place of what had it; both lie in the same folder."""
-    remove(path)
+def replace(folder: pathlib.Path, path: pathlib.Path, aside: pathlib.Path) -> None:
+    """Gives a folder another name; what had it goes `aside`, then away. All three lie in the same folder."""
+    if path.is_dir() and not path.is_symlink():  # no folder can be put in the place of one that holds something
+        os.replace(path, aside)
+    else:
+        path.unlink(missing_ok=True)
     os.replace(folder, path)
     _sync(path.parent)
+    discard(aside)
 
 
 def remove(path: pathlib.Path) -> None:

@@ -5,11 +5,12 @@ One folder a checkpoint, named after its step::
     000000000400/state/         the arrays, as orbax writes them
     000000000400/manifest.json  their names and forms, and the SHA-256 of every other file; written last
 
-It is written as 000000000400.part-… and gets its name when all of it is on the disk. It is complete when its manifest
-is there, and good when every file has its hash and none is missing or added. So a process may be killed at any moment:
-what it was writing has no name, and what it had written is untouched, since older checkpoints go only after a newer one
-is on the disk. Nothing is unpickled: orbax reads arrays, the manifest is JSON, and neither names a class. The hashes
-find damage, not an enemy who writes new hashes.
+It is written as 000000000400.part-…, and renamed when all of it is on the disk. It is good when every file has its hash
+and none is missing or added. So a process may be killed at any moment: what it was writing is under a name that nobody
+reads, and what it had written is untouched, since older checkpoints go only after a newer one is on the disk. (A step
+saved again takes the place of its older self by two renames; killed between them, the checkpoint before is used.)
+Nothing is unpickled: orbax reads arrays, the manifest is JSON, and neither names a class. The hashes find damage, not
+an enemy who writes new hashes.
 """
 
 import hashlib
@@ -88,7 +89,7 @@ def _save(root, step, tree, keep, about):
     import orbax.checkpoint as ocp
 
     leaves = _leaves.named(tree)
-    part = root / f"{step:012d}.part-{uuid.uuid4().hex}"
+    part, old = (root / f"{step:012d}.part-{uuid.uuid4().hex}" for _ in range(2))
     try:
         for name in _files.names(root):  # what a kill or a full disk left half written
             if re.fullmatch(r"\d{12}\.part-[0-9a-f]{32}", name):
@@ -106,10 +107,10 @@ def _save(root, step, tree, keep, about):
             "files": _files.digests(part, sync=True),
         }
         _files.write(part / _MANIFEST, _encoded({**manifest, "sha256": _digest(manifest)}))
-        _files.move(part, root / f"{step:012d}")
+        _files.replace(part, root / f"{step:012d}", aside=old)
     except Exception as error:  # orbax has many of its own, for a full disk alone
         _files.discard(part)  # a thread of orbax may write on, and make it anew: under a name that nobody reads
-        good = [s for s in _steps(root) if _files.exists(root / f"{s:012d}" / _MANIFEST)]
+        good = [s for s in _steps(root) if _read_manifest(root / f"{s:012d}", s)[1] is None]
         _validate.not_saved(root, step, max(good, default=None), error)
     _prune(root, step, keep)
 
@@ -141,7 +142,6 @@ def _restore(root, tree, about):
             continue
         _validate.refused(root, refused, step)
         return jax.tree.unflatten(jax.tree.structure(tree), restored)
-    # the very first one may have been cut off; but damage is not taken for a run that never was
     _validate.refused(root, refused, None)
     return None
 
@@ -171,7 +171,7 @@ def _read_manifest(path, step):
         right &= all(isinstance(manifest[part], dict) for part in ("about", "leaves", "files"))
         found = _files.digests(path)
     except FileNotFoundError:
-        return None, _validate.UNFINISHED
+        return None, f"{_MANIFEST} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return None, f"its {_MANIFEST} can't be read ({type(error).__name__})"
     if not right or found.pop(_MANIFEST) == _files.NO_FILE:
