@@ -19,7 +19,7 @@ from jax import lax
 from jaxbptt import _batch, _real
 from jaxbptt import _cotangents as cotangents
 from jaxbptt._factory import factory
-from jaxbptt.adjoints._blocks import states, states_and_gates
+from jaxbptt.adjoints._blocks import shifted, states, states_and_gates
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
 
@@ -37,12 +37,13 @@ def _rule(cell: Cell) -> Callable:
         return outputs(h_T, hs)
 
     def forward(theta_h, xs, h_0):
-        h_T, hs_tm1, hs, gates = states_and_gates(split, theta_h, xs, h_0)
-        return outputs(h_T, hs), (theta_h, xs, h_0, hs_tm1, hs, gates)
+        h_T, _, hs, gates = states_and_gates(split, theta_h, xs, h_0)
+        return outputs(h_T, hs), (theta_h, xs, h_0, hs, gates)
 
     def backward(residuals, bars):
-        theta_h, xs, h_0, hs_tm1, hs, gates = residuals
+        theta_h, xs, h_0, hs, gates = residuals
         h_T_bar, output_bars = cotangents.from_jax(bars)
+        hs_tm1 = shifted(h_0, hs)
         h_bars = jax.vmap(lambda h_t, bar: cotangents.pullback(cell.output, h_t)[1](bar)[0])(hs, output_bars)
         h_bars = jax.tree.map(lambda h_bar, last: h_bar.at[-1].add(last), h_bars, h_T_bar)
         batch = _batch.members_shape(cell, theta_h, h_0)
