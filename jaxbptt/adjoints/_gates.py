@@ -8,7 +8,6 @@ It rests on the law that `gates` gives, leaf by leaf, what `step` gave.
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxbptt import _validate
 
@@ -40,16 +39,10 @@ def made_again(split, theta_h, xs, hs_tm1, hs):
     return split.gates(theta_h, split.project(theta_h, xs), hs_tm1, hs)
 
 
-def _twice(tree):
-    """A stack of two steps: of one, much that moves steps about would look as if it did nothing."""
-    first, h = tree
-    return jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), first), jax.tree.map(lambda h: jnp.stack([h, h]), h)
-
-
 def layout(split, theta_h, xs, h_0):
     """The `Layout`, from shapes alone: forward pass and pullback ask for themselves, and get the same answer."""
-    first, state = jax.eval_shape(_twice, (one_step(xs), h_0))
-    leaves, structure = jax.tree.flatten((first, state, state))
+    state = jax.eval_shape(lambda h_0: jax.tree.map(lambda h: h[None], h_0), h_0)
+    leaves, structure = jax.tree.flatten((one_step(xs), state, state))
 
     def both(leaves, theta_h):
         xs, hs_tm1, hs = structure.unflatten(leaves)
