@@ -66,6 +66,11 @@ def loss_fits(loss, y_hats, ys, mask, batch_shape):
 
     Returns the dtype of the loss.
     """
+    if 0 in batch_shape:
+        raise ValueError(
+            f"the batch must have at least one sequence: got batch axes {batch_shape}, and a mean over none is no "
+            "number; leave an empty batch out"
+        )
     one_step = [
         jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], dtype_of(leaf)), tree) for tree in (y_hats, ys)
     ]

@@ -9,11 +9,13 @@ from tests.errors.rows import (
     T,
     assert_refused,
     check_gradients,
+    d,
     each,
     flags,
     ints,
     l2,
     m,
+    n,
     objective,
     ones,
     table,
@@ -41,6 +43,12 @@ for name, call in {
             rf"`loss` must return one number for each member of the batch, {pattern}",
             lambda call=call, loss=loss: call(loss=loss),
         )
+    row(
+        f"{name}-nobody",
+        ValueError,
+        r"the batch must have at least one sequence: got batch axes \(0,\).*leave an empty batch out",
+        lambda call=call: call(xs=ones(T, 0, d), ys=ones(T, 0, m), h_0=ones(0, n)),
+    )
     row(
         f"{name}-loss-integer",
         TypeError,
