@@ -1,6 +1,7 @@
 """Checkpointed backpropagation: the schedule is the optimal one, the gradient the exact one, the memory bounded."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -64,6 +65,17 @@ def test_step_counts_are_the_formula_and_the_dynamic_programme():
                 assert advanced(T, slots) == griewank(T, slots)
     for T, slots in [(100, 1), (997, 3), (5000, 17), (20_000, 200)]:
         assert advanced(T, slots) == griewank(T, slots)
+
+
+def test_the_formula_is_what_a_schedule_counts_or_below_it():
+    """It chooses the block; the schedule is its slow twin."""
+    for T, slots in itertools.product((1, 2, 7, 40, 100, 333), (1, 2, 3, 10, 50, 400)):
+        for block, gates in itertools.product(range(1, min(slots, T, 12) + 1), (False, True)):
+            formula = _revolve._fewest(T, min(slots, T), block, gates)
+            counted = _revolve.schedule(T, min(slots, T), block, gates).extra_steps
+            assert formula == counted if block == 1 and not gates else formula <= counted, (T, slots, block, gates)
+            if slots >= T:  # nothing is run again but what two units share
+                assert formula == counted < block
 
 
 @functools.cache

@@ -113,7 +113,10 @@ def _problem(T, slots, block, gates):
 
 
 def _fewest(T, slots, block, gates):
-    """The formula: steps run through beyond the T of the first sweep, those that two units share included."""
+    """The formula: steps run through beyond the T of the first sweep, those that two units share included.
+
+    What `schedule` counts where K = 1 without gates, else a lower bound of it; found without making the schedule.
+    """
     units, block, rows, stop_short = _problem(T, slots, block, gates)
     triangle = _capacities(rows, units, block, stop_short)
     r = next(r for r, beta in enumerate(triangle) if beta[rows] >= units)
