@@ -15,7 +15,7 @@ pytest.importorskip("orbax.checkpoint")
 
 from tests import survivor
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 KILLS = 10
 
 

@@ -1,0 +1,108 @@
+"""Whole runs: cut off anywhere, they end with the bits of one that was left alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+pytest.importorskip("orbax.checkpoint")
+
+import jaxbptt as jb
+from jaxbptt.training import checkpoints
+from tests import survivor
+from tests.checkpoints.kept import flipped
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with jax.numpy_dtype_promotion("standard"):
+        return folder, survivor.leaves(survivor.train(folder, saver=False))
+
+
+def assert_as_undisturbed(folder, result, undisturbed):
+    path, wanted = undisturbed
+    found = survivor.leaves(result)
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        assert found[name].tobytes() == wanted[name].tobytes(), name
+    assert (folder / "metrics.jsonl").read_bytes() == (path / "metrics.jsonl").read_bytes()
+
+
+def test_two_runs_give_the_same_bits(tmp_path, undisturbed):
+    assert_as_undisturbed(tmp_path, survivor.train(tmp_path, saver=False), undisturbed)
+
+
+def test_a_paused_run_goes_on_to_the_same_bits(tmp_path, undisturbed):
+    """As after Ctrl-C: wherever it is paused, the last dispatch included, and without being saved in between."""
+    for pause in (4, 52, 100, survivor.STEPS):
+        paused = survivor.train(tmp_path, [lambda progress, pause=pause: progress.step >= pause])
+        assert int(paused.state.step) == pause
+    result = survivor.train(tmp_path, [lambda progress: False])
+    assert len(result.metrics.loss) == 0  # it was over
+    assert_as_undisturbed(tmp_path, result._replace(observed=result.observed[:2]), undisturbed)
+
+
+def test_an_error_in_the_midst_costs_no_more_than_the_steps_since_the_last_checkpoint(tmp_path, undisturbed):
+    def fails(progress):
+        if progress.step == 100:
+            raise KeyError("a bug of the user's")
+
+    with pytest.raises(KeyError, match="a bug"):
+        survivor.train(tmp_path, [fails])
+    taken = []
+    result = survivor.train(tmp_path, [lambda progress: taken.append(progress.step)])
+    assert taken[0] == 96 + survivor.PER_DISPATCH
+    assert_as_undisturbed(tmp_path, result._replace(observed=result.observed[:2]), undisturbed)
+
+
+def test_a_torn_checkpoint_costs_the_steps_since_the_one_before(tmp_path, undisturbed):
+    survivor.train(tmp_path, [lambda progress: progress.step >= 100])
+    flipped(tmp_path / "run" / f"{100:012d}" / "state" / "_METADATA")
+    with pytest.warns(RuntimeWarning, match=r"that of step 100 is refused.*that of step 96 is used instead"):
+        result = survivor.train(tmp_path, [lambda progress: False])
+    assert_as_undisturbed(tmp_path, result._replace(observed=result.observed[:2]), undisturbed)
+
+
+def test_a_run_that_an_observer_ended_is_over(tmp_path):
+    def train():
+        return survivor.train(tmp_path, [survivor.jb.training.early_stopping(lambda theta: 1.0, every=4, patience=3)])
+
+    first, again = train(), train()
+    assert int(first.state.step) == 16  # the first is the best, and three are no better
+    assert len(again.metrics.loss) == 0
+    for a, b in zip(jax.tree.leaves(first.observed), jax.tree.leaves(again.observed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_with_other_callbacks_or_settings_is_refused(tmp_path):
+    survivor.train(tmp_path, steps=8)
+    with pytest.raises(ValueError, match=r"of another model, optimiser or callback: the leaf `\.observed\[2\]\.loss`"):
+        survivor.train(tmp_path, [survivor.jb.training.early_stopping(lambda theta: 1.0, every=4)])
+    other = checkpoints.saver(tmp_path / "run", every=survivor.EVERY, about={"seed": 4})
+    with pytest.raises(ValueError, match="is of another run: seed=3 there, 4 here"):
+        survivor.train(tmp_path, saver=other)
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, undisturbed):
+    survivor.train(tmp_path, steps=120)
+    assert_as_undisturbed(tmp_path, survivor.train(tmp_path), undisturbed)
+
+
+def test_a_run_split_over_devices_goes_on(tmp_path):
+    """What was not put on one device before it was saved is not afterwards: two devices share the next step."""
+    model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    theta = model.init(jax.random.key(0), input_size=3, hidden_size=4, output_size=2, dtype=jnp.float64)
+    estimator = jb.estimators.from_objective(jb.data_parallel(jb.objective(model, jb.losses.l2_loss)))
+    assert len(jax.devices()) == 2
+    xs, ys = np.ones((3, 4, 3)), np.ones((3, 4, 2))
+
+    def fit(folder, steps):
+        saver = jb.training.checkpoints.saver(tmp_path / folder, every=1)
+        options = {"steps": steps, "steps_per_dispatch": 1, "checkpoints": saver}
+        return jb.training.fit(estimator, optax.sgd(0.1), theta, lambda k: (xs, ys), **options).theta
+
+    fit("two", 1)
+    for once, twice in zip(jax.tree.leaves(fit("one", 2)), jax.tree.leaves(fit("two", 2)), strict=True):
+        np.testing.assert_array_equal(once, twice)
