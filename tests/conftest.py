@@ -26,3 +26,10 @@ def programs_are_let_go():
     """Each program maps several pages of memory, and a process may have 65530 of them: thousands of tests get there."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def standard_promotion():
+    """Optax's Adam needs it, whatever this library does without."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

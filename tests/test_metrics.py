@@ -10,7 +10,7 @@ import pytest
 
 import jaxbptt as jb
 from jaxbptt.training import fit, metrics
-from tests.test_training import BPTT, GIVEN, SGD, batches, with_nan
+from tests.training.given import BPTT, GIVEN, SGD, batches, with_nan
 
 
 def train(callback, **options):

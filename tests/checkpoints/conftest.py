@@ -4,17 +4,14 @@ import pathlib
 import shutil
 import warnings
 
-import jax
 import pytest
 
 from tests.checkpoints.kept import saver_of, tree
 
 
 @pytest.fixture(autouse=True)
-def standard_promotion():
-    """Optax's Adam needs it."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+def _promotes(standard_promotion):
+    pass
 
 
 @pytest.fixture(scope="package")

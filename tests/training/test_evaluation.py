@@ -1,0 +1,93 @@
+"""Evaluation, and stopping early by it."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+import jaxbptt as jb
+from jaxbptt.training import Batch, fit
+from tests.cases import oracle, problem
+from tests.training.given import (
+    BPTT,
+    ELMAN,
+    GIVEN,
+    MODEL,
+    SGD,
+    arrays,
+    assert_equal,
+    batches,
+    l2,
+)
+
+
+def test_an_evaluation_is_the_mean_over_all_steps_that_count():
+    """Batches of different shapes, one with a mask, one with its own h_0; against the NumPy recursion."""
+    evaluate = jb.training.evaluator(MODEL, l2)
+    mask = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 0]], bool)
+    given = [problem(ELMAN, T=4, batch=(3,), seed=1), problem(ELMAN, T=6, batch=(2,), seed=2)]
+    given = [one._replace(theta=GIVEN.theta) for one in given]
+    total = oracle(given[0], mask)[0] * mask.sum() + oracle(given[1])[0] * 12
+    found = evaluate(
+        GIVEN.theta,
+        [(given[0].xs, given[0].ys, mask, given[0].h_0), Batch(given[1].xs, given[1].ys, None, given[1].h_0)],
+    )
+    np.testing.assert_allclose(found, total / (mask.sum() + 12), rtol=1e-12)
+    assert isinstance(found, float)
+
+
+def test_a_second_evaluation_compiles_nothing():
+    traces = itertools.count()
+
+    def counted(y_hat_t, y_t):
+        next(traces)
+        return l2(y_hat_t, y_t)
+
+    data = batches(3)
+    first = jb.training.evaluator(MODEL, counted)(GIVEN.theta, data)
+    after = next(traces)
+    other = jax.tree.map(lambda leaf: leaf + 1, GIVEN.theta)
+    assert jb.training.evaluator(MODEL, counted)(other, data) != first
+    assert next(traces) == after + 1
+
+
+def measured(values):
+    """An evaluation that gives these numbers, whatever θ is."""
+    left = iter(values)
+    return lambda theta: next(left)
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "min_delta", "best", "steps"),
+    [
+        ([3.0, 2.0, 2.5, 2.4, 1.0], None, 0.0, (1.0, 10), 10),
+        ([3.0, 2.0, 2.5, 2.4, 1.0], 2, 0.0, (2.0, 4), 8),
+        ([3.0, 2.0, 2.5, 1.0, 1.5], 2, 0.0, (1.0, 8), 10),
+        ([3.0, 2.9, 2.8, 2.7, 2.6], 2, 0.5, (3.0, 2), 6),
+        ([np.nan, 2.0, np.nan, np.nan, 1.0], 2, 0.0, (2.0, 4), 8),
+    ],
+)
+def test_early_stopping_keeps_the_best(values, patience, min_delta, best, steps):
+    thetas = {}
+    stopping = jb.training.early_stopping(measured(values), every=2, patience=patience, min_delta=min_delta)
+
+    def keep(progress):
+        thetas[progress.step] = arrays(progress.state.theta)
+
+    result = fit(BPTT, SGD, GIVEN.theta, batches(10), steps_per_dispatch=1, callback=[keep, stopping])
+    found = result.observed[1]
+    assert (float(found.loss), int(found.step)) == best
+    assert int(result.state.step) == steps
+    assert_equal(found.theta, thetas[best[1]])
+
+
+def test_observers_hand_on_what_they_measured():
+    seen = []
+    two = [
+        jb.training.early_stopping(measured([1.0, 2.0]), every=4, name="first"),
+        jb.training.early_stopping(measured([3.0]), every=6, name="second"),
+        lambda progress: seen.append((progress.step, dict(progress.scalars))),
+    ]
+    fit(BPTT, SGD, GIVEN.theta, batches(8), steps_per_dispatch=2, callback=two)
+    assert seen == [(2, {}), (4, {"first": 1.0}), (6, {"second": 3.0}), (8, {"first": 2.0})]
