@@ -18,7 +18,7 @@ usage: python -m experiments [list]                    what there is
        python -m experiments run NAME … --resume        the same, going on with a training that was cut off
        python -m experiments run NAME --help            the flags of a study
        python -m experiments reproduce [--only NAME …] [--quick] [--resume] [--out DIR] [--data DIR]    all, a report
-       python -m experiments bench [--quick] [--gpu] [--out DIR] [flags]    time and memory beside other libraries
+       python -m experiments bench [--quick] [--gpu] [--resume] [--out DIR] [flags]    beside other libraries
 """
 
 
@@ -79,7 +79,7 @@ def _run(argv):
 
 
 def _bench(argv):
-    from experiments.benchmarks import report
+    from experiments.benchmarks import kept, report
     from experiments.benchmarks.command import STUDY
 
     config = _config(STUDY, argv[1:], STUDY.name)
@@ -88,7 +88,9 @@ def _bench(argv):
     if config.markdown is not None:
         sys.stdout.write(report.markdown(config.markdown))
         return 0
-    return _carry_out(STUDY, config, argv)
+    status = _carry_out(STUDY, config, argv)
+    kept.forget(config.out or _folder(STUDY))
+    return status
 
 
 def _reproduce(argv):
@@ -101,10 +103,14 @@ def _reproduce(argv):
 
 
 def _carry_out(study, config, argv):
-    result, paths = running.carry_out(study, config, config.out or Path("results") / study.name, argv)
+    result, paths = running.carry_out(study, config, config.out or _folder(study), argv)
     terminal.show(result)
     sys.stdout.write("".join(f"wrote {path}\n" for path in paths))
     return 0
+
+
+def _folder(study):
+    return Path("results") / study.name
 
 
 _COMMANDS = {"list": _list, "run": _run, "bench": _bench, "reproduce": _reproduce}

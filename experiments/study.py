@@ -43,8 +43,9 @@ class Study(NamedTuple):
         config: a frozen dataclass: every flag with its default and its help. It has ``seed``, ``quick`` and ``out``,
             and raises `experiments.options.BadInputError` for values that make no sense.
         quick: the defaults that ``--quick`` puts in place of the usual ones.
-        run: ``(config, report) -> Result``. Reads no file, writes none, prints nothing; what a study that trains keeps
-            of its run while it goes on is `experiments.trained`'s, below ``config.out``, and none without that.
+        run: ``(config, report) -> Result``. Reads no file, writes none, prints nothing; what a run keeps
+            of itself while it goes on is `experiments.trained`'s, or the benchmark's own, below ``config.out``, and
+            none without that.
     """
 
     name: str

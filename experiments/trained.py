@@ -68,10 +68,7 @@ def bptt(model: jb.Model, loss: jb.types.Loss, batch_size: int, devices: int | N
 
 
 class InterruptedRunError(Exception):
-    """Ctrl-C: the run is saved as it was after so many steps."""
-
-    def __init__(self, step: int):
-        super().__init__(f"interrupted after step {step}, which is saved")
+    """Ctrl-C: the message says what is saved, for ``--resume``."""
 
 
 def fit(
@@ -138,7 +135,7 @@ def fit(
     if asked:
         if folder is None:
             raise KeyboardInterrupt
-        raise InterruptedRunError(int(result.state.step))
+        raise InterruptedRunError(f"interrupted after step {int(result.state.step)}, which is saved")
     return result._replace(observed=result.observed[: len(observers)])
 
 

@@ -1,30 +1,28 @@
 """``python -m experiments bench``: measures what the flags ask for, and makes numbers, tables and figures of it."""
 
 import dataclasses
-import functools
 import shlex
-import time
 from typing import Any
 
-import jax
-
-from experiments import devices, output
+from experiments import devices, output, trained
 from experiments.benchmarks import (
+    attempts,
     checkpoint,
     contenders,
     figures,
+    kept,
     length,
     machine,
     measure,
     peak,
     report,
-    speed,
     summary,
 )
 from experiments.benchmarks import work as works
 from experiments.benchmarks.config import QUICK, Config
 from experiments.study import Report, Result, Study, verdict
 
+_OF_A_SITTING = {"out", "resume", "markdown"}  # flags that say nothing of what is measured
 _PACKAGES = ("flax", "equinox", "dm-haiku", "torch", "jax-cuda12-plugin", "jax-cuda13-plugin")
 
 
@@ -39,60 +37,68 @@ def run(config: Config, report_progress: Report) -> Result:
         Numbers, tables and figures. ``verdict`` is about the marks, which are for two CPU cores.
     """
     devices.start(config.gpu, config.devices)
-    began = time.perf_counter()
-    numbers: dict[str, Any] = {"failed": {}}
+    about = circumstances(config)
+    store = kept.nowhere()
+    if config.out is not None:
+        store = kept.below(config.out, _that_must_be_the_same(config, about), config.resume)
+    try:
+        with attempts.attempts(config, store, report_progress) as attempt:
+            return _run(config, about, attempt, report_progress)
+    except KeyboardInterrupt:
+        if config.out is None:
+            raise
+        raise trained.InterruptedRunError("interrupted; what was measured is saved") from None
+
+
+def _run(config, about, attempt, report_progress):
+    numbers: dict[str, Any] = {}
     rows, checkpointing, lengths = [], None, None
-    attempt = functools.partial(_attempt, config, numbers["failed"])
     if "speed" in config.what:
         rows = _speed(config, attempt, report_progress)
         means = summary.means(rows)
         numbers["speed"] = {"rows": [summary.numbers(row) for row in rows], "geometric_means": means}
     if "checkpoint" in config.what:
         work = works.make(config.sweep_cell, works.shape(config.checkpoint_shape), config.seed, reads="last")
-        how = (config.slots, config.rounds, config.seconds, report_progress)
-        checkpointing = attempt("checkpoint", checkpoint.run, work, *how)
+        how = (work, config.slots, config.rounds, config.seconds)
+        checkpointing = attempt.make("checkpoint", _once, checkpoint.run, *how)
         numbers["checkpoint"] = _checkpoint(checkpointing) if checkpointing else None
     if "length" in config.what:
         shape = works.shape(config.length_shape)
-        how = (config.lengths, config.rounds, config.seconds, config.seed, report_progress)
-        lengths = attempt("length", length.run, config.sweep_cell, shape, *how)
+        how = (config.sweep_cell, shape, config.lengths, config.rounds, config.seconds, config.seed)
+        lengths = attempt.make("length", _once, length.run, *how)
         numbers["length"] = _lengths(lengths) if lengths else None
     if "memory" in config.what:
         work = works.make(config.sweep_cell, works.shape(config.memory_shape), config.seed)
-        how = (config.seed, config.gpu, config.devices, report_progress)
-        peaks, left_out = peak.peaks(work, config.contestants, *how)
-        peaks = {name: found._asdict() for name, found in peaks.items()}
-        numbers["memory"] = {"cell": work.cell, "shape": work.shape._asdict(), "peaks": peaks, "left_out": left_out}
+        how = (work, config.contestants, config.seed, config.gpu, config.devices, report_progress)
+        found = attempt.make("memory", lambda measure: peak.peaks(*how))  # processes of its own
+        numbers["memory"] = _peaks(work, *found) if found else None
     marks = [] if config.gpu else summary.marks(rows, checkpointing, lengths, machine.multiplies_bfloat16())
     numbers["marks"] = [mark._asdict() for mark in marks]
     missed = {f"{mark.what} is {mark.measured}, not {mark.limit}": not mark.met for mark in marks}
     numbers["verdict"] = verdict(missed) if marks else "no marks for what was measured"
-    numbers["circumstances"] = circumstances(config, time.perf_counter() - began)
+    numbers["failed"] = attempt.failed
+    numbers["circumstances"] = {**about, "seconds": sum(attempt.seconds)}
     plain = output.plain(numbers)
     return Result(numbers, report.tables(plain), draw(plain))
 
 
-def _attempt(config, failed, name, measurement, *arguments):
-    """The measurement; on a GPU, where nobody may be looking, a failure is written down and the rest goes on."""
-    try:
-        return measurement(*arguments)
-    except Exception as error:
-        if not config.gpu:
-            raise
-        failed[name] = f"{type(error).__name__}: {error}"[:500]
-        return None
+def _once(measure, function, *arguments):
+    return measure(function, *arguments)
 
 
 def _speed(config, attempt, report_progress):
     cases = [(cell, shape) for shape in config.speed_shapes for cell in config.cells]
     rows = []
     for k, (cell, shape) in enumerate(cases):
-        work = works.make(cell, shape, config.seed)
-        how = (config.contestants, config.rounds, config.seconds, report_progress)
-        rows.append(attempt(f"speed, {cell} {shape}", speed.row, work, *how))
-        jax.clear_caches()  # the programs of this row are done with
+        how = (works.make(cell, shape, config.seed), config.contestants, config.rounds, config.seconds)
+        rows.append(attempt.make(f"speed, {cell} {shape}", attempts.row, *how))
         report_progress("speed: rows", k + 1, len(cases))
     return [row for row in rows if row is not None]
+
+
+def _peaks(work, found, left_out):
+    peaks = {name: one._asdict() for name, one in found.items()}
+    return {"cell": work.cell, "shape": work.shape._asdict(), "peaks": peaks, "left_out": left_out}
 
 
 def _checkpoint(found):
@@ -146,19 +152,24 @@ def draw(numbers) -> dict[str, Any]:
     return drawn
 
 
-def circumstances(config: Config, seconds: float) -> dict[str, Any]:
-    """Machine, versions, date, settings and how long it took: `result.json` can be read without anything beside it."""
+def circumstances(config: Config) -> dict[str, Any]:
+    """Machine, versions, date and settings: `result.json` can be read without anything beside it."""
     found = output.circumstances(())
     default = Config(**(QUICK if config.quick else {}))
     changed = [
         f"--{field.name.replace('_', '-')} {_written(getattr(config, field.name))}".strip()
         for field in dataclasses.fields(config)
-        if getattr(config, field.name) != getattr(default, field.name) and field.name != "out"
+        if getattr(config, field.name) != getattr(default, field.name) and field.name not in _OF_A_SITTING
     ]
     here = {**found["machine"], "processor": machine.processor(), "cores": devices.cores()}
     versions = {**found["versions"], **{package: contenders.version(package) for package in _PACKAGES}}
     command = " ".join(["python -m experiments bench", *changed])
-    return {"date": found["date"], "versions": versions, "machine": here, "settings": command, "seconds": seconds}
+    return {"date": found["date"], "versions": versions, "machine": here, "settings": command}
+
+
+def _that_must_be_the_same(config, about):
+    flags = {f"--{name}": value for name, value in output.flags(config).items() if name not in _OF_A_SITTING}
+    return {**flags, "machine": about["machine"], "versions": about["versions"]}
 
 
 def _written(value):

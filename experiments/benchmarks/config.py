@@ -24,6 +24,8 @@ class Config:
     """Small shapes and few rounds: the same code in a minute or two; its numbers mean little."""
     out: Path | None = None
     """The output folder; results/bench by default."""
+    resume: bool = False
+    """Go on with the run that was cut off in the output folder."""
     gpu: bool = False
     """On the GPU: cuDNN by torch and by JAX as well, and two more shapes."""
     what: tuple[What, ...] = ("speed", "checkpoint", "length", "memory")

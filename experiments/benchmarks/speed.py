@@ -1,7 +1,7 @@
 """One row of the benchmark: a cell and a shape, everybody checked against the plain scan, then timed side by side."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,10 +10,13 @@ import numpy as np
 from experiments.benchmarks import contenders, measure, plain
 from experiments.benchmarks import work as works
 from experiments.benchmarks.contender import Contender, LeftOutError
+from experiments.study import Report
 from jaxbptt.checking import GradientMismatchError
 
 TOLERANCE = {"cpu": 1e-3}  # of a float32 gradient, by backend
 TF32_TOLERANCE = 5e-2  # elsewhere products in float32 have operands of 10 bits by default
+
+_STAGE = "speed: compiling and checking, this row"
 
 
 class Timed(NamedTuple):
@@ -63,7 +66,7 @@ def row(
     contestants: Sequence[Contender],
     rounds: int,
     limit: float,
-    report: Callable[[str, int, int], None],
+    report: Report,
 ) -> Row:
     """Builds, checks, and times.
 
@@ -72,7 +75,7 @@ def row(
         contestants: who.
         rounds: how often.
         limit: seconds for one contender; slow ones take part in fewer rounds.
-        report: of progress, ``(stage, done, total)``.
+        report: of progress; the note is who is compiling.
 
     Returns:
         The `Row`.
@@ -83,13 +86,14 @@ def row(
     reference = functools.cache(functools.partial(_reference, work))
     calls, checked, left_out = {}, {}, {}
     for k, contender in enumerate(contestants):
+        report(_STAGE, k, len(contestants), contender.name)
         try:
             built = contenders.build(contender, work)
             checked[contender.name] = built, check(contender, work, built, reference(work.cell in contender.differs))
             calls[contender.name] = lambda built=built: built.wait(built.run())
         except LeftOutError as reason:
             left_out[contender.name] = str(reason)
-        report("speed: compiling and checking, this row", k + 1, len(contestants))
+    report(_STAGE, len(contestants), len(contestants))
     products = measure.products(work.cell, work.shape)
     extra = {"1024": products.square, "step": products.step}
     times = measure.interleaved(calls | extra, rounds, limit, lambda *done: report("speed: rounds, this row", *done))

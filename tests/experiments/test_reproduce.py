@@ -238,7 +238,7 @@ def test_an_interruption_stops_and_resume_goes_on(tmp_path, capsys):
 
 
 def test_an_interrupted_training_says_where_it_is_saved(tmp_path, capsys):
-    fakes = Fakes(a=trained.InterruptedRunError(7), b=None)
+    fakes = Fakes(a=trained.InterruptedRunError("interrupted after step 7, which is saved"), b=None)
     assert fakes.reproduce(tmp_path) == 130
     assert fakes.names == ["a"]
     assert table_of(tmp_path)[0][2] == "interrupted: after step 7, which is saved"

@@ -1,0 +1,86 @@
+"""One measurement after another: taken from before when the run goes on, and on a GPU made beside this process."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments import devices
+from experiments.benchmarks import beside, kept, speed
+from experiments.benchmarks import work as works
+from experiments.benchmarks.config import Config
+from experiments.benchmarks.contender import Contender
+from experiments.study import Report
+
+
+class Attempts(NamedTuple):
+    """How to measure, and what became of it.
+
+    Attributes:
+        make: ``(name, function, *arguments) -> function(measure, *arguments)``, where ``measure(f, *arguments)`` is
+            ``f(*arguments, report)``. On a GPU, where nobody may be looking, a failure is written down and the
+            answer is ``None``; it ends the run elsewhere.
+        failed: what failed, and why, by name.
+        seconds: of each measurement, whenever it was made.
+    """
+
+    make: Callable[..., Any]
+    failed: dict[str, str]
+    seconds: list[float]
+
+
+@contextlib.contextmanager
+def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attempts]:
+    """`Attempts` for a run, whose process beside this one, if any, ends with it."""
+    failed, taken = {}, []
+    begin = functools.partial(devices.start, config.gpu, config.devices)
+    here = contextlib.nullcontext(lambda function, *arguments: function(*arguments, report))
+    with beside.beside(begin, report) if config.gpu else here as measure:
+
+        def make(name, function, *arguments):
+            known = store.get(name)
+            if known is None:
+                start = time.perf_counter()
+                try:
+                    found = function(measure, *arguments)
+                except Exception as error:
+                    if not config.gpu:
+                        raise
+                    failed[name] = (str(error) if isinstance(error, _SAID) else f"{type(error).__name__}: {error}")[
+                        :500
+                    ]
+                    return None
+                known = time.perf_counter() - start, found
+                store.put(name, *known)
+            taken.append(known[0])
+            return known[1]
+
+        yield Attempts(make, failed, taken)
+
+
+_SAID = (beside.FailedError, beside.GoneError)
+
+
+def row(measure: Callable, work: works.Work, contestants: Sequence[Contender], rounds: int, limit: float) -> speed.Row:
+    """`speed.row`, again without the contender whose program ended the process or never came back."""
+    gone: dict[str, str] = {}
+    while True:
+        left = tuple(contender for contender in contestants if contender.name not in gone)
+        try:
+            found = measure(_row, work, left, rounds, limit)
+        except beside.GoneError as error:
+            if error.at not in {contender.name for contender in left}:
+                raise
+            gone[error.at] = str(error)
+        else:
+            return found._replace(left_out=found.left_out | gone)
+
+
+def _row(work, contestants, rounds, limit, report):
+    try:
+        return speed.row(work, contestants, rounds, limit, report)
+    finally:
+        jax.clear_caches()  # the programs of this row are done with
