@@ -86,7 +86,7 @@ def plan(
     Held against ``compiled.memory_analysis().temp_size_in_bytes`` on the CPU it is within 15% for `autodiff`, `full`
     (in one block or in several, overlapping or not, either residuals), `tangent`, `checkpointed` (either residuals) and
     `parallel`, of cells and of models. Not so for very small batches: of a batch of one in several blocks the compiler
-    may copy `xs` besides, and the prediction is up to 40% too low; sums of the size of the weights, most of what is
+    may copy `xs` besides, and the prediction is up to 45% too low; sums of the size of the weights, most of what is
     held where few states are, it makes one after the other, and for a GRU of four or fewer members the prediction is
     up to 1.7 times what is held.
     Other backends plan memory their own way.

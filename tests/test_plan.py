@@ -110,7 +110,7 @@ def test_how_far_off_it_is_for_very_small_batches(name, B):
     arguments = shapes(cell, B=B, d=64, n=64)
     for row in plan(cell, *arguments, adjoints={key: ADJOINTS[key] for key in chosen}, reads="last").rows:
         actual = measured(cell, row.adjoint, "last", *arguments)
-        assert 0.6 * actual <= row.bytes <= 1.7 * actual, (row, actual)
+        assert 0.55 * actual <= row.bytes <= 1.7 * actual, (row, actual)
 
 
 def test_extra_steps():
