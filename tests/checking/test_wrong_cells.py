@@ -1,0 +1,102 @@
+"""The check of a cell catches every wrong rule that is put before it."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxbptt as jb
+from tests.cases import CELLS
+from tests.checking.given import CELL, ONCE, WRONG, inputs_of
+from tests.checking.mutations import CAUGHT, MUTATIONS, after_vjp, with_split
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(("mutation", "name"), CAUGHT, ids=[f"{name}-{mutation.name}" for mutation, name in CAUGHT])
+def test_wrong_rules_are_caught(mutation, name):
+    with pytest.raises(WRONG) as caught:
+        jb.check_cell(mutation.mutate(CELL[name]), **ONCE)
+    message = str(caught.value)
+    where = r'adjoints.full\(residuals="\w+"\) over 2 steps' if mutation.name.startswith("split") else "step t=1"
+    assert re.search(rf"\({where}, seed=0, input_size=4, hidden_size=3, batch_shape=\(2,\)\)", message)
+    if mutation.leaf.startswith("no cotangent"):
+        assert f"the rule gives {mutation.leaf} " in message
+    else:
+        assert re.match(rf"`{mutation.leaf}", message)
+        assert re.search(r"` by the hand-written rule is \S+, jax.vjp gives \S+: relative error \S+, allowed", message)
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_message_has_both_values():
+    """Of the one element that is wrong: they differ by what was added."""
+    (one,) = (mutation for mutation in MUTATIONS if mutation.name == "vjp_one_element")
+    with pytest.raises(WRONG) as caught:
+        jb.check_cell(one.mutate(CELL["lstm"]), **ONCE)
+    got, wanted = re.search(r"rule is (\S+), jax.vjp gives (\S+): ", str(caught.value)).groups()
+    assert float(got) - float(wanted) == pytest.approx(1e-9, rel=1e-5)
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_step_is_the_one_that_is_wrong():
+    """A rule that goes wrong when the input passes a threshold, which the third one does first."""
+    cell = CELL["elman-tanh"]
+
+    def vjp(theta_h, x_t, *rest):
+        theta_bar, x_bar_t, h_bar_tm1 = cell.vjp(theta_h, x_t, *rest)
+        return theta_bar, jnp.where(x_t[0, 0] > 2.5, 2.0, 1.0) * x_bar_t, h_bar_tm1
+
+    def inputs(key, shape, input_size, dtype):
+        return jnp.broadcast_to(jnp.arange(1, shape[0] + 1, dtype=dtype)[:, None, None], (*shape, input_size))
+
+    with pytest.raises(WRONG, match=r"`x_t\[.*\(step t=3, seed=0"):
+        jb.check_cell(cell._replace(vjp=vjp), **{**ONCE, "steps": 3}, inputs=inputs)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("name", ["stacked", "masked", "resettable", "from_step", "by_hand"])
+def test_wrong_rules_of_other_cells_are_caught(name):
+    """Every leaf of θ in turn gets a wrong element, in `vjp` and (where there is one) in `split`."""
+    (case,) = (case for case in CELLS if case.name == name)
+    cell, theta_h = case.cell, case.cell.init(jax.random.key(0), 4, 3, jnp.float64)
+    paths = [path for path, _ in jax.tree.leaves_with_path(theta_h)]
+
+    def spoilt(k, theta_bar):
+        leaves, treedef = jax.tree.flatten(theta_bar)
+        leaves[k] = leaves[k].at[(1,) * leaves[k].ndim].add(1e-8)
+        return treedef.unflatten(leaves)
+
+    for k in range(len(paths)):
+        leaf = re.escape(jax.tree_util.keystr(paths[k])) + r"\[1"
+        wrong = after_vjp(lambda theta_bar, *rest, k=k: (spoilt(k, theta_bar), *rest))(cell)
+        with pytest.raises(WRONG, match=rf"^`theta_h{leaf}"):
+            jb.check_cell(wrong, **ONCE, inputs=inputs_of(case))
+        if cell.split is not None:
+            wrong = with_split(cell, param_vjp=lambda *step, k=k: spoilt(k, cell.split.param_vjp(*step)))
+            with pytest.raises(WRONG, match=rf"^`full: theta_h{leaf}"):
+                jb.check_cell(wrong, **ONCE, inputs=inputs_of(case))
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_division_with_other_states_is_caught():
+    """Its gradients are right and its states are not: what is sequential and what is not must still make f."""
+
+    def step(theta_h, x_t, h_tm1):
+        return h_tm1 + theta_h * x_t
+
+    def init(key, input_size, hidden_size, dtype):
+        return jax.random.normal(key, (input_size,), dtype)
+
+    def initial_state(theta_h, batch_shape):
+        return jnp.zeros((*batch_shape, *theta_h.shape), theta_h.dtype)
+
+    cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: h_tm1 + jnp.broadcast_to(theta_h, x_t.shape) * x_t)
+    cell = cell._replace(init=init, initial_state=initial_state)
+    jb.check_cell(cell, **ONCE)
+
+    def shifted(*arguments):
+        h_t, kept_t = cell.split.step(*arguments)
+        return h_t + 1, kept_t
+
+    with pytest.raises(WRONG, match="full"):
+        jb.check_cell(with_split(cell, step=shifted), **ONCE)
