@@ -70,10 +70,14 @@ def built(work: Work, step: Callable, product: Literal["inside", "outside"]) -> 
 
 
 def reference(work: Work, reset_before: bool = False) -> Gradient:
-    """F and its gradient by the plain scan with the product inside; of the usual GRU, or of that with W_h (r ∘ h)."""
+    """F and its gradient by the plain scan with the product inside; of the usual GRU, or of that with W_h (r ∘ h).
+
+    Its products are in float32 also where an accelerator would round their operands.
+    """
     step = gru_reset_before if reset_before else _STEPS[work.cell]
-    own = built(work, step, "inside")
-    return own.gradient(own.wait(own.run()))
+    with jax.default_matmul_precision("float32"):
+        own = built(work, step, "inside")
+        return own.gradient(own.wait(own.run()))
 
 
 def _build(product, work):

@@ -14,6 +14,8 @@ def build(work: Work) -> Built:
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and not torch.cuda.is_available():
         raise LeftOutError("this torch has no CUDA")
+    if on_gpu:
+        torch.backends.cudnn.allow_tf32 = True  # its default, and JAX's
     device = "cuda" if on_gpu else "cpu"
 
     def put(array):

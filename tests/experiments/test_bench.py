@@ -102,6 +102,23 @@ def test_the_reference_for_a_reset_before_the_product():
     assert max(works.errors(found, plain.reference(work)).values()) > 1e-2  # another function
 
 
+def test_the_references_products_are_in_full_where_others_are_rounded(monkeypatch):
+    """On a GPU; here it shows in the program."""
+    programs, compiled = [], plain.compiled
+
+    def seen(F, arguments, *rest):
+        programs.append(str(jax.make_jaxpr(jax.grad(F))(*arguments)))
+        return compiled(F, arguments, *rest)
+
+    monkeypatch.setattr(plain, "compiled", seen)
+    work = works.make("elman", SHAPE)
+    plain.reference(work)
+    contenders.build(contenders.PEERS[0], work)
+    of_the_reference, of_a_peer = (program.count("precision=(Precision.HIGHEST") for program in programs)
+    assert of_the_reference == programs[0].count("dot_general") > 0
+    assert of_a_peer == 0
+
+
 EVERYBODY = [
     pytest.param(contender, cell, id=f"{contender.name}-{cell}")
     for contender in (*contenders.OURS, *contenders.PEERS)
