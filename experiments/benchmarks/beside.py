@@ -6,7 +6,9 @@ the process is kept from one measurement to the next while all goes well, and re
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -92,6 +94,7 @@ def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -
 
 def _serve(line, begin):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the other one decides
+    threading.Thread(target=_end_with_the_other, daemon=True).start()
     begin()
 
     def report(stage, done, total, note=""):
@@ -106,6 +109,13 @@ def _serve(line, begin):
             line.send(("result", function(*arguments, report)))
         except Exception as error:
             line.send(("failed", f"{type(error).__name__}: {error}"))
+
+
+def _end_with_the_other():
+    """Where that is killed, nobody else would end one that hangs, and holds the memory of a GPU."""
+    other: Any = multiprocessing.parent_process()
+    other.join()
+    os._exit(1)
 
 
 def _ended(exitcode):

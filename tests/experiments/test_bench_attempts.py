@@ -1,8 +1,10 @@
 """A run of the benchmark that nobody watches: what hangs, what ends the process, what is cut off."""
 
+import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +58,11 @@ def hangs(report):
     time.sleep(1000)
 
 
+def says_who_and_hangs(report):
+    report("stage", 0, 1, str(os.getpid()))
+    time.sleep(1000)
+
+
 def cannot_be_sent(report):
     return lambda: None
 
@@ -91,6 +98,25 @@ def test_what_fails_or_ends_the_process_or_hangs_is_told_apart_and_the_next_is_m
         with pytest.raises(beside.GoneError, match="no sign of life for 5 seconds") as caught:
             measure(hangs)
         assert caught.value.at in ("the sleeper", "")  # "" where the machine took 5 seconds to start it
+
+
+def test_the_process_beside_ends_with_the_one_that_is_killed():
+    """Also while it hangs. The test waits for the end of a pipe that both hold."""
+    script = (
+        "from experiments.benchmarks import beside\n"
+        "from tests.experiments import test_bench_attempts as given\n"
+        "with beside.beside(given.nothing, lambda *progress: print(progress[-1], flush=True)) as measure:\n"
+        "    measure(given.says_who_and_hangs)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        try:
+            parent.communicate(timeout=60)  # returns when nobody holds the other end
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
 
 def test_who_ends_the_process_is_left_out_and_the_others_are_measured():
