@@ -103,15 +103,18 @@ def test_states_are_kept_in_the_memory_of_the_host(name, states, gates, gpus):
         assert on_device[20_000] <= 6 * 64 * 2**20
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm"])
-def test_gates_computed_again_save_memory_here_too(name, gpus):
+@pytest.mark.parametrize(("name", "states", "gates"), [("gru", 1, 3), ("lstm", 2, 4)])
+def test_gates_computed_again_save_memory_here_too(name, states, gates, gpus):
+    """Kept are the states, and what a block needs."""
     case = next(case for case in CELLS if case.name == name)
     everything, again = (
         device_and_host(gradient(case, jb.adjoints.full(residuals=residuals), gpus, T=20_000))
         for residuals in ("gates", "states")
     )
     assert everything[1] == again[1] == 0
-    assert again[0] <= 0.3 * everything[0]
+    array = 20_000 * 64 * 64 * 4
+    assert everything[0] >= (states + gates) * array
+    assert again[0] <= (states + 1.25) * array
 
 
 def test_where_there_are_no_gates_nothing_is_computed_again(gpus):
