@@ -12,6 +12,7 @@ from experiments import devices, options, running, terminal, trained
 from experiments.options import BadInputError
 from jaxbptt.checking import GradientMismatchError
 
+_FOR_BENCH = ("tyro", "rich", "matplotlib")  # of the extras: a machine that is lent for it may have no others
 _USAGE = """\
 usage: python -m experiments [list]                    what there is
        python -m experiments run NAME [--quick] [--seed N] [--out DIR] [flags]
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process when ``None``.
 
     Returns:
-        The exit status: 0 when the command ran, 1 when a gradient turned out wrong, 2 for input that cannot be run and
+        The exit status: 0 when the command ran, 1 when a gradient turned out wrong or a part of
+        ``bench --gpu`` failed, 2 for input that cannot be run and
         for what the disk or the numbers refuse, 130 after Ctrl-C.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(_USAGE)
         return 0
     try:
-        options.require_extras()
+        options.require_extras(*([_FOR_BENCH] if command == "bench" else []))
         if command not in _COMMANDS:
             raise BadInputError(f"there is no command `{command}`: {', '.join(_COMMANDS)} are")
         return _COMMANDS[command](argv)
@@ -75,7 +77,9 @@ def _run(argv):
     study = _study(argv[1] if len(argv) > 1 else None)
     config = _config(study, argv[2:])
     devices.make_cores_devices()
-    return 0 if config is None else _carry_out(study, config, argv)
+    if config is not None:
+        _carry_out(study, config, argv)
+    return 0
 
 
 def _bench(argv):
@@ -88,9 +92,12 @@ def _bench(argv):
     if config.markdown is not None:
         sys.stdout.write(report.markdown(config.markdown))
         return 0
-    status = _carry_out(STUDY, config, argv)
+    result = _carry_out(STUDY, config, argv)
+    if result.numbers["failed"]:
+        sys.stderr.write("some of it failed, see above; `--resume` measures that again, and nothing else\n")
+        return 1
     kept.forget(config.out or _folder(STUDY))
-    return status
+    return 0
 
 
 def _reproduce(argv):
@@ -106,7 +113,7 @@ def _carry_out(study, config, argv):
     result, paths = running.carry_out(study, config, config.out or _folder(study), argv)
     terminal.show(result)
     sys.stdout.write("".join(f"wrote {path}\n" for path in paths))
-    return 0
+    return result
 
 
 def _folder(study):

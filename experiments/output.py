@@ -91,7 +91,7 @@ def circumstances(command: Sequence[str]) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "jaxbptt": jb.__version__,
-            **{package: importlib.metadata.version(package) for package in _PACKAGES},
+            **{package: version(package) for package in _PACKAGES},
         },
         "machine": {
             "system": platform.platform(),
@@ -100,6 +100,18 @@ def circumstances(command: Sequence[str]) -> dict[str, Any]:
             "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         },
     }
+
+
+def version(package: str) -> str | None:
+    """Of an installed distribution; ``None`` when it isn't there.
+
+    >>> version("no-such-distribution") is None
+    True
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """One measurement after another: taken from before when the run goes on, and on a GPU made beside this process."""
 
+import collections
 import contextlib
 import functools
 import time
@@ -49,9 +50,7 @@ def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attem
                 except Exception as error:
                     if not config.gpu:
                         raise
-                    failed[name] = (str(error) if isinstance(error, _SAID) else f"{type(error).__name__}: {error}")[
-                        :500
-                    ]
+                    failed[name] = _said(error)
                     return None
                 known = time.perf_counter() - start, found
                 store.put(name, *known)
@@ -61,22 +60,47 @@ def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attem
         yield Attempts(make, failed, taken)
 
 
-_SAID = (beside.FailedError, beside.GoneError)
+def _said(error):
+    kind = "" if isinstance(error, beside.LostError) else f"{type(error).__name__}: "
+    return f"{kind}{error}"[:500]
 
 
-def row(measure: Callable, work: works.Work, contestants: Sequence[Contender], rounds: int, limit: float) -> speed.Row:
-    """`speed.row`, again without the contender whose program ended the process or never came back."""
-    gone: dict[str, str] = {}
+def row(
+    measure: Callable,
+    work: works.Work,
+    contestants: Sequence[Contender],
+    rounds: int,
+    limit: float,
+    lost: collections.Counter[str],
+) -> speed.Row:
+    """`speed.row`, again without the contender at which the measurement was lost.
+
+    Args:
+        measure: as of `Attempts.make`.
+        work: as for `speed.row`, like `contestants`, `rounds` and `limit`.
+        contestants: see there.
+        rounds: see there.
+        limit: see there.
+        lost: by contender, the rows that were; counted up here. Who has cost two is left out of the rest.
+
+    Returns:
+        The `speed.Row`.
+
+    Raises:
+        LostError: when nobody knows at whom.
+    """
+    left_out = {contender.name: "cost two rows before" for contender in contestants if lost[contender.name] > 1}
     while True:
-        left = tuple(contender for contender in contestants if contender.name not in gone)
+        others = tuple(contender for contender in contestants if contender.name not in left_out)
         try:
-            found = measure(_row, work, left, rounds, limit)
-        except beside.GoneError as error:
-            if error.at not in {contender.name for contender in left}:
+            found = measure(_row, work, others, rounds, limit)
+        except beside.LostError as error:
+            if error.at not in {contender.name for contender in others}:
                 raise
-            gone[error.at] = str(error)
+            lost[error.at] += 1
+            left_out[error.at] = str(error).splitlines()[0][:200]
         else:
-            return found._replace(left_out=found.left_out | gone)
+            return found._replace(left_out=found.left_out | left_out)
 
 
 def _row(work, contestants, rounds, limit, report):

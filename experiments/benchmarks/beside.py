@@ -14,15 +14,12 @@ from typing import Any
 
 from experiments.study import Report
 
+_PATIENCE = 30.0  # seconds for the end of a process that is killed
 SILENCE = 600.0  # seconds without a report after which a measurement counts as hanging
 
 
-class FailedError(Exception):
-    """The measurement raised an exception; the message is its type and text."""
-
-
-class GoneError(Exception):
-    """The process ended or hung.
+class LostError(Exception):
+    """The measurement raised an exception, the process ended, or it hung.
 
     Attributes:
         at: the note of the last report: what it was at.
@@ -43,7 +40,7 @@ def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -
         silence: seconds without one after which the process is ended.
 
     Yields:
-        ``measure``. It raises `FailedError` and `GoneError`. Function, arguments, reports and result must pickle.
+        ``measure``. It raises `LostError`. Function, arguments, reports and result must pickle.
     """
     context = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads in it may hang
     process: Any = None
@@ -54,7 +51,7 @@ def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -
         if process is not None:
             line.close()
             process.kill()
-            process.join()
+            process.join(_PATIENCE)
         process = None
 
     def measure(function, *arguments):
@@ -66,22 +63,23 @@ def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -
             other_end.close()  # or its end would never be seen
         note, good = "", False
         try:
-            line.send((function, arguments))
             while True:
                 if not line.poll(silence):
-                    raise GoneError(f"no sign of life for {silence:.0f} seconds", note)
+                    raise LostError(f"no sign of life for {silence:.0f} seconds", note)
                 what, value = line.recv()
-                if what == "report":
+                if what == "ready":  # to one that never is, sending much would wait for good
+                    line.send((function, arguments))
+                elif what == "report":
                     _, _, _, note = value
                     report(*value)
                 elif what == "result":
                     good = True
                     return value
                 else:
-                    raise FailedError(value)
+                    raise LostError(value, note)
         except (EOFError, ConnectionError):
-            process.join()
-            raise GoneError(_ended(process.exitcode), note) from None
+            process.join(_PATIENCE)
+            raise LostError(_ended(process.exitcode), note) from None
         finally:
             if not good:
                 end()
@@ -101,6 +99,7 @@ def _serve(line, begin):
         line.send(("report", (stage, done, total, note)))
 
     while True:
+        line.send(("ready", None))
         try:
             function, arguments = line.recv()
         except EOFError:
@@ -124,6 +123,8 @@ def _ended(exitcode):
     >>> _ended(3), _ended(-6)
     ('its process ended with status 3', 'its process was ended by SIGABRT')
     """
+    if exitcode is None:
+        return "its process closed the line and went on"
     if exitcode < 0:
         return f"its process was ended by {signal.Signals(-exitcode).name}"
     return f"its process ended with status {exitcode}"

@@ -1,6 +1,8 @@
 """``python -m experiments bench``: measures what the flags ask for, and makes numbers, tables and figures of it."""
 
+import collections
 import dataclasses
+import os
 import shlex
 from typing import Any
 
@@ -8,7 +10,6 @@ from experiments import devices, output, trained
 from experiments.benchmarks import (
     attempts,
     checkpoint,
-    contenders,
     figures,
     kept,
     length,
@@ -16,6 +17,7 @@ from experiments.benchmarks import (
     measure,
     peak,
     report,
+    speed,
     summary,
 )
 from experiments.benchmarks import work as works
@@ -24,6 +26,8 @@ from experiments.study import Report, Result, Study, verdict
 
 _OF_A_SITTING = {"out", "resume", "markdown"}  # flags that say nothing of what is measured
 _PACKAGES = ("flax", "equinox", "dm-haiku", "torch", "jax-cuda12-plugin", "jax-cuda13-plugin")
+_PACKAGES += ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-cublas")
+_SETTINGS = ("JAX_", "XLA_", "NVIDIA_TF32_OVERRIDE")  # in the environment, they change what is measured
 
 
 def run(config: Config, report_progress: Report) -> Result:
@@ -88,10 +92,14 @@ def _once(measure, function, *arguments):
 
 def _speed(config, attempt, report_progress):
     cases = [(cell, shape) for shape in config.speed_shapes for cell in config.cells]
-    rows = []
+    rows, lost = [], collections.Counter()
     for k, (cell, shape) in enumerate(cases):
-        how = (works.make(cell, shape, config.seed), config.contestants, config.rounds, config.seconds)
-        rows.append(attempt.make(f"speed, {cell} {shape}", attempts.row, *how))
+        how = (works.make(cell, shape, config.seed), config.contestants, config.rounds, config.seconds, lost)
+        name = f"speed, {cell} {shape}"
+        rows.append(attempt.make(name, attempts.row, *how))
+        for who, reason in (rows[-1].left_out if rows[-1] else {}).items():
+            if reason.startswith(speed.WRONG):
+                attempt.failed[f"{name}, {who}"] = reason
         report_progress("speed: rows", k + 1, len(cases))
     return [row for row in rows if row is not None]
 
@@ -162,14 +170,16 @@ def circumstances(config: Config) -> dict[str, Any]:
         if getattr(config, field.name) != getattr(default, field.name) and field.name not in _OF_A_SITTING
     ]
     here = {**found["machine"], "processor": machine.processor(), "cores": devices.cores()}
-    versions = {**found["versions"], **{package: contenders.version(package) for package in _PACKAGES}}
+    versions = {**found["versions"], **{package: output.version(package) for package in _PACKAGES}}
     command = " ".join(["python -m experiments bench", *changed])
-    return {"date": found["date"], "versions": versions, "machine": here, "settings": command}
+    set_outside = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)}
+    about = {"date": found["date"], "versions": versions, "machine": here, "settings": command}
+    return {**about, "environment": set_outside}
 
 
 def _that_must_be_the_same(config, about):
     flags = {f"--{name}": value for name, value in output.flags(config).items() if name not in _OF_A_SITTING}
-    return {**flags, "machine": about["machine"], "versions": about["versions"]}
+    return {**flags, "machine": about["machine"], "versions": about["versions"], "environment": about["environment"]}
 
 
 def _written(value):

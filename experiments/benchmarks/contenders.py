@@ -1,7 +1,6 @@
 """All contenders. To add one is to add a line to the CONTENDERS of its file, or a file and a line here."""
 
-import importlib.metadata
-
+from experiments import output
 from experiments.benchmarks import cudnn_peer, equinox_peer, flax_peers, haiku_peer, ours, plain, torch_peer
 from experiments.benchmarks.contender import Built, Contender, LeftOutError
 from experiments.benchmarks.work import Work
@@ -30,7 +29,7 @@ def build(contender: Contender, work: Work) -> Built:
     """
     if work.cell not in contender.cells:
         raise LeftOutError(f"has no {work.cell} cell")
-    if contender.package is not None and version(contender.package) is None:
+    if contender.package is not None and output.version(contender.package) is None:
         raise LeftOutError(f"{contender.package} is not installed")
     try:
         return contender.build(work)
@@ -38,15 +37,3 @@ def build(contender: Contender, work: Work) -> Built:
         raise
     except Exception as error:  # a version of a library that has changed must not end an unattended run
         raise LeftOutError(f"{type(error).__name__}: {error}".splitlines()[0][:200]) from error
-
-
-def version(package: str) -> str | None:
-    """Of an installed distribution; ``None`` when it isn't there.
-
-    >>> version("no-such-distribution") is None
-    True
-    """
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -62,7 +62,7 @@ def run(
     for k, T in enumerate(sorted(set(lengths))):
         work = works.make(cell, shape._replace(T=T), seed, reads="last")
         reference = plain.reference(work)
-        compile_seconds = _compile_seconds(work)
+        compile_seconds = _compile_seconds(work, report)
         built, errors = {}, {}
         for contender in CONTENDERS:
             try:
@@ -72,7 +72,7 @@ def run(
             except LeftOutError as reason:
                 left_out[f"{contender.name}, T = {T}"] = str(reason)
         calls = {name: lambda one=one: one.wait(one.run()) for name, one in built.items()}
-        times = measure.interleaved(calls, rounds, limit, lambda *done: None)
+        times = measure.interleaved(calls, rounds, limit, lambda *done: report("length: rounds, this T", *done))
         for name, one in built.items():
             shorter = min(compile_seconds.get(name, np.inf), one.compile_seconds)
             point = Point(T, times[name], shorter, one.temporaries, errors[name])
@@ -81,15 +81,16 @@ def run(
     return Lengths(cell, shape, points, left_out)
 
 
-def _compile_seconds(work):
+def _compile_seconds(work, report):
     """Of builds that are thrown away, everybody in turn: the shortest of several is less the machine's."""
     found = {}
-    for _ in range(COMPILATIONS - 1):
+    for once in range(COMPILATIONS - 1):
         for contender in CONTENDERS:
             with contextlib.suppress(LeftOutError):
                 seconds = contenders.build(contender, work).compile_seconds or np.inf
                 found[contender.name] = min(found.get(contender.name, np.inf), seconds)
         jax.clear_caches()
+        report("length: compilations, this T", once + 1, COMPILATIONS - 1)
     return found
 
 

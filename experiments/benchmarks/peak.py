@@ -56,8 +56,9 @@ def peaks(
 def _in_a_process(task):
     command = [sys.executable, "-m", "experiments.benchmarks.peak", json.dumps(task)]
     root = Path(__file__).parents[2]
+    said = {**os.environ, "JAX_TRACEBACK_FILTERING": "off"}  # or JAX's last line is about its traceback
     try:
-        ran = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=_TIMEOUT)
+        ran = subprocess.run(command, cwd=root, env=said, capture_output=True, text=True, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
         raise LeftOutError(f"took more than {_TIMEOUT} seconds") from None
     if ran.returncode:

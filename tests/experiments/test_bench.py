@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import cli
+from experiments import cli, output
 from experiments.benchmarks import (
     checkpoint,
     contenders,
@@ -128,7 +128,7 @@ EVERYBODY = [
 
 @pytest.mark.parametrize(("contender", "cell"), EVERYBODY)
 def test_everybodys_gradient_is_the_references(contender, cell):
-    if contender.package is not None and contenders.version(contender.package) is None:
+    if contender.package is not None and output.version(contender.package) is None:
         pytest.skip(f"{contender.package} is not installed")
     if contender.split and len(jax.devices()) == 1:
         pytest.skip("needs two devices")
