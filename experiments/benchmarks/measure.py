@@ -166,7 +166,7 @@ def products(cell: CellName, shape: Shape) -> Products:
     """Both, compiled and ready to be timed as contenders."""
     B, _, _, n = shape
     columns = GATES[cell] * n
-    side, squares, step_flops = _GEMM.get(jax.default_backend(), _GEMM_OF_AN_ACCELERATOR)
+    side, squares, step_flops = _GEMM.get(jax.devices()[0].platform, _GEMM_OF_AN_ACCELERATOR)
     times = max(1, min(1000, int(step_flops / (2 * B * n * columns))))
     square = jax.random.normal(jax.random.key(0), (side, side), jnp.float32) / math.sqrt(side)  # keeps lengths
     W, h = jnp.full((n, columns), 1 / n), jnp.ones((B, n))
