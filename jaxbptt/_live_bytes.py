@@ -35,7 +35,9 @@ _LOOPS = {"scan", "while"}
 
 
 def size(shape):
-    """Bytes of an array of this shape and dtype."""
+    """Bytes of an array of this shape and dtype; none for one that lies in the host's memory."""
+    if getattr(shape, "memory_space", None) == jax.memory.Space.Host:
+        return 0
     return math.prod(shape.shape) * shape.dtype.itemsize
 
 

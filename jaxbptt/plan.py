@@ -81,7 +81,7 @@ def plan(
     is compiled or computed. Counted is whatever it holds beside its arguments (`theta`, `xs`, `h_0`) and its results:
     states and gates kept, outputs and their cotangents, what one block needs. Not counted are what the compiler and
     the allocator add, the forward pass of your own loss beyond a sum of squares, and the cotangent of `xs`, if you
-    ask for it: as large as `xs`.
+    ask for it: as large as `xs`; nor what ``full(memory="host")`` keeps there.
 
     Held against ``compiled.memory_analysis().temp_size_in_bytes`` on the CPU it is within 15% for `autodiff`, `full`
     (in one block or in several, overlapping or not, either residuals), `tangent`, `checkpointed` (either residuals) and

@@ -113,6 +113,19 @@ def test_how_far_off_it_is_for_very_small_batches(name, B):
         assert 0.55 * actual <= row.bytes <= 1.7 * actual, (row, actual)
 
 
+def test_what_the_host_keeps_is_not_the_devices(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    cell = CASES["lstm"].cell
+    adjoints = {memory: jb.adjoints.full(memory=memory, block=100) for memory in ("device", "host")}
+    bytes_of = {}
+    for T in (1000, 4000):
+        for row in plan(cell, *shapes(cell, T=T, B=8, d=16, n=16), adjoints=adjoints, reads="last").rows:
+            bytes_of[row.name, T] = row.bytes
+    on_device, beside_the_host = (bytes_of[memory, 4000] - bytes_of[memory, 1000] for memory in adjoints)
+    assert on_device >= 3000 * 6 * 8 * 16 * 4  # h, c and four gates of each step
+    assert beside_the_host == 30 * 2 * 8 * 16 * 4  # h and c before each block
+
+
 def test_extra_steps():
     cell = jb.cells.elman()
     adjoints = {str(c): checkpointed(c, block=1) for c in (10, 30, 50, 100)} | {"full": jb.adjoints.full()}

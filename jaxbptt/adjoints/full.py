@@ -119,8 +119,9 @@ def full(
     no array of the size of θ_h, and each step has one product with a weight in each direction; the rest is one
     product for a block of steps. Memory grows with T.
 
-    Reverse mode only, to any order of ``jax.grad``; for ``jax.jvp`` and ``jax.linearize`` use `tangent` or
-    `autodiff`.
+    Reverse mode only, to any order of ``jax.grad``; for ``jax.jvp`` and ``jax.linearize`` use `tangent` or `autodiff`.
+    With ``memory="host"`` to the first order: beyond it, where there are several blocks, JAX can't add cotangents that
+    lie in two memories, and raises an error.
 
     Args:
         block: how many steps are taken together outside the scan, at most. ``None`` chooses by
@@ -134,7 +135,9 @@ def full(
             and computes the gates again, a block at a time: a third to a half of the memory for gated cells.
         memory: where they are kept. ``"host"`` writes them to the host's memory, block by block, and fetches them in
             the reverse pass, for an accelerator whose own memory then holds a block of them. The outputs
-            ``[T, *batch, n]``, if a loss reads them all, stay on the device. Compiled for an H100 in the tests, not yet
+            ``[T, *batch, n]``, if a loss reads them all, stay on the device, and so does a copy of `xs` and of its
+            cotangent where no block of a suitable length divides T. JAX bounds what it takes of the host's memory
+            (``XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB``). Compiled for an H100 in the tests, not yet
             run on one: for an LSTM with T = 20,000 and B = d = n = 64 it then holds 204 MiB, and the host 1,875, where
             the device had 3,438.
 
