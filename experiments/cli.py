@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process when ``None``.
 
     Returns:
-        The exit status: 0 when the command ran, 1 when a gradient turned out wrong or a part of
-        ``bench --gpu`` failed, 2 for input that cannot be run and
+        The exit status: 0 when the command ran, 1 when a gradient turned out wrong or a part of ``bench --gpu`` failed,
+        2 for input that cannot be run and
         for what the disk or the numbers refuse, 130 after Ctrl-C.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -94,7 +94,7 @@ def _bench(argv):
         return 0
     result = _carry_out(STUDY, config, argv)
     if result.numbers["failed"]:
-        sys.stderr.write("some of it failed, see above; `--resume` measures that again, and nothing else\n")
+        sys.stderr.write("some of it failed, see above; `--resume` measures that again\n")
         return 1
     kept.forget(config.out or _folder(STUDY))
     return 0

@@ -53,7 +53,8 @@ def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attem
                     failed[name] = _said(error)
                     return None
                 known = time.perf_counter() - start, found
-                store.put(name, *known)
+                if not (isinstance(found, speed.Row) and speed.wrong(found)):  # that is to be measured again
+                    store.put(name, *known)
             taken.append(known[0])
             return known[1]
 
@@ -81,15 +82,16 @@ def row(
         contestants: see there.
         rounds: see there.
         limit: see there.
-        lost: by contender, the rows that were; counted up here. Who has cost two is left out of the rest.
+        lost: how many rows each contender has ended so far; updated here. One that has ended two is left out of
+            later rows.
 
     Returns:
         The `speed.Row`.
 
     Raises:
-        LostError: when nobody knows at whom.
+        LostError: when nobody knows at whom, or nobody is left.
     """
-    left_out = {contender.name: "cost two rows before" for contender in contestants if lost[contender.name] > 1}
+    left_out = {contender.name: "ended two rows before" for contender in contestants if lost[contender.name] > 1}
     while True:
         others = tuple(contender for contender in contestants if contender.name not in left_out)
         try:
@@ -100,6 +102,8 @@ def row(
             lost[error.at] += 1
             left_out[error.at] = str(error).splitlines()[0][:200]
         else:
+            if left_out and not found.timed:
+                raise beside.LostError(f"nobody is left: {left_out}", "")
             return found._replace(left_out=found.left_out | left_out)
 
 

@@ -43,32 +43,45 @@ def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -
         ``measure``. It raises `LostError`. Function, arguments, reports and result must pickle.
     """
     context = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads in it may hang
-    process: Any = None
-    line: Any = None
+    child: Any = None
+    pipe: Any = None
+
+    def start():
+        nonlocal child, pipe
+        mine, its = context.Pipe()
+        process = context.Process(target=_serve, args=(its, begin), daemon=True)
+        try:
+            process.start()
+        finally:
+            its.close()  # or the end of the child would never be seen
+        child, pipe = process, mine
 
     def end():
-        nonlocal process
-        if process is not None:
-            line.close()
-            process.kill()
-            process.join(_PATIENCE)
-        process = None
+        nonlocal child
+        if child is not None:
+            pipe.close()
+            child.kill()
+            child.join(_PATIENCE)
+        child = None
+
+    def receive(at):
+        try:
+            if not pipe.poll(silence):
+                raise LostError(f"no sign of life for {silence:.0f} seconds", at)
+            return pipe.recv()
+        except (EOFError, ConnectionError):
+            child.join(_PATIENCE)
+            raise LostError(_ended(child.exitcode), at) from None
 
     def measure(function, *arguments):
-        nonlocal process, line
-        if process is None:
-            line, other_end = context.Pipe()
-            process = context.Process(target=_serve, args=(other_end, begin), daemon=True)
-            process.start()
-            other_end.close()  # or its end would never be seen
+        if child is None:
+            start()
         note, good = "", False
         try:
             while True:
-                if not line.poll(silence):
-                    raise LostError(f"no sign of life for {silence:.0f} seconds", note)
-                what, value = line.recv()
-                if what == "ready":  # to one that never is, sending much would wait for good
-                    line.send((function, arguments))
+                what, value = receive(note)
+                if what == "ready":  # to a child that never is, sending much would wait for good
+                    pipe.send((function, arguments))
                 elif what == "report":
                     _, _, _, note = value
                     report(*value)
@@ -77,9 +90,6 @@ def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -
                     return value
                 else:
                     raise LostError(value, note)
-        except (EOFError, ConnectionError):
-            process.join(_PATIENCE)
-            raise LostError(_ended(process.exitcode), note) from None
         finally:
             if not good:
                 end()
@@ -90,30 +100,37 @@ def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -
         end()
 
 
-def _serve(line, begin):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the other one decides
-    threading.Thread(target=_end_with_the_other, daemon=True).start()
-    begin()
+def _serve(pipe, begin):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
     def report(stage, done, total, note=""):
-        line.send(("report", (stage, done, total, note)))
+        pipe.send(("report", (stage, done, total, note)))
 
-    while True:
-        line.send(("ready", None))
+    def answer(function, *arguments):
         try:
-            function, arguments = line.recv()
+            pipe.send(("result", function(*arguments, report)))
+        except Exception as error:
+            pipe.send(("failed", f"{type(error).__name__}: {error}"))
+
+    try:
+        begin()
+    except Exception as error:
+        pipe.send(("failed", f"{type(error).__name__}: {error}"))
+        return
+    while True:
+        pipe.send(("ready", None))
+        try:
+            function, arguments = pipe.recv()
         except EOFError:
             return
-        try:
-            line.send(("result", function(*arguments, report)))
-        except Exception as error:
-            line.send(("failed", f"{type(error).__name__}: {error}"))
+        answer(function, *arguments)
 
 
-def _end_with_the_other():
+def _end_with_the_parent():
     """Where that is killed, nobody else would end one that hangs, and holds the memory of a GPU."""
-    other: Any = multiprocessing.parent_process()
-    other.join()
+    parent: Any = multiprocessing.parent_process()
+    parent.join()
     os._exit(1)
 
 
@@ -124,7 +141,7 @@ def _ended(exitcode):
     ('its process ended with status 3', 'its process was ended by SIGABRT')
     """
     if exitcode is None:
-        return "its process closed the line and went on"
+        return "its process closed the pipe and went on"
     if exitcode < 0:
         return f"its process was ended by {signal.Signals(-exitcode).name}"
     return f"its process ended with status {exitcode}"

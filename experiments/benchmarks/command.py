@@ -24,10 +24,20 @@ from experiments.benchmarks import work as works
 from experiments.benchmarks.config import QUICK, Config
 from experiments.study import Report, Result, Study, verdict
 
-_OF_A_SITTING = {"out", "resume", "markdown"}  # flags that say nothing of what is measured
+_OF_ONE_SITTING = {"out", "resume", "markdown"}  # flags that say nothing of what is measured
 _PACKAGES = ("flax", "equinox", "dm-haiku", "torch", "jax-cuda12-plugin", "jax-cuda13-plugin")
 _PACKAGES += ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-cublas")
-_SETTINGS = ("JAX_", "XLA_", "NVIDIA_TF32_OVERRIDE")  # in the environment, they change what is measured
+_SETTINGS = (
+    "JAX_",
+    "XLA_",
+    "NVIDIA_TF32_OVERRIDE",
+    "CUDA_",
+    "CUBLAS_",
+    "CUDNN_",
+    "TORCH_",
+    "OMP_",
+    "GLIBC_TUNABLES",
+)  # in the environment, they change what is measured
 
 
 def run(config: Config, report_progress: Report) -> Result:
@@ -97,9 +107,8 @@ def _speed(config, attempt, report_progress):
         how = (works.make(cell, shape, config.seed), config.contestants, config.rounds, config.seconds, lost)
         name = f"speed, {cell} {shape}"
         rows.append(attempt.make(name, attempts.row, *how))
-        for who, reason in (rows[-1].left_out if rows[-1] else {}).items():
-            if reason.startswith(speed.WRONG):
-                attempt.failed[f"{name}, {who}"] = reason
+        if rows[-1] is not None:
+            attempt.failed.update({f"{name}, {who}": reason for who, reason in speed.wrong(rows[-1]).items()})
         report_progress("speed: rows", k + 1, len(cases))
     return [row for row in rows if row is not None]
 
@@ -167,7 +176,7 @@ def circumstances(config: Config) -> dict[str, Any]:
     changed = [
         f"--{field.name.replace('_', '-')} {_written(getattr(config, field.name))}".strip()
         for field in dataclasses.fields(config)
-        if getattr(config, field.name) != getattr(default, field.name) and field.name not in _OF_A_SITTING
+        if getattr(config, field.name) != getattr(default, field.name) and field.name not in _OF_ONE_SITTING
     ]
     here = {**found["machine"], "processor": machine.processor(), "cores": devices.cores()}
     versions = {**found["versions"], **{package: output.version(package) for package in _PACKAGES}}
@@ -178,7 +187,7 @@ def circumstances(config: Config) -> dict[str, Any]:
 
 
 def _that_must_be_the_same(config, about):
-    flags = {f"--{name}": value for name, value in output.flags(config).items() if name not in _OF_A_SITTING}
+    flags = {f"--{name}": value for name, value in output.flags(config).items() if name not in _OF_ONE_SITTING}
     return {**flags, "machine": about["machine"], "versions": about["versions"], "environment": about["environment"]}
 
 

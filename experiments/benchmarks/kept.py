@@ -60,8 +60,13 @@ def below(out: Path, about: Mapping[str, Any], resume: bool) -> Kept:
     if described.exists():
         if not resume:
             raise BadInputError(f"`{out}` holds a run that was cut off: go on with `--resume`, or remove `{folder}`")
-        _require_same(folder, json.loads(described.read_text()), about)
+        try:
+            before = json.loads(described.read_text())
+        except ValueError:
+            raise BadInputError(f"`{described}` is damaged: remove `{folder}` to begin anew") from None
+        _require_same(folder, before, about)
     else:
+        shutil.rmtree(folder, ignore_errors=True)  # of nobody knows which run
         if resume:
             sys.stderr.write(f"`{out}` holds nothing to go on with: the run begins\n")
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,10 +76,19 @@ def below(out: Path, about: Mapping[str, Any], resume: bool) -> Kept:
         return folder / f"{name.replace(' ', '-')}.pickle"
 
     def get(name):
-        return pickle.loads(path(name).read_bytes()) if path(name).exists() else None
+        try:
+            return pickle.loads(path(name).read_bytes())
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # whatever a damaged pickle raises
+            sys.stderr.write(f"warning: `{path(name)}` is damaged, and is measured again: {error}\n")
+            return None
 
     def put(name, seconds, found):
-        output.save(path(name), pickle.dumps((seconds, found)))
+        try:
+            output.save(path(name), pickle.dumps((seconds, found)))
+        except OSError as error:  # the run is worth more than what it would go on with
+            sys.stderr.write(f"warning: `{path(name)}` could not be written: {error.strerror}\n")
 
     return Kept(get, put)
 

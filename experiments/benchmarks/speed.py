@@ -1,5 +1,6 @@
 """One row of the benchmark: a cell and a shape, everybody checked against the plain scan, then timed side by side."""
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -50,7 +51,7 @@ class Row(NamedTuple):
         shape: (B, T, d, n).
         timed: by contender.
         left_out: who is missing, and why.
-        gemm: flops a second of a product of 1024³.
+        gemm: flops a second of a large product, see `measure.Products`.
         gemm_of_a_step: flops a second of the product of one step.
     """
 
@@ -85,6 +86,10 @@ def row(
         GradientMismatchError: when a gradient of this library is wrong; a peer's leaves that peer out.
     """
     reference = functools.cache(functools.partial(_reference, work))
+    report("speed: the reference of this row", 0, 1)  # at nobody's expense: no contender is named
+    with contextlib.suppress(LeftOutError):
+        reference(False)
+    report("speed: the reference of this row", 1, 1)
     calls, checked, left_out = {}, {}, {}
     for k, contender in enumerate(contestants):
         report(_STAGE, k, len(contestants), contender.name)
@@ -119,6 +124,11 @@ def row(
         for name, work_of in (("1024", products.square_flops), ("step", products.step_flops))
     )
     return Row(work.cell, work.shape, timed, left_out, *rates)
+
+
+def wrong(row: Row) -> dict[str, str]:
+    """Whose gradient, of ours, was left out as wrong, and how."""
+    return {who: reason for who, reason in row.left_out.items() if reason.startswith(WRONG)}
 
 
 def _require_device(reason):

@@ -127,6 +127,28 @@ def test_the_process_beside_ends_with_the_one_that_is_killed():
                 os.kill(child, signal.SIGKILL)
 
 
+def cannot_begin():
+    raise OSError("CUDA_ERROR_DEVICE_UNAVAILABLE")
+
+
+def test_why_a_process_cannot_begin_is_said():
+    with beside.beside(cannot_begin, lambda *progress: None) as measure:
+        for _ in range(2):
+            with pytest.raises(beside.LostError, match="OSError: CUDA_ERROR_DEVICE_UNAVAILABLE"):
+                measure(answers, 1)
+
+
+def test_a_reference_that_cannot_be_had_is_nobodys_fault(monkeypatch):
+    def dies(work, reset_before=False):
+        raise SystemError("at this shape")
+
+    reports = []
+    monkeypatch.setattr(speed.plain, "reference", dies)
+    row = speed.row(WORK, (SCAN,), 1, 0.01, lambda *progress: reports.append(progress))
+    assert reports[0] == ("speed: the reference of this row", 0, 1)
+    assert row.left_out == {"scan": "nothing to check it against: at this shape"}
+
+
 def test_a_process_that_never_begins_is_given_up_however_much_it_is_to_be_sent():
     """Sending more than a pipe holds would wait for it."""
     never = functools.partial(time.sleep, 1000)
@@ -172,7 +194,7 @@ def test_who_fails_while_the_clock_runs_is_left_out_and_from_the_third_row_on_no
             assert list(row.timed) == ["scan"]
             assert lost == {"fails": seen}
             reasons.append(row.left_out["fails"])
-    assert reasons == [*["MemoryError: of the device"] * 2, "cost two rows before"]
+    assert reasons == [*["MemoryError: of the device"] * 2, "ended two rows before"]
 
 
 def test_an_error_that_stays_is_blamed_on_whom_it_began_with(monkeypatch):
@@ -209,7 +231,11 @@ def test_a_wrong_gradient_on_a_gpu_fails_the_run_and_what_is_measured_stays(tmp_
     failed = json.loads((tmp_path / "result.json").read_text())["failed"]
     assert failed["speed, elman 4,3,2,3, full"] == "WRONG GRADIENT: the xs of full"
     assert len(failed) == 2
-    assert (tmp_path / "measured").exists()
+    monkeypatch.setattr(speed, "row", row)  # repaired
+    assert cli.main(["bench", "--gpu", *TINY, "--resume", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["failed"] == {}
+    assert all("full" in row["contenders"] for row in found["speed"]["rows"])
 
 
 def test_a_row_is_lost_when_nobody_knows_who_ended_it():
@@ -254,7 +280,7 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path, monkeypatch, capsys):
     assert measured == [4, 1, 1, 4, 1]
 
 
-def test_what_is_kept_comes_back(tmp_path):
+def test_what_is_kept_comes_back(tmp_path, capsys):
     store = kept.below(tmp_path, {"a": (1, 2)}, resume=False)
     assert store.get("speed, lstm 1,2") is None
     store.put("speed, lstm 1,2", 0.5, ["row"])
@@ -263,6 +289,16 @@ def test_what_is_kept_comes_back(tmp_path):
     assert again.get("speed, lstm 1,3") is None
     with pytest.raises(BadInputError, match="with a \\[1, 2\\] and not 3"):
         kept.below(tmp_path, {"a": 3}, resume=True)
+    (damaged,) = (tmp_path / "measured").glob("*.pickle")
+    damaged.write_bytes(damaged.read_bytes()[:9])
+    assert again.get("speed, lstm 1,2") is None
+    assert "is damaged, and is measured again" in capsys.readouterr().err
+    (tmp_path / "measured" / "about.json").write_text("")
+    with pytest.raises(BadInputError, match=r"about.json` is damaged: remove"):
+        kept.below(tmp_path, {"a": 1}, resume=True)
+    store.put("speed, lstm 1,2", 0.5, ["row"])
+    (tmp_path / "measured" / "about.json").unlink()
+    assert kept.below(tmp_path, {"a": 3}, resume=False).get("speed, lstm 1,2") is None  # of whichever run that was
     kept.forget(tmp_path)
     kept.forget(tmp_path)
     assert not list(tmp_path.iterdir())
