@@ -43,7 +43,8 @@ def check_cell(
         steps: T of the trajectory.
         dtype: of the check, float32 or wider; float64 works whatever JAX's setting is.
         inputs: ``(key, shape, input_size, dtype) -> x`` with leading axes ``shape``, if f doesn't take arrays of
-            numbers: ``lambda key, shape, input_size, dtype: jax.random.randint(key, shape, 0, 10)`` for token ids.
+            numbers; for token ids
+            ``lambda key, shape, input_size, dtype: jax.random.randint(key, shape, 0, input_size)``.
 
     Returns:
         A `Report`; ``print`` it. Costs a few seconds, mostly compilation.
