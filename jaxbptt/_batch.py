@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 
 from jaxbptt import _validate
-from jaxbptt._cotangents import without_nonfinite
+from jaxbptt._cotangents import has_derivative, without_nonfinite
 
 
 def initial_state(model, theta, xs, h_0=None):
@@ -34,8 +34,29 @@ def batch_shape(cell, theta_h, h_0):
 
 
 def members_shape(cell, theta_h, h_0):
-    """The same, but ``()`` for a cell that doesn't say: its whole state is then one member, which is always right."""
-    return batch_shape(cell, theta_h, h_0) if _ranks(cell, theta_h) else ()
+    """The same, but ``()`` where the whole state counts as one member, which is always right: for a cell that doesn't
+    say, and where a number of the state is every member's.
+    """
+    is_known = _ranks(cell, theta_h) and not _shared(cell, theta_h, h_0)
+    return batch_shape(cell, theta_h, h_0) if is_known else ()
+
+
+def separate(cell, theta_h, h_0):
+    """`batch_shape`, for what goes through a state member by member.
+
+    Raises:
+        ValueError: for a number that all members share: it has no cotangent of one of them.
+    """
+    _validate.nothing_shared(_shared(cell, theta_h, h_0), h_0)
+    return batch_shape(cell, theta_h, h_0)
+
+
+def _shared(cell, theta_h, h_0):
+    """Whether a leaf with a derivative lacks the batch axes that others have."""
+    leaves = jax.tree.leaves(h_0)
+    ranks = _ranks(cell, theta_h) or [1] * len(leaves)
+    has_axes = [np.ndim(h) > rank for h, rank in zip(leaves, ranks, strict=True)]
+    return any(has_axes) and any(has_derivative(h) and not has for h, has in zip(leaves, has_axes, strict=True))
 
 
 def _ranks(cell, theta_h):
@@ -48,7 +69,11 @@ def _ranks(cell, theta_h):
 
 
 def over_members(function, batch, *trees):
-    """`function` for each member of the batch; leaves without the batch axes are shared by all."""
+    """`function` for each member of the batch.
+
+    A leaf without the batch axes is shared by all. One that begins with their sizes by chance is cut like the others:
+    nothing in its shape tells.
+    """
     axes = [jax.tree.map(lambda leaf: 0 if np.shape(leaf)[: len(batch)] == batch else None, tree) for tree in trees]
     for _ in batch:
         function = jax.vmap(function, in_axes=axes)

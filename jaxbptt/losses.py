@@ -56,7 +56,8 @@ def softmax_cross_entropy(y_hat_t, y_t):
     1.386294
     """
     _validate.integer_targets("softmax_cross_entropy", y_hat_t, y_t)
-    in_range = (y_t >= 0) & (y_t < y_hat_t.shape[-1])
+    largest = min(y_hat_t.shape[-1] - 1, jnp.iinfo(jnp.result_type(y_t)).max)  # m itself may be none of their dtype
+    in_range = (y_t >= 0) & (y_t <= largest)
     label = jnp.where(in_range, y_t, 0)
     L = optax.losses.softmax_cross_entropy_with_integer_labels(y_hat_t, label)
     return jnp.where(in_range, L, jnp.nan)

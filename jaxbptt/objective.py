@@ -28,7 +28,8 @@ def objective(
         F. Its arguments: ``theta``, a `Theta`; ``xs [T, *batch, d]``; ``ys`` with leaves ``[T, *batch, …]``;
         ``h_0``, the model's initial state when ``None``; ``mask [T, *batch]``, True where a step counts in F.
         What ``ys`` holds where it doesn't, and a NaN in ``xs`` after a sequence's last step that counts, reach
-        neither F nor a gradient. The same arguments give the same function.
+        neither F nor a gradient; a recursion that overflows there reaches the gradient (`jaxbptt.cells.masked` stands
+        still instead). The same arguments give the same function.
 
     Raises:
         TypeError, ValueError: now, for what is not a model, loss, adjoint or reduction; and when F is traced, for

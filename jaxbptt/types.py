@@ -69,7 +69,8 @@ class Cell(NamedTuple):
             ``theta_bar`` over every leading axis, time included. A leaf without a derivative, such as an integer,
             gets ``None``.
         output: ``h_t -> `` what g reads; must not depend on parameters.
-        split: how the cell divides over time (`TimeSplit`); ``None`` derives it from `apply` and `vjp`.
+        split: how the cell divides over time (`TimeSplit`); ``None`` derives it from `apply` and `vjp`. The adjoints go
+            by it: who replaces `apply` or `vjp` of a cell sets ``split=None`` too.
         check: ``(theta_h, xs, h_0) -> None``; raises when shapes or dtypes don't fit; ``None`` checks nothing
             beyond what every cell must satisfy.
         mixed: ``Cell -> Cell``: this cell with bfloat16 operands in its products; ``None`` leaves them to JAX

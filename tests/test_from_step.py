@@ -167,3 +167,48 @@ def test_only_what_was_given_is_asked_for():
     np.testing.assert_allclose(h_T, np.tanh(0.5 * np.tanh(0.5 * np.tanh(1.0) + 1) + 1))
     with pytest.raises(NotImplementedError, match=r"`init`.*pass `init="):
         cell.init(jax.random.key(0), 1, 2)
+
+
+def shared_leaf_cell(n):
+    """A clock without batch axes beside a state with them; it acts through f and through the output."""
+
+    def step(theta_h, x_t, state):
+        h, clock = state
+        return jnp.tanh(h @ theta_h["W_h"].T + x_t[None]) * jnp.cos(clock), clock + theta_h["rate"]
+
+    def initial_state(theta_h, batch_shape=()):
+        return jnp.zeros((*batch_shape, n)), jnp.zeros(())
+
+    cell = jb.cells.from_step(step, initial_state=initial_state, output=lambda state: state[0] * state[1])
+    return cell, {"W_h": jax.random.normal(jax.random.key(0), (n, n)), "rate": jnp.array(0.3)}
+
+
+@pytest.mark.parametrize("B", [3, 4])
+@pytest.mark.parametrize("given_state", [False, True])
+def test_inputs_and_states_that_a_batch_shares(B, given_state):
+    """x_t [n] for all members, also where n is the size of the batch; a floating-point leaf of the state likewise."""
+    n = 4
+    cell, theta_h = shared_leaf_cell(n)
+    h_0 = cell.initial_state(theta_h, (B,)) if given_state else (jnp.ones((B, n)), jnp.array(0.1))
+    xs = jax.random.normal(jax.random.key(1), (5, n))
+    weights = jax.random.normal(jax.random.key(2), (5, B, n))
+
+    def loss(hs):
+        return jnp.sum(weights * hs)
+
+    got, wanted = differ(cell, theta_h, xs, h_0, 5, loss, argnums=(0, 1, 2))
+    for bars in got:
+        assert_close(bars, wanted, 1e-11)
+
+
+def test_an_input_that_a_batch_of_its_size_shares():
+    """Where every leaf of the state has the batch axes, too."""
+    cell = jb.cells.from_step(
+        lambda W, x_t, h: jnp.tanh(h @ W.T + x_t[None]),
+        initial_state=lambda W, batch=(): jnp.zeros((*batch, W.shape[0])),
+    )
+    W, h_0 = jax.random.normal(jax.random.key(0), (4, 4)), jax.random.normal(jax.random.key(3), (4, 4))
+    xs, weights = jax.random.normal(jax.random.key(1), (5, 4)), jax.random.normal(jax.random.key(2), (5, 4, 4))
+    got, wanted = differ(cell, W, xs, h_0, 5, lambda hs: jnp.sum(weights * hs), argnums=(0, 1, 2))
+    for bars in got:
+        assert_close(bars, wanted, 1e-11)

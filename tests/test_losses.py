@@ -83,3 +83,13 @@ def test_long_means_in_half_precision_do_not_overflow():
     for mask in (None, jnp.ones(100_000, bool)):
         F = losses.over_time(jb.losses.l2_loss, ones, jnp.zeros_like(ones), mask)
         np.testing.assert_allclose(float(F), 4.0, rtol=2e-3)
+
+
+@pytest.mark.parametrize("m", [100, 128, 200, 256, 300])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "uint32"])
+def test_labels_of_any_integer_dtype(m, dtype):
+    """m itself need not be a number of that dtype."""
+    label = min(m - 1, jnp.iinfo(dtype).max)
+    logits = jnp.log(jnp.arange(1.0, m + 1))
+    value = losses.softmax_cross_entropy(logits, jnp.array(label, dtype))
+    np.testing.assert_allclose(value, np.log(m * (m + 1) / 2) - np.log(label + 1), rtol=1e-12)

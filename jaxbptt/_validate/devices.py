@@ -23,7 +23,8 @@ def devices(value):
 
 
 def divisible_batch(number, **arguments):
-    """The first batch axis of every leaf is a multiple of the number of devices."""
+    """The first batch axis of every leaf is one and the same multiple of the number of devices."""
+    first = None
     for name, (tree, axis) in arguments.items():
         for path, leaf in jax.tree.leaves_with_path(tree):
             label = f"{name}{jax.tree_util.keystr(path)}"
@@ -34,4 +35,10 @@ def divisible_batch(number, **arguments):
                 raise ValueError(
                     f"the batch of `{label}` must be a multiple of the {number} devices: got "
                     f"{np.shape(leaf)[axis]} along axis {axis}; pad it by {missing} and give a `mask`, False there"
+                )
+            first = first or (label, np.shape(leaf)[axis])
+            if np.shape(leaf)[axis] != first[1]:
+                raise ValueError(
+                    f"the batch of `{label}` must be that of `{first[0]}`, {first[1]}: got {np.shape(leaf)[axis]} "
+                    f"along axis {axis}; give what all members share a batch axis (`jnp.broadcast_to`)"
                 )

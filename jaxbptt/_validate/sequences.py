@@ -194,6 +194,14 @@ def batch_axes(shapes, h_0):
     return shapes.pop()
 
 
+def nothing_shared(is_shared, h_0):
+    if is_shared:
+        raise ValueError(
+            "`h_0` must have the batch axes in every floating-point leaf, as the members are taken one by one: "
+            f"got {_words.describe(h_0)}; give the leaf that all share those axes, in f too (`jnp.broadcast_to`)"
+        )
+
+
 def recursion(cell, theta_h, xs, h_0):
     """Checks the arguments of the recursion; returns h_0 as arrays."""
     cells("cell", (cell,))

@@ -48,20 +48,26 @@ def _rule(cell: Cell) -> Callable:
         h_bars = jax.tree.map(lambda h_bar, last: h_bar.at[-1].add(last), h_bars, h_T_bar)
         batch = _batch.members_shape(cell, theta_h, h_0)
 
-        def matrix(gates_t, h_tm1, h_t):  # c_t of one member: its rows are the pullbacks of the unit vectors
-            vector, unflatten = _real.flatten(h_t)
+        def vector(delta):  # [*batch, N]; a cotangent has the batch axes in all its leaves
+            return _batch.over_members(_real.gradient_vector, batch, delta)
 
+        def tree(vector, h_t):
+            def one(vector, h_t):
+                return _real.gradient(vector, _real.flatten(h_t)[1])
+
+            return _batch.over_members(one, batch, vector, cotangents.differentiable(h_t))
+
+        v = jax.vmap(vector)(h_bars)
+        units = jnp.eye(v.shape[-1], dtype=v.dtype)
+
+        def matrix(gates_t, h_tm1, h_t):  # c_t: its rows are the pullbacks of the unit vectors, of all members at once
             def row(unit):
-                delta = _real.gradient(unit, unflatten)
-                return _real.gradient_vector(split.step_vjp(theta_h, gates_t, h_tm1, h_t, delta)[1])
+                delta = tree(jnp.broadcast_to(unit, (*batch, unit.size)), h_t)
+                return vector(split.step_vjp(theta_h, gates_t, h_tm1, h_t, delta)[1])
 
-            return jax.vmap(row)(jnp.eye(vector.size, dtype=vector.dtype))
+            return jax.vmap(row, out_axes=-2)(units)
 
-        def members(function, *trees):  # over time, then over the batch
-            return jax.vmap(lambda *step: _batch.over_members(function, batch, *step))(*trees)
-
-        cs = members(matrix, gates, hs_tm1, hs)
-        v = members(_real.gradient_vector, h_bars)
+        cs = jax.vmap(matrix)(gates, hs_tm1, hs)
         following = jnp.concatenate([cs[1:], jnp.zeros_like(cs[:1])])  # C_{t+1}; beyond T there is nothing
 
         def compose(later, earlier):
@@ -72,10 +78,7 @@ def _rule(cell: Cell) -> Callable:
 
         deltas, _ = lax.associative_scan(compose, (v, following), reverse=True)
 
-        def tree(vector, h_t):
-            return _real.gradient(vector, _real.flatten(h_t)[1])
-
-        deltas = members(tree, deltas, hs)
+        deltas = jax.vmap(tree)(deltas, hs)
         z_bars, c_deltas = jax.vmap(lambda *step: split.step_vjp(theta_h, *step))(gates, hs_tm1, hs, deltas)
         theta_bar = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)
         xs_bar = split.input_vjp(theta_h, xs, hs_tm1, gates, z_bars)
@@ -91,8 +94,8 @@ def parallel() -> Adjoint:
 
     Exact, for every cell. The forward recursion stays sequential. Time O(T·N³) flops for each member of the batch, in
     O(log T) dependent rounds; memory O(T·N²), for the matrices c_t. Meant for small n and long T on an accelerator; on
-    a CPU `full` is faster. Reverse mode only. Members of the batch must not influence one another, and parameters have
-    no batch axes: f is differentiated for one member at a time.
+    a CPU `full` is faster. Reverse mode only. Members of the batch must not influence one another; where they share a
+    number of the state, or the cell has no `initial_state`, N is that of the whole batch.
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object at each call.

@@ -33,7 +33,9 @@ def from_step(
     Args:
         step: f, ``(theta_h, x_t, h_tm1) -> h_t``, with ``h_t`` of the tree, shapes and dtypes of ``h_tm1``.
         init: ``(key, input_size, hidden_size, dtype) -> theta_h``; may be left out when you hold parameters.
-        initial_state: ``(theta_h, batch_shape) -> h_0``; may be left out when you always pass ``h_0``.
+        initial_state: ``(theta_h, batch_shape) -> h_0``; may be left out when you always pass ``h_0``, a state
+            with one axis after those of the batch (or none, where there is no batch): then `objective`, estimators and
+            diagnostics can't tell the two otherwise.
         output: what the readout sees of a state; the state itself by default. Must not use parameters.
 
     Returns:

@@ -15,7 +15,7 @@ def begin(cell, theta_h, xs, h_0):
     Half precision is widened: what is factored or summed over time needs float32.
     """
     h_0 = _validate.recursion(cell, theta_h, xs, h_0)
-    batch = _batch.batch_shape(cell, theta_h, h_0)
+    batch = _batch.separate(cell, theta_h, h_0)
     members = jax.eval_shape(lambda h: _batch.over_members(lambda h: _real.flatten(h)[0], batch, h), h_0)
     return h_0, batch, members.shape[-1], wide(members.dtype)
 

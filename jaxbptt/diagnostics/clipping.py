@@ -35,7 +35,7 @@ def _clipped(cell: Cell, norm: float | None, value: float | None) -> Cell:
 
     def step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
         if norm is not None:
-            batch = _batch.batch_shape(cell, theta_h, h_t)
+            batch = _batch.separate(cell, theta_h, h_t)
             delta_t = _batch.over_members(by_norm, batch, delta_t)
         if value is not None:
             delta_t = jax.tree.map(by_value, delta_t)

@@ -17,6 +17,7 @@ from jax import lax
 
 from jaxbptt import _batch, _real, _validate, losses, readouts
 from jaxbptt import _cotangents as cotangents
+from jaxbptt._dtypes import wide
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.diagnostics import _members
 from jaxbptt.types import Array, Loss, Model, PyTree, Theta
@@ -111,7 +112,7 @@ def gradient_flow(
     h_0, pull_beginning = cotangents.pullback(begin, theta.h)
     h_0, batch, _, _ = _members.begin(cell, theta.h, xs, h_0)
     hs_tm1, hs = _members.states(cell, theta.h, xs, h_0)
-    F, h_bars = direct(cell, readout, loss, theta, hs, ys, mask, batch)
+    F, h_bars, L_dtype = direct(cell, readout, loss, theta, hs, ys, mask, batch)
     split = split_of(cell)
     gates = split.gates(theta.h, split.project(theta.h, xs), hs_tm1, hs)
 
@@ -136,29 +137,46 @@ def gradient_flow(
     inputs = (gates, hs_tm1, hs, h_bars)
     passed, (z_bars, row_norms, delta_norms) = lax.scan(step, nothing, inputs, reverse=True)
 
+    def of_F(tree):  # of a cotangent or norm of Σ_s L_s, that of F
+        def share(leaf):
+            return (leaf.astype(wide(leaf.dtype)) / count.astype(wide(leaf.dtype))).astype(leaf.dtype)
+
+        return jax.tree.map(share, tree)
+
+    count = jnp.asarray(1)
+    if reduction == "mean":
+        count = jnp.asarray(T * math.prod(batch)) if mask is None else jnp.maximum(jnp.sum(mask), 1)
+    z_bars, passed = of_F((z_bars, passed))  # before the sums over all steps, which half precision may not hold
+
     def part(z_bars):
         return split.param_vjp(theta.h, xs, hs_tm1, gates, z_bars)
 
     parts = lax.map(part, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z_bars))
     through_h_0 = jax.vmap(lambda h_bar: pull_beginning(h_bar)[0])(later(cotangents.zeros(h_0), passed))
     parts = cotangents.add(parts, through_h_0)
-    delta_norms = jnp.concatenate([norms(passed)[1][None], delta_norms])
-    if reduction == "mean":
-        count = jnp.asarray(T * math.prod(batch)) if mask is None else jnp.maximum(jnp.sum(mask), 1)
-        F, delta_norms, parts = jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), (F, delta_norms, parts))
-    return GradientFlow(F, delta_norms, _by_loss(row_norms, K), parts, jax.tree.map(_shares, parts))
+    delta_norms = jnp.concatenate([norms(passed)[1][None], of_F(delta_norms)])
+    return GradientFlow(
+        of_F(F).astype(L_dtype), delta_norms, _by_loss(row_norms, K), parts, jax.tree.map(_shares, parts)
+    )
 
 
 def direct(cell, readout, loss, theta, hs, ys, mask, batch):
-    """Σ_s L_s, and ∂L_s/∂h_s by the direct path, for every s."""
+    """Σ_s L_s in a dtype to sum in, ∂L_s/∂h_s by the direct path for every s, and the dtype of L."""
     outputs = jax.vmap(cell.output)(hs)
     _validate.readout_fits(readout, theta.o, outputs)
     y_hats = readouts.apply_over_time(readout, theta.o, outputs)
-    _validate.loss_fits(loss, y_hats, ys, mask, batch)
-    F, pull_loss = cotangents.pullback(lambda y_hats: losses.over_time(loss, y_hats, ys, mask, reduction="sum"), y_hats)
+    L_dtype = _validate.loss_fits(loss, y_hats, ys, mask, batch)
+
+    def total(y_hats):
+        def wide_loss(y_hat_t, y_t):
+            return loss(y_hat_t, y_t).astype(wide(L_dtype))
+
+        return losses.over_time(wide_loss, y_hats, ys, mask, reduction="sum")
+
+    F, pull_loss = cotangents.pullback(total, y_hats)
     (y_hat_bars,) = pull_loss(jnp.ones_like(F))
     _, output_bars = readouts.vjp_over_time(readout, theta.o, outputs, y_hat_bars)
-    return F, jax.vmap(lambda h_t, bar: cotangents.pullback(cell.output, h_t)[1](bar)[0])(hs, output_bars)
+    return F, jax.vmap(lambda h_t, bar: cotangents.pullback(cell.output, h_t)[1](bar)[0])(hs, output_bars), L_dtype
 
 
 def _by_loss(row_norms, K):

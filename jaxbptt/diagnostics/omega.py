@@ -66,7 +66,7 @@ def omega(
     xs = _batch.finite_after_last(xs, mask)
     h_0, batch, _, _ = _members.begin(cell, theta.h, xs, _batch.initial_state(model, theta, xs, h_0))
     hs_tm1, hs = _members.states(cell, theta.h, xs, h_0)
-    _, h_bars = direct(cell, model.readout, loss, theta, hs, ys, mask, batch)
+    _, h_bars, _ = direct(cell, model.readout, loss, theta, hs, ys, mask, batch)
     _, deltas = jacobians.vjp(cell, theta.h, xs, h_0, h_bars)
     if immediate:
         hs_tm1, deltas = jax.tree.map(

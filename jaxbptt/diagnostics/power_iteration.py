@@ -161,4 +161,6 @@ def _estimate(push, pull, v, iterations):
     logs = logs[iterations // 2 :]
     place = (jnp.arange(len(logs), dtype=logs.dtype) + 0.5) / len(logs)
     weights = jnp.exp(-1 / (place * (1 - place)))
-    return log_norm, jnp.tensordot(weights / jnp.sum(weights), logs, 1)
+    weights = jnp.reshape(weights / jnp.sum(weights), (-1,) + (1,) * (logs.ndim - 1))
+    terms = jnp.where(weights > 0, weights * logs, jnp.zeros_like(logs))  # log 0 counts where its weight does
+    return log_norm, jnp.sum(terms, axis=0)

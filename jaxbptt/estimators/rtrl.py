@@ -48,7 +48,9 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
     chunks add up to that of the whole. (With θ updated between chunks, a_t is stale to the order of the step size.)
     Memory N·P numbers for each member of the batch, none of it growing with T; time O(N²·P) a step and member.
 
-    Members of the batch must not influence one another: f is differentiated for one at a time.
+    Members of the batch must not influence one another: f is differentiated for one at a time. A floating-point leaf of
+    the state has the batch axes; one of `xs` that all members share, ``[T, …]``, must not go on with the sizes of the
+    batch by chance, or it is taken for one of theirs.
 
     Args:
         model: f and g.
@@ -81,7 +83,7 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
         if h_0 is None:
             return RTRLState(None, None)
         _validate.state_tree(cell, theta.h, h_0)
-        batch = _batch.batch_shape(cell, theta.h, h_0)
+        batch = _batch.separate(cell, theta.h, h_0)
         return RTRLState(h_0, _first_sensitivity(cell, theta.h, h_0, batch, learned=False))
 
     def update(theta, state, xs, ys, mask=None, key=None):
@@ -91,7 +93,7 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
         h_0 = _batch.initial_state(model, theta, xs, state.h)
         xs = _batch.finite_after_last(xs, mask)
         h_0 = _validate.recursion(cell, theta.h, xs, h_0)
-        batch = _batch.batch_shape(cell, theta.h, h_0)
+        batch = _batch.separate(cell, theta.h, h_0)
         one_output = jax.eval_shape(lambda h_0: jax.tree.map(lambda h: h[None], cell.output(h_0)), h_0)
         _validate.readout_fits(readout, theta.o, one_output)
         one_y_hat = jax.eval_shape(
@@ -121,7 +123,9 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
             L_t, pull = cotangents.pullback(lambda theta_o, h_t: step_loss(theta_o, h_t, y_t, mask_t), theta.o, h_t)
             theta_o_bar_t, h_bar_t = pull(jnp.ones_like(L_t))  # (∂L_t/∂ŷ_t) (∂ŷ_t/∂θ_o) and (∂L_t/∂ŷ_t) (∂ŷ_t/∂h_t)
             h_bar_t = _batch.over_members(_real.gradient_vector, batch, h_bar_t).astype(a_t.dtype)
-            theta_h_bar = theta_h_bar + jnp.tensordot(h_bar_t, a_t, h_bar_t.ndim)
+            # An a_t that has left the numbers in steps that don't count: 0 · inf would be NaN.
+            counted = a_t if mask_t is None else cotangents.where(mask_t, a_t, jnp.zeros_like(a_t))
+            theta_h_bar = theta_h_bar + jnp.tensordot(h_bar_t, counted, h_bar_t.ndim)
             theta_o_bar = jax.tree.map(lambda sum, term: sum + term.astype(sum.dtype), theta_o_bar, theta_o_bar_t)
             return (h_t, a_t, F + L_t.astype(F.dtype), theta_h_bar, theta_o_bar), None
 

@@ -175,3 +175,16 @@ def test_vmap_is_the_batch_and_grad_goes_through():
     bar = jax.grad(share)(W_h)
     (wanted,) = oracles.central_differences(lambda arrays: float(share(jnp.asarray(arrays[0]))), [W_h])
     np.testing.assert_allclose(bar, wanted, rtol=1e-6, atol=1e-8)
+
+
+def test_a_mean_over_more_steps_than_half_precision_can_count():
+    model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    theta = model.init(jax.random.key(0), input_size=3, hidden_size=4, output_size=2, dtype=jnp.float16)
+    xs, ys = jnp.ones((100, 800, 3), jnp.float16), 2 * jnp.ones((100, 800, 2), jnp.float16)
+    for mask in (None, jnp.ones((100, 800), bool)):
+        flow = gradient_flow(model, l2, theta, xs, ys, mask=mask, lags=2)
+        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (theta, xs, ys))
+        F, wanted = jax.value_and_grad(jb.objective(model, l2))(*wide)
+        np.testing.assert_allclose(flow.loss, F, rtol=2e-3)
+        for found, whole in zip(jax.tree.leaves(flow.gradients), jax.tree.leaves(wanted.h), strict=True):
+            np.testing.assert_allclose(jnp.sum(found.astype(jnp.float32), axis=0), whole, rtol=0.02, atol=2e-3)

@@ -208,3 +208,15 @@ def test_precision_and_transformations():
     cases.assert_close(
         jnp.moveaxis(mapped.product_log_singular_values, 0, 1), batched.product_log_singular_values, 1e-9
     )
+
+
+@pytest.mark.parametrize("W_h", [[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]], ids=["nilpotent", "zero"])
+@pytest.mark.parametrize("iterations", [100, 1500])
+def test_a_radius_of_zero_is_zero(W_h, iterations):
+    """log 0 is -inf, and the smooth weight of the ends is 0."""
+    for dtype in (jnp.float32, jnp.float64):
+        theta_h = jb.cells.LinearParams(jnp.ones((2, 1), dtype), jnp.array(W_h, dtype))
+        given = (jb.cells.linear(), theta_h, jnp.ones((1, 1), dtype), jnp.zeros(2, dtype))
+        power = diagnostics.power_iteration(*given, iterations=iterations)
+        assert power.radii.tolist() == [0.0]
+        assert diagnostics.product_power_iteration(*given, iterations=iterations).log_radius == -jnp.inf

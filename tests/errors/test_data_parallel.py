@@ -36,6 +36,12 @@ row(
     rf"`ys` must have a batch axis to split, axis 1: got shape \({T},\)",
     lambda: split(ys=ones(T)),
 )
+row(
+    "one-batch",
+    ValueError,
+    r"the batch of `h_0\['v'\]` must be that of `xs`, 4: got 2 along axis 0; give what all members share a batch axis",
+    lambda: split(h_0={"s": ones(4, 2), "v": ones(2)}),
+)
 
 
 @each(ROWS)

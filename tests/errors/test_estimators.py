@@ -66,6 +66,30 @@ row(
 )
 
 
+def with_a_clock():
+    """A cell with a number in its state that all members share, and such a state."""
+    cell = jb.cells.from_step(
+        lambda theta_h, x_t, state: (state[0] * theta_h, state[1] + 1.0),
+        initial_state=lambda theta_h, batch=(): (ones(*batch, n), ones()),
+    )
+    return cell, (ones(B, n), ones())
+
+
+for name, call in {
+    "rtrl": lambda cell, h_0: jb.estimators.rtrl(
+        jb.rnn(cell, jb.readouts.from_apply(lambda theta_o, state: state[0])), l2
+    ).init(jb.Theta(ones(), ()), h_0),
+    "power_iteration": lambda cell, h_0: jb.diagnostics.power_iteration(cell, ones(), ones(T, B, d), h_0),
+    "jacobian_spectrum": lambda cell, h_0: jb.diagnostics.jacobian_spectrum(cell, ones(), ones(T, B, d), h_0),
+}.items():
+    row(
+        f"{name}-h_0-shared",
+        ValueError,
+        r"`h_0` must have the batch axes in .*: got \('float64\[6, 4\]', 'float64\[\]'\).*broadcast_to",
+        lambda call=call: call(*with_a_clock()),
+    )
+
+
 @each(ROWS)
 def test_bad_input(wanted):
     assert_refused(wanted)

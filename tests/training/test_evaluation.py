@@ -91,3 +91,21 @@ def test_observers_hand_on_what_they_measured():
     ]
     fit(BPTT, SGD, GIVEN.theta, batches(8), steps_per_dispatch=2, callback=two)
     assert seen == [(2, {}), (4, {"first": 1.0}), (6, {"second": 3.0}), (8, {"first": 2.0})]
+
+
+def test_an_evaluation_in_half_precision_does_not_overflow():
+    """The sum of 80,000 losses of about 2, and their number, are beyond float16; the mean is not."""
+    model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    theta = model.init(jax.random.key(0), input_size=3, hidden_size=4, output_size=2, dtype=np.float16)
+    theta = jax.tree.map(lambda leaf: 0 * leaf, theta)
+    batch = (np.ones((100, 800, 3), np.float16), 2 * np.ones((100, 800, 2), np.float16))
+    assert jb.training.evaluator(model, l2)(theta, [batch]) == 4.0
+
+
+def test_an_evaluation_may_be_of_whether_something_holds():
+    def correct(y_hat_t, y_t):
+        return np.sum(y_t, axis=-1) > 0
+
+    evaluate = jb.training.evaluator(MODEL, correct)
+    ys = np.ones_like(GIVEN.ys) * np.array([1, 1, 1, -1])[:, None, None]
+    assert evaluate(GIVEN.theta, [(GIVEN.xs, ys)]) == 0.75
