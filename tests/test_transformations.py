@@ -104,6 +104,29 @@ def test_second_derivatives(case):
     assert_close(forward_over_reverse, wanted, 1e-10)
 
 
+@pytest.mark.parametrize("name", ["full", "full-blocks-states", "parallel", "checkpointed", "tangent", "autodiff"])
+@pytest.mark.parametrize("case", [GRU, LSTM], ids=cases.name)
+def test_the_hessian_is_there_with_every_adjoint(case, name):
+    """Forward over reverse: the reverse pass is differentiated, not the rule. By differences of the gradient."""
+    given = problem(case, T=4, n=3)
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=ADJOINTS[name])
+
+    def of_b_o(b):
+        theta_o = given.theta.o._replace(b=b)
+        return F(given.theta._replace(o=theta_o), given.xs, given.ys, given.h_0)
+
+    def of_h_0(h_0):
+        return F(given.theta, given.xs, given.ys, jax.tree.map(lambda leaf: leaf.at[0, 0].add(h_0), given.h_0))
+
+    point = jnp.array(0.0)
+    second = jax.jit(jax.hessian(of_h_0))(point)
+    step = 1e-5
+    wanted = (jax.grad(of_h_0)(point + step) - jax.grad(of_h_0)(point - step)) / (2 * step)
+    np.testing.assert_allclose(second, wanted, rtol=1e-7)
+    of_a_mean = np.eye(len(given.theta.o.b))  # ∂²F/∂b_o² of the mean of ½‖ŷ - y‖²
+    np.testing.assert_allclose(jax.jit(jax.hessian(of_b_o))(given.theta.o.b), of_a_mean, rtol=1e-12, atol=1e-12)
+
+
 FORWARD = {"autodiff": jb.adjoints.autodiff(), "tangent": jb.adjoints.tangent(), "blocks": jb.adjoints.tangent(block=3)}
 
 
@@ -172,11 +195,13 @@ def test_nothing_is_traced_twice(make):
 
     cell = jb.cells.from_step(step, init=LSTM.cell.init, initial_state=LSTM.cell.initial_state, output=LSTM.cell.output)
     given = problem(LSTM._replace(cell=cell), T=4)
-    for _ in range(2):  # the factories give the same objects again, so jit finds what it compiled
+    for again in (False, True):  # the factories give the same objects again, so jit finds what it compiled
+        traces.clear()
         model = jb.rnn(cell, jb.readouts.linear())
         estimator = make(model, jb.losses.l2_loss)
         update = jax.jit(estimator.update)
         update(given.theta, estimator.init(given.theta, given.h_0), given.xs, given.ys)
+        assert bool(traces) != again
         traces.clear()
         update(given.theta, estimator.init(given.theta, given.h_0), given.xs + 1, given.ys)
         assert not traces
