@@ -12,3 +12,9 @@ def wide(dtype):
 def widest(dtypes, default=jnp.float32):
     """The real floating-point dtype with the most bits."""
     return max((jnp.dtype(dtype) for dtype in dtypes), key=lambda dtype: dtype.itemsize, default=jnp.dtype(default))
+
+
+def to_sum(L):
+    """What a loss returned, in a dtype to sum over time in; truth values as numbers."""
+    L = jnp.asarray(L)
+    return L.astype(wide(L.dtype) if jnp.issubdtype(L.dtype, jnp.floating) else jnp.float32)

@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxbptt import _batch, _real, _validate, losses, readouts
 from jaxbptt import _cotangents as cotangents
-from jaxbptt._dtypes import wide
+from jaxbptt._dtypes import to_sum, wide
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.diagnostics import _members
 from jaxbptt.types import Array, Loss, Model, PyTree, Theta
@@ -168,10 +168,10 @@ def direct(cell, readout, loss, theta, hs, ys, mask, batch):
     L_dtype = _validate.loss_fits(loss, y_hats, ys, mask, batch)
 
     def total(y_hats):
-        def wide_loss(y_hat_t, y_t):
-            return loss(y_hat_t, y_t).astype(wide(L_dtype))
+        def summed(y_hat_t, y_t):
+            return to_sum(loss(y_hat_t, y_t))
 
-        return losses.over_time(wide_loss, y_hats, ys, mask, reduction="sum")
+        return losses.over_time(summed, y_hats, ys, mask, reduction="sum")
 
     F, pull_loss = cotangents.pullback(total, y_hats)
     (y_hat_bars,) = pull_loss(jnp.ones_like(F))

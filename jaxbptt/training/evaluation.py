@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import _validate
-from jaxbptt._dtypes import wide
+from jaxbptt._dtypes import to_sum
 from jaxbptt._factory import factory
 from jaxbptt.objective import objective
 from jaxbptt.training.observers import Observer
@@ -41,14 +41,13 @@ def evaluator(model: Model, loss: Loss) -> Callable[[Theta, Iterable], float]:
     1.0
     """
 
-    def wide_loss(y_hat_t, y_t):  # a sum over all steps is beyond half precision, and of truth values a number
-        L = jnp.asarray(loss(y_hat_t, y_t))
-        return L.astype(wide(L.dtype) if jnp.issubdtype(L.dtype, jnp.floating) else jnp.float32)
+    def summed(y_hat_t, y_t):
+        return to_sum(loss(y_hat_t, y_t))
 
     def one(y_hat_t, y_t):
         return jnp.ones(jnp.shape(loss(y_hat_t, y_t)), jnp.float32)
 
-    F, steps = objective(model, wide_loss, reduction="sum"), objective(model, one, reduction="sum")
+    F, steps = objective(model, summed, reduction="sum"), objective(model, one, reduction="sum")
 
     @jax.jit
     def sums(theta, batch):
