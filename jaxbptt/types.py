@@ -182,7 +182,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         loss: F over the chunk, a scalar.
-        grads: ∂F/∂θ or its approximation, with the tree of θ, ready for ``optax``.
+        grads: ∂F/∂θ or its approximation, with the tree of θ, as ``jax.grad`` gives it: ready for ``optax``, which
+            wants the conjugate where θ is complex (`jaxbptt.training.trainer` sees to that).
         info: a NamedTuple that is only worth looking at; nothing in it need be carried.
 
     >>> Estimate(loss=0.5, grads=Theta(h=1.0, o=2.0), info=()).grads.o

@@ -116,6 +116,7 @@ from jaxbptt._validate.training import (
     state_without_stream,
     stream_without_state,
     train_state,
+    trainable,
     trained,
 )
 
@@ -213,5 +214,6 @@ __all__ = [
     "theta",
     "time_axis",
     "train_state",
+    "trainable",
     "trained",
 ]

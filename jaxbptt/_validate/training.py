@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from jaxbptt import types
+from jaxbptt._cotangents import dtype_of, has_derivative
 
 
 def estimator(value):
@@ -19,6 +20,16 @@ def optimizer(value):
         raise TypeError(
             f"`optimizer` must be an optax optimiser: got {type(value).__name__}; `optax.adam(1e-3)`, for one"
         )
+
+
+def trainable(theta):
+    """Every leaf of θ has a derivative."""
+    for path, leaf in jax.tree.leaves_with_path(theta):
+        if not has_derivative(leaf):
+            raise TypeError(
+                f"`theta{jax.tree_util.keystr(path)}` must be floating point to be trained: got {dtype_of(leaf)}; keep "
+                "what is not learned out of θ: in the functions of the cell, or in the state"
+            )
 
 
 def train_state(value, state_type):

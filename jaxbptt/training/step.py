@@ -138,7 +138,8 @@ def trainer(
         ``skipped``; ``Metrics`` says so. The same arguments give the same object.
 
     Raises:
-        TypeError, ValueError: for what is not an estimator or an optimiser; when traced, as the estimator does.
+        TypeError, ValueError: for what is not an estimator or an optimiser; from ``init``, for a leaf of θ that is not
+            floating point; when traced, as the estimator does.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -153,6 +154,7 @@ def trainer(
 
     def init(theta, h_0=None, key=None):
         _validate.theta(theta)
+        _validate.trainable(theta)
         if streaming and h_0 is None:
             _validate.stream_without_state()
         if not streaming and h_0 is not None:
@@ -174,7 +176,9 @@ def trainer(
         key = jax.random.fold_in(state.key, state.step)
         estimate, after = estimator.update(state.theta, before, xs, ys, mask=mask, key=key)
         norm = optax.tree.norm(jax.tree.map(lambda bar: bar.astype(wide(bar.dtype)), estimate.grads))
-        updates, opt = optimizer.update(estimate.grads, state.opt, state.theta)
+        # Of a complex z = x + iy ``jax.grad`` gives ∂F/∂x - i ∂F/∂y; F falls against ∂F/∂x + i ∂F/∂y.
+        uphill = jax.tree.map(jnp.conj, estimate.grads)
+        updates, opt = optimizer.update(uphill, state.opt, state.theta)
         theta: Any = optax.apply_updates(state.theta, updates)
         leaf = _first_not_finite((estimate.grads, theta))
         finite = jnp.isfinite(estimate.loss) & (leaf < 0)

@@ -29,6 +29,12 @@ row(
     lambda: jb.training.trainer(BPTT, 0.1),
 )
 row(
+    "trainer-integer-leaf",
+    TypeError,
+    r"`theta.h\['k'\]` must be floating point to be trained: got int32; keep what is not learned out of θ",
+    lambda: jb.training.trainer(BPTT, SGD).init(jb.Theta({"W": ones(3), "k": ints(1)}, ())),
+)
+row(
     "trainer-optimizer-not-called",
     TypeError,
     r"`optimizer` must be an optax optimiser: got function",

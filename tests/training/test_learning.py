@@ -1,6 +1,7 @@
 """A task is learned."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -37,3 +38,18 @@ def test_a_task_is_learned(case, make):
     forgetful = 0.5
     assert np.mean(result.metrics.loss[:3]) > 0.8 * forgetful
     assert np.mean(result.metrics.loss[-20:]) < 0.1 * forgetful
+
+
+@pytest.mark.parametrize("make", [jb.estimators.bptt, jb.estimators.rtrl])
+def test_complex_parameters_go_downhill(make):
+    """θ = z, h_t = z, ŷ_t = (Re z, Im z): F = ½ |z - (3 - 4i)|², and a step of 1 is the whole way."""
+    cell = jb.cells.from_step(
+        lambda z, x_t, h_tm1: jnp.broadcast_to(z, h_tm1.shape),
+        initial_state=lambda z, batch=(): jnp.zeros((*batch, 1), z.dtype),
+    )
+    readout = jb.readouts.from_apply(lambda none, h_t: jnp.concatenate([jnp.real(h_t), jnp.imag(h_t)], axis=-1))
+    train = jb.training.trainer(make(jb.rnn(cell, readout), l2), optax.sgd(1.0))
+    state = train.init(jb.Theta(jnp.array([0.0 + 0.0j]), ()))
+    state, metrics = train.step(state, (jnp.zeros((3, 2, 1)), jnp.tile(jnp.array([3.0, -4.0]), (3, 2, 1))))
+    assert metrics.loss == 12.5
+    np.testing.assert_allclose(state.theta.h, [3 - 4j], rtol=1e-15)
