@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbptt import _varying
+
 
 def has_derivative(leaf):
     """Whether a leaf is real or complex floating point."""
@@ -37,7 +39,9 @@ def from_jax(bar):
 
 def zeros(primal):
     """The zero cotangent of `primal`."""
-    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if has_derivative(leaf) else None, primal)
+    return jax.tree.map(
+        lambda leaf: _varying.zeros(jnp.shape(leaf), dtype_of(leaf), leaf) if has_derivative(leaf) else None, primal
+    )
 
 
 def differentiable(primal):

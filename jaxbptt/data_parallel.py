@@ -44,7 +44,8 @@ def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable
 
     Raises:
         TypeError: when F is not from `jaxbptt.objective`, or `devices` are not devices.
-        ValueError: when traced, for a batch that the devices don't divide.
+        ValueError: when traced, for a batch that the devices don't divide, or where another mesh is set
+            (``jax.set_mesh``, ``jax.shard_map``): there use F itself, as the README says.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -118,6 +119,7 @@ def _split_over(F: Callable, chosen: tuple) -> Callable:
     value.defvjp(forward, backward, symbolic_zeros=True)
 
     def split(theta, xs, ys, h_0=None, mask=None):
+        _validate.no_other_mesh(jax.sharding.get_abstract_mesh(), mesh.abstract_mesh)
         _validate.divisible_batch(len(chosen), xs=(xs, 1), ys=(ys, 1), h_0=(h_0, 0), mask=(mask, 1))
         return value(theta, xs, ys, h_0, mask)
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _validate, adjoints, readouts
+from jaxbptt import _validate, _varying, adjoints, readouts
 from jaxbptt._factory import factory
 from jaxbptt.types import Cell, Model, Policy, Readout, Theta
 from jaxbptt.unroll import unroll
@@ -63,6 +63,6 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
         _validate.readout_fits(readout, theta.o, hs)
         if adjoints.keeps_forward_mode(adjoint):
             return readouts.apply_over_time(readout, theta.o, hs)
-        return readouts.with_rule(readout)(theta.o, hs)
+        return readouts.with_rule(readout)(*_varying.alike(theta.o, hs))
 
     return Model(init, initial_state, apply, cell, readout)

@@ -11,7 +11,7 @@ From right to left it is backpropagation through time (`jaxbptt.adjoints.full`),
 recurrent learning (`jaxbptt.estimators.rtrl`), written out it is `jaxbptt.jacobians.written_out`.
 """
 
-from jaxbptt import _validate, adjoints
+from jaxbptt import _validate, _varying, adjoints
 from jaxbptt.types import Adjoint, Cell, PyTree
 
 
@@ -45,4 +45,4 @@ def unroll(
     adjoint = adjoints.full() if adjoint is None else adjoint
     _validate.adjoint(adjoint)
     h_0 = _validate.recursion(cell, theta_h, xs, h_0)
-    return adjoint(cell, theta_h, xs, h_0)
+    return adjoint(cell, *_varying.alike(theta_h, xs, h_0))

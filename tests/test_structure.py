@@ -14,7 +14,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # From the bottom up. A module may import what stands in a lower row, or in its own room.
 ROWS = [
-    ("types", "_dtypes", "_live_bytes"),
+    ("types", "_dtypes", "_live_bytes", "_varying"),
     ("_cotangents", "_algebra", "_precision"),
     ("_validate",),
     ("_factory", "_real", "_batch"),

@@ -19,6 +19,7 @@ from jaxbptt._validate.checkpoints import (
 from jaxbptt._validate.devices import (
     devices,
     divisible_batch,
+    no_other_mesh,
     objective,
 )
 from jaxbptt._validate.diagnostics import (
@@ -174,6 +175,7 @@ __all__ = [
     "new_file",
     "no_batch",
     "no_missing_cotangents",
+    "no_other_mesh",
     "not_both",
     "not_checkable",
     "not_saved",

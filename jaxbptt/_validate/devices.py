@@ -22,6 +22,16 @@ def devices(value):
     return several
 
 
+def no_other_mesh(context, own):
+    """The devices are not divided already."""
+    if not context.empty and context != own:
+        raise ValueError(
+            f"`data_parallel` makes a mesh of its devices: got a call where another one is set, {context.axis_names}; "
+            "call it outside of it, or use the objective F itself there, in `jax.shard_map` or with "
+            "`jax.sharding.auto_axes(jax.grad(F), out_sharding=…)`"
+        )
+
+
 def divisible_batch(number, **arguments):
     """The first batch axis of every leaf is one and the same multiple of the number of devices."""
     first = None

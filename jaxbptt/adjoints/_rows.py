@@ -4,10 +4,9 @@ import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt import _batch, _validate
+from jaxbptt import _batch, _validate, _varying
 from jaxbptt.adjoints import _gates, _revolve
 from jaxbptt.cells._from_split import split_of, without_time_axis
 
@@ -32,9 +31,9 @@ def row(cell, gates, theta_h, xs, h_0):
     return jax.eval_shape(one_step, theta_h, _gates.one_step(xs), h_0)
 
 
-def empty(rows, number):
-    """`number` rows."""
-    return jax.tree.map(lambda leaf: jnp.zeros((number, *leaf.shape), leaf.dtype), rows)
+def empty(rows, number, like):
+    """`number` rows, which will hold what varies as `like` does."""
+    return jax.tree.map(lambda leaf: _varying.zeros((number, *leaf.shape), leaf.dtype, like), rows)
 
 
 def terms(choice, cell, theta_h, xs, h_0):

@@ -17,7 +17,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate
+from jaxbptt import _validate, _varying
 from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
 from jaxbptt.adjoints import _gates, _revolve, _rows
@@ -123,7 +123,7 @@ def _reverse(cell, theta_h, xs, rows, row, output_bars, start, K, bars):
 def _sweep(cell, terms, theta_h, xs, h_0):
     """h_T, the outputs, and what the schedule keeps for the way back."""
     plan = _revolve.schedule(*terms)
-    rows = _rows.empty(_rows.row(cell, terms.gates, theta_h, xs, h_0), plan.rows)
+    rows = _rows.empty(_rows.row(cell, terms.gates, theta_h, xs, h_0), plan.rows, jax.tree.leaves(xs)[0])
     K = plan.block
 
     def unit(carry, do):
@@ -160,10 +160,10 @@ def _is_primal(leaf):
     return hasattr(leaf, "perturbed")
 
 
-def _real_zeros(bars):
-    """Symbolic zeros as arrays, and ``None`` where there is no derivative."""
+def _real_zeros(bars, like):
+    """Symbolic zeros as arrays that vary as `like` does, and ``None`` where there is no derivative."""
     return jax.tree.map(
-        lambda bar: jnp.zeros(bar.shape, bar.dtype) if _is_zero(bar) else bar, cotangents.from_jax(bars)
+        lambda bar: _varying.zeros(bar.shape, bar.dtype, like) if _is_zero(bar) else bar, cotangents.from_jax(bars)
     )
 
 
@@ -174,7 +174,8 @@ def _is_zero(bar):
 def _backward(cell, terms, residuals, bars):
     theta_h, xs, h_T, rows, wanted = residuals
     nothing_read = all(_is_zero(bar) for bar in jax.tree.leaves(bars[1]))  # a loss of h_T alone: no array [T, B, n]
-    h_T_bar, output_bars = _real_zeros(bars[0]), None if nothing_read else _real_zeros(bars[1])
+    like = jax.tree.leaves(xs)[0]
+    h_T_bar, output_bars = _real_zeros(bars[0], like), None if nothing_read else _real_zeros(bars[1], like)
     plan = _revolve.schedule(*terms)
     K = plan.block
 

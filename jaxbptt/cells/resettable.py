@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate
+from jaxbptt import _validate, _varying
 from jaxbptt._factory import factory
 from jaxbptt.cells._from_split import cell_from_split, split_of
 from jaxbptt.cells.mixed_precision import mixed_precision, with_members_of
@@ -56,7 +56,7 @@ def resettable(cell: Cell) -> Cell:
     inner = split_of(cell)
 
     def beginning(theta_h, reset, like):
-        h_0 = cell.initial_state(theta_h, reset.shape)
+        h_0, like = _varying.alike(cell.initial_state(theta_h, reset.shape), like)
         return jax.tree.map(lambda leaf, h: leaf.astype(h.dtype), h_0, like)
 
     def before(theta_h, reset, h_tm1):

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import jax
+from jax.sharding import AxisType
 
 import jaxbptt as jb
 from tests.errors.rows import MODEL, THETA, T, assert_refused, d, each, l2, m, ones, table
@@ -42,6 +43,20 @@ row(
     r"the batch of `h_0\['v'\]` must be that of `xs`, 4: got 2 along axis 0; give what all members share a batch axis",
     lambda: split(h_0={"s": ones(4, 2), "v": ones(2)}),
 )
+
+
+def under_a_mesh(kind):
+    with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(kind,))):
+        split()
+
+
+for kind in AxisType.Auto, AxisType.Explicit:
+    row(
+        f"another-mesh-{kind.name}",
+        ValueError,
+        r"`data_parallel` makes a mesh of its devices: got a call where another one is set, \('data',\); call it",
+        lambda kind=kind: under_a_mesh(kind),
+    )
 
 
 @each(ROWS)
