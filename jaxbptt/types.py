@@ -41,6 +41,8 @@ class TimeSplit(NamedTuple):
         param_vjp: ``(theta_h, xs, hs_tm1, gates, z_bars) -> theta_bar``. Parallel: Σ b_tᵀ delta_t over time
             and batch.
         input_vjp: ``(theta_h, xs, hs_tm1, gates, z_bars) -> xs_bar``. Parallel: ∂F/∂x_t.
+        operands: ``theta_h -> theta_h`` as the products read it, where that takes a computation, such as rounding it to
+            bfloat16: done once, before a loop. The functions above give the same for both. ``None``: as it is.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
     >>> split = jb.cells.linear().split
@@ -56,6 +58,12 @@ class TimeSplit(NamedTuple):
     step_vjp: Callable[..., Any]
     param_vjp: Callable[..., Any]
     input_vjp: Callable[..., Any]
+    operands: Callable[..., Any] | None = None
+
+    def wrapped(self, wrap, operands):
+        """The same division with `wrap` around each of its functions, and other operands."""
+        project, step, gates, step_vjp, param_vjp, input_vjp = map(wrap, self[:6])
+        return TimeSplit(project, step, gates, step_vjp, param_vjp, input_vjp, operands)
 
 
 class Cell(NamedTuple):

@@ -76,6 +76,36 @@ def test_a_batch_reads_the_transpose_of_the_recurrent_weight(adjoint, batch, axi
     assert set(read) == {axis}
 
 
+@pytest.mark.parametrize("adjoint", [name for name in ADJOINTS if name != "autodiff"])
+@pytest.mark.parametrize("name", ["linear", "elman-tanh", "gru", "lstm", "stacked", "masked"])
+def test_weights_are_rounded_to_bfloat16_before_the_loops(name, adjoint):
+    """Not in each step, in either direction; that a θ_h of float32 is rounded at all is what is looked for first."""
+    case = next(case for case in CELLS if case.name == name)
+    given = problem(case, T=6, batch=(2,), d=3, n=5, dtype=jnp.float32)
+    cell = jb.cells.mixed_precision(case.cell)
+
+    def last(theta_h, h_0):
+        state = jb.unroll(cell, theta_h, given.xs, h_0, adjoint=ADJOINTS[adjoint])[0]
+        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(state))
+
+    jaxpr = jax.make_jaxpr(jax.grad(last, argnums=(0, 1)))(given.theta.h, given.h_0).jaxpr
+    weights = {leaf.shape for leaf in jax.tree.leaves(given.theta.h) if leaf.ndim > 1}
+
+    def rounded(equations):
+        return sum(
+            step.primitive.name == "convert_element_type"
+            and step.params["new_dtype"] == jnp.bfloat16
+            and step.invars[0].aval.shape in weights
+            for step in equations
+        )
+
+    assert rounded(equations(jaxpr)) > 0
+    steps = [scan.params["jaxpr"].jaxpr for scan in equations(jaxpr) if scan.primitive.name == "scan"]
+    steps = [step for step in steps if not any(inner.primitive.name == "scan" for inner in equations(step))]
+    assert steps
+    assert sum(rounded(equations(step)) for step in steps) == 0
+
+
 def test_a_users_cell_carries_no_weight_either():
     (case,) = (case for case in CELLS if case.name == "from_step")
     given = problem(case, T=6, batch=(2,), d=3, n=5)

@@ -24,6 +24,12 @@ _CPU_BLOCK_BYTES = 2 * 2**20
 _BOUNDED_BYTES = 64 * 2**20  # on an accelerator: a transfer of it runs at full rate, and it is small beside the memory
 
 
+def operands(split, theta_h):
+    """θ_h as the products read it, made once: what takes it from here has nothing to compute of it in a loop."""
+    # The barrier, or a compiler may take it back into the loop.
+    return theta_h if split.operands is None else lax.optimization_barrier(split.operands(theta_h))
+
+
 def states(split, theta_h, xs, h_0, keep=None):
     """h_T; h_1 … h_T; and what of the gates is computed. The part of f that doesn't read h_{t-1} leaves the scan.
 

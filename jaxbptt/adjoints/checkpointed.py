@@ -21,7 +21,7 @@ from jaxbptt import _validate, _varying
 from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
 from jaxbptt.adjoints import _gates, _revolve, _rows
-from jaxbptt.adjoints._blocks import join, own_step, sequential_step
+from jaxbptt.adjoints._blocks import join, operands, own_step, sequential_step
 from jaxbptt.adjoints._tables import back_table, sweep_table
 from jaxbptt.cells._from_split import split_of, with_time_axis
 from jaxbptt.types import Adjoint
@@ -124,11 +124,11 @@ def _sweep(cell, terms, theta_h, xs, h_0):
     """h_T, the outputs, and what the schedule keeps for the way back."""
     plan = _revolve.schedule(*terms)
     rows = _rows.empty(_rows.row(cell, terms.gates, theta_h, xs, h_0), plan.rows, jax.tree.leaves(xs)[0])
-    K = plan.block
+    K, weights = plan.block, operands(split_of(cell), theta_h)
 
     def unit(carry, do):
         h, rows = carry
-        h, rows, outputs = _advance(cell, theta_h, _steps(xs, do.start, K), h, rows, do.row, cell.output)
+        h, rows, outputs = _advance(cell, weights, _steps(xs, do.start, K), h, rows, do.row, cell.output)
         if plan.overlap:
             kept = _at(rows[0], do.row + do.handed)
             h = jax.tree.map(lambda end, kept: jnp.where(do.handed == K, end, kept), h, kept)
@@ -177,18 +177,18 @@ def _backward(cell, terms, residuals, bars):
     like = jax.tree.leaves(xs)[0]
     h_T_bar, output_bars = _real_zeros(bars[0], like), None if nothing_read else _real_zeros(bars[1], like)
     plan = _revolve.schedule(*terms)
-    K = plan.block
+    K, weights = plan.block, operands(split_of(cell), theta_h)
 
     def instruction(carry, do):
         def advance(_, carry):
             h, rows, start, row = carry
-            h, rows, _ = _advance(cell, theta_h, _steps(xs, start, K), h, rows, row)
+            h, rows, _ = _advance(cell, weights, _steps(xs, start, K), h, rows, row)
             return h, rows, start + K, row + do.stride
 
         def turn_back(_, carry):
             bars, start, row = carry
             earlier = start - K if bars.shared is None else start - K + bars.shared
-            return _reverse(cell, theta_h, xs, rows, row, output_bars, start, K, bars), earlier, row - K
+            return _reverse(cell, weights, xs, rows, row, output_bars, start, K, bars), earlier, row - K
 
         rows, bars = carry
         loaded = _at(rows[0], do.load), rows, do.start, do.row

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxbptt import _validate
 from jaxbptt._cotangents import from_jax
-from jaxbptt._precision import with_bfloat16_weights
+from jaxbptt._precision import in_bfloat16, with_bfloat16_weights
 from jaxbptt.types import Cell, TimeSplit
 
 
@@ -62,7 +62,7 @@ def matrix_cell(split: TimeSplit, **members) -> Cell:
         return cell._replace(
             apply=with_bfloat16_weights(cell.apply),
             vjp=with_bfloat16_weights(cell.vjp),
-            split=None if cell.split is None else TimeSplit(*map(with_bfloat16_weights, cell.split)),
+            split=None if cell.split is None else cell.split.wrapped(with_bfloat16_weights, in_bfloat16),
             mixed=lambda cell: cell,
         )
 

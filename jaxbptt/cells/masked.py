@@ -92,7 +92,7 @@ def masked(cell: Cell) -> Cell:
         if cell.check is not None:
             cell.check(theta_h, xs.x, h_0)
 
-    split = TimeSplit(project, step, gates, step_vjp, param_vjp, input_vjp)
+    split = TimeSplit(project, step, gates, step_vjp, param_vjp, input_vjp, inner.operands)
     return cell_from_split(
         split,
         init=cell.init,

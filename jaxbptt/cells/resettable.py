@@ -97,6 +97,7 @@ def resettable(cell: Cell) -> Cell:
         if cell.check is not None:
             cell.check(theta_h, xs.x, h_0)
 
+    # Without `inner.operands`: the state that a sequence begins with is made of θ_h as it is.
     split = TimeSplit(project, step, gates, step_vjp, param_vjp, input_vjp)
     return cell_from_split(
         split,

@@ -103,6 +103,12 @@ def stacked(*layers: Cell) -> Cell:
     def input_vjp(theta_h, xs, hs_tm1, gates, z_bars):
         return splits[0].input_vjp(theta_h[0], xs, hs_tm1[0], gates[0][1], z_bars[0])
 
+    def operands(theta_h):
+        return tuple(
+            theta if split.operands is None else split.operands(theta)
+            for split, theta in zip(splits, theta_h, strict=True)
+        )
+
     def check(theta_h, xs, h_0):
         _validate.layers(theta_h, h_0, len(layers))
         T = _validate.time_axis("xs", xs)
@@ -112,7 +118,8 @@ def stacked(*layers: Cell) -> Cell:
             h_k = jax.eval_shape(layer.output, h_0[k])
             xs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((T, *leaf.shape), leaf.dtype), h_k)
 
-    split = TimeSplit(project, step, gates, step_vjp, param_vjp, input_vjp)
+    rounds = any(split.operands is not None for split in splits)
+    split = TimeSplit(project, step, gates, step_vjp, param_vjp, input_vjp, operands if rounds else None)
     return cell_from_split(
         split,
         init=init,
