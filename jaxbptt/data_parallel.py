@@ -119,6 +119,7 @@ def _split_over(F: Callable, chosen: tuple) -> Callable:
     value.defvjp(forward, backward, symbolic_zeros=True)
 
     def split(theta, xs, ys, h_0=None, mask=None):
+        """F with its batch split over devices: see `jaxbptt.data_parallel`."""
         _validate.no_other_mesh(jax.sharding.get_abstract_mesh(), mesh.abstract_mesh)
         _validate.divisible_batch(len(chosen), xs=(xs, 1), ys=(ys, 1), h_0=(h_0, 0), mask=(mask, 1))
         return value(theta, xs, ys, h_0, mask)

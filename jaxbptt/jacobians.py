@@ -121,7 +121,7 @@ def recursion(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree) -> Array:
     Raises:
         TypeError, ValueError: as `jaxbptt.unroll` does.
 
-    Source: Williams and Zipser (1989), A learning algorithm for continually running fully recurrent networks.
+    Source: Williams and Zipser (1989), A learning algorithm for continually running fully recurrent neural networks.
 
     >>> from jaxbptt import cells
     >>> theta_h = cells.LinearParams(W_x=jnp.eye(1), W_h=jnp.full((1, 1), 0.5))

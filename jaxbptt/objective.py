@@ -48,6 +48,7 @@ def objective(
     _validate.adjoint(adjoint)
 
     def F(theta, xs, ys, h_0=None, mask=None):
+        """F of ``theta`` for ``xs [T, *batch, d]`` and ``ys [T, *batch, …]``: see `jaxbptt.objective`."""
         _validate.sequences(xs, ys, mask)
         h_0 = _batch.initial_state(model, theta, xs, h_0)
         y_hats = model.apply(theta, _batch.finite_after_last(xs, mask), h_0, adjoint=adjoint)

@@ -7,7 +7,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxbptt as jb
-from tests.cases import ADJOINTS, CELLS, assert_close, problem
+from tests.cases import ADJOINTS, CELLS, assert_close, name, problem
 
 LSTM = next(case for case in CELLS if case.name == "lstm")
 OVER_TIME, OVER_BATCH = P(None, "data"), P("data")
@@ -92,6 +92,21 @@ def test_shards_are_summed_after_the_recursion(adjoint):
     inside, outside = in_loops(jax.make_jaxpr(sharded)(given.theta, given.xs, given.ys).jaxpr, "psum")
     assert inside == 0
     assert outside > 0
+
+
+@pytest.mark.parametrize("case", CELLS, ids=name)
+def test_bptt_is_the_gradient_of_the_shards_objective(case):
+    """As JAX has it there, the sum over the shards that share θ: of f and of g alike."""
+    given = problem(case, T=5, batch=(4,))
+    F, estimator = (make(given.model, jb.losses.l2_loss) for make in (jb.objective, jb.estimators.bptt))
+    specs = (P(), OVER_TIME, OVER_TIME, OVER_BATCH)
+
+    def estimate(theta, xs, ys, h_0):
+        return estimator.update(theta, estimator.init(theta, h_0), xs, ys)[0].grads
+
+    by_hand = jax.jit(jax.shard_map(estimate, mesh=mesh(), in_specs=specs, out_specs=P()))(*everything(given))
+    whole = jax.grad(F)(*everything(given))
+    assert_close(by_hand, jax.tree.map(lambda mean: 2 * mean, whole), 1e-11)
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)

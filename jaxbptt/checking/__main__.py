@@ -77,7 +77,11 @@ def main(arguments=None):
         nargs="+",
         help="pairs INPUT,HIDDEN of a cell or HIDDEN,OUTPUT of a readout (default: 3,5 1,4)",
     )
-    parser.add_argument("--tokens", type=int, help="the inputs are integers below this number, not arrays of numbers")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        help="the inputs are integers below this number; where they are rows of a table of INPUT rows, see --sizes too",
+    )
     options = parser.parse_args(arguments)
     try:
         value = load(options.target)

@@ -2,9 +2,7 @@
 
 from typing import Any, Literal, NamedTuple
 
-import jax.numpy as jnp
-
-from jaxbptt import _batch, _validate, losses, readouts
+from jaxbptt import _batch, _validate, _varying, losses, readouts
 from jaxbptt import _cotangents as cotangents
 from jaxbptt._factory import factory
 from jaxbptt.types import Adjoint, Estimate, GradientEstimator, Loss, Model, Theta
@@ -96,15 +94,16 @@ def bptt(
         h_0, pull_beginning = cotangents.pullback(begin, theta.h)
         (h_T, hs), pull_recursion = cotangents.pullback(recursion, theta.h, h_0)
         _validate.readout_fits(readout, theta.o, hs)
-        y_hats = readouts.apply_over_time(readout, theta.o, hs)
+        (theta_o, hs), pull_alike = cotangents.pullback(_varying.alike, theta.o, hs)
+        y_hats = readouts.apply_over_time(readout, theta_o, hs)
         _validate.loss_fits(loss, y_hats, ys, mask, _batch.batch_shape(cell, theta.h, h_0))
 
         def mean_loss(y_hats):
             return losses.over_time(loss, y_hats, ys, mask, reduction=reduction)
 
         F, pull_loss = cotangents.pullback(mean_loss, y_hats)
-        (y_hat_bars,) = pull_loss(jnp.ones_like(F))  # 1/T ∂L_t/∂ŷ_t
-        theta_o_bar, h_bars = readouts.vjp_over_time(readout, theta.o, hs, y_hat_bars)
+        (y_hat_bars,) = pull_loss(_varying.zeros((), F.dtype, F) + 1)  # 1/T ∂L_t/∂ŷ_t
+        theta_o_bar, h_bars = pull_alike(readouts.vjp_over_time(readout, theta_o, hs, y_hat_bars))
         theta_h_bar, h_0_bar = pull_recursion((cotangents.zeros(h_T), h_bars))
         (theta_h_bar_0,) = pull_beginning(h_0_bar)  # zero, unless the initial state is learned
         theta_h_bar = cotangents.add(theta_h_bar, theta_h_bar_0)

@@ -64,7 +64,7 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
     Raises:
         TypeError, ValueError: as `jaxbptt.objective` does.
 
-    Source: Williams and Zipser (1989), A learning algorithm for continually running fully recurrent networks.
+    Source: Williams and Zipser (1989), A learning algorithm for continually running fully recurrent neural networks.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
