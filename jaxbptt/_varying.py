@@ -6,7 +6,7 @@ as θ doesn't. So what meets in a recursion is made to vary alike at its door (`
 over the axes), and what begins as zeros inside it varies like what it becomes (`zeros`). Elsewhere both do nothing.
 
 What the type that ``jax.typeof`` gives says of this has no documented name. It is read here only; without it nothing
-is done, and ``check_vma=False`` is the way.
+is done, and JAX raises its error.
 """
 
 import jax

@@ -57,6 +57,23 @@ def test_lengths_and_batches(T, batch):
         assert max(distances(grads(mixed, ADJOINTS[name]), wanted)) < 0.02
 
 
+@pytest.mark.parametrize("name", ["linear", "gru", "stacked", "masked"])
+@pytest.mark.parametrize("adjoint", ["full", "full-states", "full-blocks", "parallel"])
+def test_second_derivatives_over_many_steps(adjoint, name):
+    """What is summed over time is summed in float32: a sum in bfloat16 stands still after some hundred steps."""
+    plain, mixed = models(next(case for case in CELLS if case.name == name), T=2000, d=2, n=3)
+    theta_h = jax.tree.map(lambda leaf: 0.5 * leaf, plain.theta.h)
+
+    def slope(theta_h, cell):
+        def F(theta_h):
+            return jnp.mean(jnp.sin(jb.unroll(cell, theta_h, plain.xs, plain.h_0, adjoint=ADJOINTS[adjoint])[1] + 1))
+
+        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(jax.grad(F)(theta_h)))
+
+    second = jax.jit(jax.grad(slope), static_argnums=1)
+    assert max(distances(second(theta_h, mixed.model.cell), second(theta_h, plain.model.cell))) < 0.02
+
+
 def test_against_numpy_with_rounded_operands():
     """The linear network, every product's operands rounded by NumPy: forward and backward, to float32's digits."""
 

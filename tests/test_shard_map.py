@@ -25,8 +25,11 @@ def smooth(bars):
     return [leaf for leaf in jax.tree.leaves(bars) if leaf.dtype != jax.dtypes.float0]
 
 
-PAIRS = [pytest.param(case, jb.adjoints.full(), id=f"{case.name}-full") for case in CELLS] + [
-    pytest.param(LSTM, adjoint, id=f"lstm-{label}") for label, adjoint in ADJOINTS.items() if label != "full"
+PAIRS = [
+    pytest.param(case, adjoint, id=f"{case.name}-{label}")
+    for case in CELLS
+    for label, adjoint in ADJOINTS.items()
+    if case is LSTM or label in ("full", "tangent", "parallel", "checkpointed")
 ]
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxbptt import _cotangents as cotangents
 from jaxbptt.adjoints import _gates
 from jaxbptt.types import Array
 
@@ -25,9 +26,37 @@ _BOUNDED_BYTES = 64 * 2**20  # on an accelerator: a transfer of it runs at full 
 
 
 def operands(split, theta_h):
-    """θ_h as the products read it, made once: what takes it from here has nothing to compute of it in a loop."""
+    """θ_h as the products read it, made once: what takes it from here has nothing to compute of it in a loop.
+
+    The transpose of that is a sum over the steps in the dtype of the operands: `read_in_a_loop` has none.
+    """
     # The barrier, or a compiler may take it back into the loop.
     return theta_h if split.operands is None else lax.optimization_barrier(split.operands(theta_h))
+
+
+def read_in_a_loop(split, theta_h):
+    """``() -> `` the same, to be called in each step: its derivative is that of operands made in each step.
+
+    With bfloat16 operands the cotangents of all steps, in a second derivative, are then summed in float32.
+    """
+    if split.operands is None:
+        return lambda: theta_h
+    made = lax.stop_gradient(operands(split, theta_h))
+    return lambda: _read(theta_h, made)
+
+
+@jax.custom_jvp
+def _read(theta_h, made):
+    return made
+
+
+@_read.defjvp
+def _read_pushforward(primals, dots):
+    (_, made), (theta_dot, _) = primals, dots
+    made_dot = jax.tree.map(
+        lambda dot, leaf: dot.astype(leaf.dtype) if cotangents.has_derivative(leaf) else dot, theta_dot, made
+    )
+    return made, made_dot
 
 
 def states(split, theta_h, xs, h_0, keep=None):
@@ -61,12 +90,19 @@ def sequential_step(split, theta_h, h_0):
     of a small batch, nothing of a large one. A vector alone is better off with the rows of W_h: many times.
     """
     if not any(leaf.ndim > 1 and leaf.shape[-1] < leaf.size for leaf in jax.tree.leaves(h_0)):
-        return lambda u_t, h_tm1: split.step(theta_h, u_t, h_tm1)
-    leaves, structure = jax.tree.flatten(theta_h)
+        read = read_in_a_loop(split, theta_h)
+        return lambda u_t, h_tm1: split.step(read(), u_t, h_tm1)
+    made = theta_h if split.operands is None else lax.stop_gradient(split.operands(theta_h))
+    leaves, structure = jax.tree.flatten(made)
     tall = [_is_tall(leaf) for leaf in leaves]
     # The barrier, or a compiler may take the transposition back into the loop.
     columns = lax.optimization_barrier(_transposed(leaves, tall))
-    return lambda u_t, h_tm1: split.step(structure.unflatten(_transposed(columns, tall)), u_t, h_tm1)
+
+    def read():
+        made = structure.unflatten(_transposed(columns, tall))
+        return made if split.operands is None else _read(theta_h, made)
+
+    return lambda u_t, h_tm1: split.step(read(), u_t, h_tm1)
 
 
 def _transposed(leaves, chosen):

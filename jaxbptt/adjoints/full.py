@@ -27,7 +27,7 @@ from jaxbptt import _validate
 from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
 from jaxbptt.adjoints import _gates, _host
-from jaxbptt.adjoints._blocks import choose, handed_on, join, operands, own_step, scan_blocks, shifted, states
+from jaxbptt.adjoints._blocks import choose, handed_on, join, own_step, read_in_a_loop, scan_blocks, shifted, states
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
 
@@ -44,10 +44,9 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
     def sweep(theta_h, xs, h_0):
         """h_T, the outputs, and what the pullback wants kept: of each step, and of each block the state before it."""
         layout = _gates.layout(split, theta_h, xs, h_0)
-        weights = operands(split, theta_h)
 
         def block_of_steps(h, xs, _, span):
-            h_end, hs, gates = states(split, weights, xs, h, layout if keep_gates else None)
+            h_end, hs, gates = states(split, theta_h, xs, h, layout if keep_gates else None)
             outputs, kept = (outputs_of(hs), _host.store((hs, gates))) if on_host else (None, (hs, gates))
             return handed_on(h_end, hs, span), outputs, (kept, h)
 
@@ -69,14 +68,14 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
         theta_h, xs, h_0, made = residuals
         h_T_bar, output_bars = cotangents.from_jax(bars)
         layout = _gates.layout(split, theta_h, xs, h_0)
-        weights = operands(split, theta_h)
+        weights = read_in_a_loop(split, theta_h)
 
         def step(c_delta_tp1, inputs):  # c_{t+1}ᵀ delta_{t+1}
             gates_t, h_tm1, h_t, output_bar_t, own = inputs
             _, pull_output = cotangents.pullback(cell.output, h_t)
             (h_bar_t,) = pull_output(output_bar_t)
             delta_t = cotangents.add(h_bar_t, c_delta_tp1)
-            pull = functools.partial(split.step_vjp, weights, gates_t, h_tm1, h_t)
+            pull = functools.partial(split.step_vjp, weights(), gates_t, h_tm1, h_t)
             z_bar_t, c_delta_t = own_step(pull, own, delta_t, c_delta_tp1)
             return c_delta_t, z_bar_t
 
@@ -90,11 +89,11 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
             else:
                 if layout.computes:  # now, for this block: else a compiler may keep what the forward pass had of it
                     xs, hs, hs_tm1, c_delta_tp1 = lax.optimization_barrier((xs, hs, hs_tm1, c_delta_tp1))
-                gates = _gates.made_again(split, weights, xs, hs_tm1, hs)
+                gates = _gates.made_again(split, theta_h, xs, hs_tm1, hs)
             c_delta_t, z_bars = lax.scan(step, c_delta_tp1, (gates, hs_tm1, hs, output_bars, own), reverse=True)
-            b_deltas = split.param_vjp(weights, xs, hs_tm1, gates, z_bars)  # Σ b_tᵀ delta_t over the block
+            b_deltas = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)  # Σ b_tᵀ delta_t over the block
             theta_bar = jax.tree.map(lambda total, part: total + part.astype(total.dtype), theta_bar, b_deltas)
-            return (c_delta_t, theta_bar), split.input_vjp(weights, xs, hs_tm1, gates, z_bars), None
+            return (c_delta_t, theta_bar), split.input_vjp(theta_h, xs, hs_tm1, gates, z_bars), None
 
         nothing = cotangents.zeros(theta_h)
         carry = (h_T_bar, jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), nothing))

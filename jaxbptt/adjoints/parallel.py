@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _batch, _real
+from jaxbptt import _batch, _real, _varying
 from jaxbptt import _cotangents as cotangents
 from jaxbptt._factory import factory
-from jaxbptt.adjoints._blocks import operands, shifted, states, states_and_gates
+from jaxbptt.adjoints._blocks import shifted, states, states_and_gates
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
 
@@ -33,17 +33,16 @@ def _rule(cell: Cell) -> Callable:
 
     @jax.custom_vjp
     def recursion(theta_h, xs, h_0):
-        h_T, hs, _ = states(split, operands(split, theta_h), xs, h_0)
+        h_T, hs, _ = states(split, theta_h, xs, h_0)
         return outputs(h_T, hs)
 
     def forward(theta_h, xs, h_0):
-        h_T, _, hs, gates = states_and_gates(split, operands(split, theta_h), xs, h_0)
+        h_T, _, hs, gates = states_and_gates(split, theta_h, xs, h_0)
         return outputs(h_T, hs), (theta_h, xs, h_0, hs, gates)
 
     def backward(residuals, bars):
         theta_h, xs, h_0, hs, gates = residuals
         h_T_bar, output_bars = cotangents.from_jax(bars)
-        weights = operands(split, theta_h)
         hs_tm1 = shifted(h_0, hs)
         h_bars = jax.vmap(lambda h_t, bar: cotangents.pullback(cell.output, h_t)[1](bar)[0])(hs, output_bars)
         h_bars = jax.tree.map(lambda h_bar, last: h_bar.at[-1].add(last), h_bars, h_T_bar)
@@ -59,12 +58,12 @@ def _rule(cell: Cell) -> Callable:
             return _batch.over_members(one, batch, vector, cotangents.differentiable(h_t))
 
         v = jax.vmap(vector)(h_bars)
-        units = jnp.eye(v.shape[-1], dtype=v.dtype)
+        units, _ = _varying.alike(jnp.eye(v.shape[-1], dtype=v.dtype), v)
 
         def matrix(gates_t, h_tm1, h_t):  # c_t: its rows are the pullbacks of the unit vectors, of all members at once
             def row(unit):
                 delta = tree(jnp.broadcast_to(unit, (*batch, unit.size)), h_t)
-                return vector(split.step_vjp(weights, gates_t, h_tm1, h_t, delta)[1])
+                return vector(split.step_vjp(theta_h, gates_t, h_tm1, h_t, delta)[1])
 
             return jax.vmap(row, out_axes=-2)(units)
 
@@ -80,9 +79,9 @@ def _rule(cell: Cell) -> Callable:
         deltas, _ = lax.associative_scan(compose, (v, following), reverse=True)
 
         deltas = jax.vmap(tree)(deltas, hs)
-        z_bars, c_deltas = jax.vmap(lambda *step: split.step_vjp(weights, *step))(gates, hs_tm1, hs, deltas)
-        theta_bar = split.param_vjp(weights, xs, hs_tm1, gates, z_bars)
-        xs_bar = split.input_vjp(weights, xs, hs_tm1, gates, z_bars)
+        z_bars, c_deltas = jax.vmap(lambda *step: split.step_vjp(theta_h, *step))(gates, hs_tm1, hs, deltas)
+        theta_bar = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)
+        xs_bar = split.input_vjp(theta_h, xs, hs_tm1, gates, z_bars)
         return theta_bar, xs_bar, jax.tree.map(lambda leaf: leaf[0], c_deltas)
 
     recursion.defvjp(forward, backward)

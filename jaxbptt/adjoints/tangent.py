@@ -19,7 +19,7 @@ from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate
 from jaxbptt._factory import factory
 from jaxbptt.adjoints import _gates
-from jaxbptt.adjoints._blocks import choose, handed_on, operands, scan_blocks, states, states_and_gates
+from jaxbptt.adjoints._blocks import choose, handed_on, read_in_a_loop, scan_blocks, states, states_and_gates
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
 
@@ -30,19 +30,19 @@ def _rule(cell: Cell, block: int | None) -> Callable:
 
     @jax.custom_jvp
     def steps(theta_h, xs, h_0):
-        h_T, hs, _ = states(split, operands(split, theta_h), xs, h_0)
+        h_T, hs, _ = states(split, theta_h, xs, h_0)
         return h_T, hs
 
     @steps.defjvp
     def pushforward(primals, dots):
         theta_h, xs, h_0 = primals
         theta_dot, xs_dot, h_0_dot = (cotangents.from_jax(dot) for dot in dots)
-        weights = operands(split, theta_h)
-        h_T, hs_tm1, hs, gates = states_and_gates(split, weights, xs, h_0)
+        h_T, hs_tm1, hs, gates = states_and_gates(split, theta_h, xs, h_0)
         deltas = cotangents.differentiable(hs)
+        weights = read_in_a_loop(split, theta_h)
 
         def b_transposed(deltas):  # δ's ↦ Σ b_tᵀ δ_t, (∂f/∂x_t)ᵀ δ_t
-            pull = jax.vmap(lambda *step: split.step_vjp(weights, *step)[0])
+            pull = jax.vmap(lambda *step: split.step_vjp(theta_h, *step)[0])
             z_bars = pull(gates, hs_tm1, hs, deltas)
             return tuple(rule(theta_h, xs, hs_tm1, gates, z_bars) for rule in (split.param_vjp, split.input_vjp))
 
@@ -52,7 +52,7 @@ def _rule(cell: Cell, block: int | None) -> Callable:
             e_t, gates_t, h_tm1, h_t = inputs
 
             def c_transposed(delta):
-                return split.step_vjp(weights, gates_t, h_tm1, h_t, delta)[1]
+                return split.step_vjp(weights(), gates_t, h_tm1, h_t, delta)[1]
 
             (c_h_dot,) = jax.linear_transpose(c_transposed, cotangents.differentiable(h_t))(h_dot_tm1)
             h_dot_t = cotangents.add(c_h_dot, e_t)
