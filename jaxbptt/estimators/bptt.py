@@ -12,6 +12,7 @@ from jaxbptt.unroll import unroll
 class BPTTState(NamedTuple):
     """``h``: the state the next chunk starts from (``None``: the model's initial state).
 
+    >>> import jax.numpy as jnp
     >>> BPTTState(h=jnp.zeros((4, 5))).h.shape  # of a batch of 4, to go on from
     (4, 5)
     """
@@ -22,7 +23,7 @@ class BPTTState(NamedTuple):
 class BPTTInfo(NamedTuple):
     """``h_0_bar``: ∂F/∂h_0 of the chunk, for an initial state that is learned.
 
-    >>> import jax, jaxbptt as jb
+    >>> import jax.numpy as jnp, jaxbptt as jb
     >>> model = jb.rnn(jb.cells.linear(), jb.readouts.identity())
     >>> theta = jb.Theta(jb.cells.LinearParams(W_x=jnp.eye(1), W_h=jnp.eye(1)), ())
     >>> estimator = bptt(model, jb.losses.l2_loss)
@@ -63,7 +64,7 @@ def bptt(
 
     Source: Werbos (1990), Backpropagation through time: what it does and how to do it.
 
-    >>> import jax, jaxbptt as jb
+    >>> import jax, jax.numpy as jnp, jaxbptt as jb
     >>> model = jb.rnn(jb.cells.gru(), jb.readouts.linear())
     >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
     >>> estimator = bptt(model, jb.losses.l2_loss)
