@@ -34,15 +34,25 @@ def operands(split, theta_h):
     return theta_h if split.operands is None else lax.optimization_barrier(split.operands(theta_h))
 
 
-def read_in_a_loop(split, theta_h):
+def read_in_a_loop(split, theta_h, *, columns=False):
     """``() -> `` the same, to be called in each step: its derivative is that of operands made in each step.
 
-    With bfloat16 operands the cotangents of all steps, in a second derivative, are then summed in float32.
+    With bfloat16 operands the cotangents of all steps, in a second derivative, are then summed in float32. With
+    `columns` the loop is handed each tall W [k, n] as Wᵀ, written once before it (`sequential_step`).
     """
-    if split.operands is None:
+    if split.operands is None and not columns:
         return lambda: theta_h
-    made = lax.stop_gradient(operands(split, theta_h))
-    return lambda: _read(theta_h, made)
+    made = theta_h if split.operands is None else lax.stop_gradient(split.operands(theta_h))
+    leaves, structure = jax.tree.flatten(made)
+    tall = [columns and _is_tall(leaf) for leaf in leaves]
+    # The barrier, or a compiler may take the computation back into the loop.
+    held = lax.optimization_barrier(_transposed(leaves, tall))
+
+    def read():
+        made = structure.unflatten(_transposed(held, tall))
+        return made if split.operands is None else _read(theta_h, made)
+
+    return read
 
 
 @jax.custom_jvp
@@ -89,19 +99,8 @@ def sequential_step(split, theta_h, h_0):
     along its rows; that of a W_h [k, n] would be gathered again in every step. Measured on a CPU: 5 to 20% of the time
     of a small batch, nothing of a large one. A vector alone is better off with the rows of W_h: many times.
     """
-    if not any(leaf.ndim > 1 and leaf.shape[-1] < leaf.size for leaf in jax.tree.leaves(h_0)):
-        read = read_in_a_loop(split, theta_h)
-        return lambda u_t, h_tm1: split.step(read(), u_t, h_tm1)
-    made = theta_h if split.operands is None else lax.stop_gradient(split.operands(theta_h))
-    leaves, structure = jax.tree.flatten(made)
-    tall = [_is_tall(leaf) for leaf in leaves]
-    # The barrier, or a compiler may take the transposition back into the loop.
-    columns = lax.optimization_barrier(_transposed(leaves, tall))
-
-    def read():
-        made = structure.unflatten(_transposed(columns, tall))
-        return made if split.operands is None else _read(theta_h, made)
-
+    is_batch = any(leaf.ndim > 1 and leaf.shape[-1] < leaf.size for leaf in jax.tree.leaves(h_0))
+    read = read_in_a_loop(split, theta_h, columns=is_batch)
     return lambda u_t, h_tm1: split.step(read(), u_t, h_tm1)
 
 
