@@ -4,7 +4,9 @@ Data that a study would download are small samples, in the format of the publish
 """
 
 import contextlib
+import functools
 import hashlib
+import json
 import os
 import signal
 
@@ -16,6 +18,12 @@ import pytest
 @pytest.fixture(autouse=True)
 def settings_of_a_fresh_process():
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
         yield
 
 
@@ -37,6 +45,20 @@ def chorales_file(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(cache))
         patch.setattr(music, "JSB", music.JSB._replace(url="http://127.0.0.1:9/nothing", sha256=sha256))
         yield path
+
+
+@pytest.fixture(scope="package")
+def quick(tmp_path_factory):
+    """``result.json`` of a quick run and its folder, run once."""
+    from experiments import cli
+
+    @functools.cache
+    def run(study):
+        folder = tmp_path_factory.mktemp(study)
+        assert cli.main(["run", study, "--quick", "--out", str(folder)]) == 0
+        return json.loads((folder / "result.json").read_text()), folder
+
+    return run
 
 
 @pytest.fixture
