@@ -48,6 +48,13 @@ def chorales_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
+def rolls(chorales_file):
+    from experiments import music
+
+    return music.load(music.JSB)
+
+
+@pytest.fixture(scope="package")
 def quick(tmp_path_factory):
     """``result.json`` of a quick run and its folder, run once."""
     from experiments import cli
