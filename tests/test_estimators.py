@@ -1,0 +1,177 @@
+"""Laws 2, 3 and 5 for estimators: every exact one gives the gradient that NumPy and the complex step give."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbptt as jb
+from tests import cases
+from tests.cases import CELLS, EXACT_ESTIMATORS, ONLINE_ESTIMATORS, assert_close, oracle, problem
+
+cell_cases = pytest.mark.parametrize("case", CELLS, ids=cases.name)
+
+
+@cell_cases
+@pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
+def test_estimators_give_the_gradient(case, make):
+    given = problem(case, T=7, batch=(3,), seed=2)
+    estimator = make(given.model, jb.losses.l2_loss)
+    state = estimator.init(given.theta, given.h_0)
+    estimate, _ = jax.jit(estimator.update)(given.theta, state, given.xs, given.ys)
+    value, (theta_bar, _, h_0_bar) = oracle(given)
+    np.testing.assert_allclose(estimate.loss, value, rtol=1e-12)
+    assert jax.tree.structure(estimate.grads) == jax.tree.structure(given.theta)
+    assert_close(estimate.grads, theta_bar, 1e-11)
+    if hasattr(estimate.info, "h_0_bar"):
+        assert_close(estimate.info.h_0_bar, h_0_bar, 1e-11)
+
+
+@pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
+@pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
+def test_estimators_with_any_batch_axes(make, batch):
+    (case,) = (case for case in CELLS if case.name == "lstm")
+    given = problem(case, T=4, batch=batch, seed=3)
+    estimator = make(given.model, jb.losses.l2_loss)
+    estimate, _ = estimator.update(given.theta, estimator.init(given.theta, given.h_0), given.xs, given.ys)
+    assert_close(estimate.grads, oracle(given)[1][0], 1e-11)
+
+
+@pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
+@pytest.mark.parametrize("name", ["elman-tanh", "lstm"])
+def test_masks_in_estimators(make, name):
+    (case,) = (case for case in CELLS if case.name == name)
+    given = problem(case, T=6, batch=(3,), seed=4)
+    mask = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 0, 0], [0, 0, 1], [0, 0, 1]], bool)
+    estimator = make(given.model, jb.losses.l2_loss)
+    state = estimator.init(given.theta, given.h_0)
+    value, (theta_bar, _, _) = oracle(given, mask)
+    # What padding holds must not matter: NaN in every target that doesn't count, and in the inputs after the last.
+    ys = jnp.where(mask[..., None], given.ys, jnp.nan)
+    matters = np.flip(np.maximum.accumulate(np.flip(mask, 0)), 0)
+    xs = jnp.where(matters[..., None], given.xs, jnp.nan)
+    estimate, _ = estimator.update(given.theta, state, xs, ys, mask=jnp.asarray(mask))
+    np.testing.assert_allclose(estimate.loss, value, rtol=1e-12)
+    assert_close(estimate.grads, theta_bar, 1e-11)
+
+
+@pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
+def test_a_mask_changes_no_state_and_no_finite_input(make):
+    """f may be singular at zero, and a chunk in which nothing counts moves the state all the same."""
+
+    def step(theta_h, x_t, h_tm1):
+        return jnp.tanh(jnp.log(x_t) @ theta_h["A"] + h_tm1 @ theta_h["B"])
+
+    cell = jb.cells.from_step(step, initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, 4)))
+    model = jb.rnn(cell, jb.readouts.identity())
+    keys = jax.random.split(jax.random.key(0), 4)
+    theta = jb.Theta({"A": jax.random.normal(keys[0], (3, 4)), "B": jax.random.normal(keys[1], (4, 4))}, ())
+    xs, ys = jax.random.uniform(keys[2], (6, 2, 3)) + 0.1, jax.random.normal(keys[3], (6, 2, 4))
+    mask = jnp.zeros((6, 2), bool).at[4].set(True)
+    estimator = make(model, jb.losses.l2_loss, reduction="sum")
+
+    def loop(theta):
+        h = jnp.zeros((2, 4))
+        for t in range(5):
+            h = step(theta.h, xs[t], h)
+        return 0.5 * jnp.sum((h - ys[4]) ** 2)
+
+    h_0 = jnp.zeros((2, 4))
+    estimate, whole = estimator.update(theta, estimator.init(theta, h_0), xs, ys, mask=mask)
+    assert_close(estimate.grads, jax.grad(loop)(theta), 1e-11)
+    _, state = estimator.update(theta, estimator.init(theta, h_0), xs[:3], ys[:3], mask=mask[:3])
+    later, state = estimator.update(theta, state, xs[3:], ys[3:], mask=mask[3:])
+    np.testing.assert_allclose(later.loss, loop(theta), rtol=1e-12)
+    np.testing.assert_allclose(state.h, whole.h, rtol=1e-12)
+    if make is EXACT_ESTIMATORS["rtrl"]:
+        assert_close(later.grads, jax.grad(loop)(theta), 1e-11)
+
+
+@pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
+def test_state_and_input_leaves_that_the_batch_shares(make):
+    """A counter in the state and a time step dt [T] in the input have no batch axes."""
+
+    def step(theta_h, inputs, h_tm1):
+        drive = inputs["x"] @ theta_h.T + h_tm1["h"] / (1 + h_tm1["t"])
+        return {"h": h_tm1["h"] + inputs["dt"] * (jnp.tanh(drive) - h_tm1["h"]), "t": h_tm1["t"] + 1}
+
+    cell = jb.cells.from_step(
+        step,
+        initial_state=lambda theta_h, batch_shape=(): {"h": jnp.zeros((*batch_shape, 4)), "t": jnp.array(0)},
+        output=lambda h_t: h_t["h"],
+    )
+    keys = jax.random.split(jax.random.key(1), 4)
+    theta = jb.Theta(jax.random.normal(keys[0], (4, 3)), ())
+    xs = {"x": jax.random.normal(keys[1], (5, 2, 3)), "dt": jax.random.uniform(keys[2], (5,))}
+    ys, mask = jax.random.normal(keys[3], (5, 2, 4)), jnp.ones((5, 2), bool).at[3:].set(False)
+
+    def loop(theta):
+        h, total = {"h": jnp.zeros((2, 4)), "t": jnp.array(0)}, 0.0
+        for t in range(3):
+            h = step(theta.h, jax.tree.map(lambda leaf, t=t: leaf[t], xs), h)
+            total = total + 0.5 * jnp.sum((h["h"] - ys[t]) ** 2)
+        return total / 6
+
+    model = jb.rnn(cell, jb.readouts.identity())
+    estimator = make(model, jb.losses.l2_loss)
+    state = estimator.init(theta, {"h": jnp.zeros((2, 4)), "t": jnp.array(0)})
+    estimate, _ = estimator.update(theta, state, xs, ys, mask=mask)
+    assert_close(estimate.grads, jax.grad(loop)(theta), 1e-11)
+
+
+@pytest.mark.parametrize("name", ["linear", "elman-tanh", "gru", "lstm", "from_step"])
+@pytest.mark.parametrize("make", ONLINE_ESTIMATORS.values(), ids=ONLINE_ESTIMATORS)
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_online_estimators_add_up_over_chunks(name, make, chunk):
+    (case,) = (case for case in CELLS if case.name == name)
+    given = problem(case, T=6, batch=(2,), seed=6)
+    wanted = oracle(given)[1][0]
+    steps = 6 * 2  # F is a mean over these; chunks are summed
+    total = _fed_in_chunks(make(given.model, jb.losses.l2_loss, reduction="sum"), given, chunk)
+    assert_close(jax.tree.map(lambda leaf: leaf / steps, total), wanted, 1e-11)
+    # ... which backpropagation in chunks does not: it forgets what a chunk does to later ones.
+    truncated = _fed_in_chunks(jb.estimators.bptt(given.model, jb.losses.l2_loss, reduction="sum"), given, chunk)
+    W_h_bar = jax.tree.leaves(truncated.h)[-1] / steps
+    assert np.max(np.abs(W_h_bar - jax.tree.leaves(wanted.h)[-1])) > 1e-3 * np.max(np.abs(W_h_bar))
+
+
+def _fed_in_chunks(estimator, given, chunk):
+    state = estimator.init(given.theta, given.h_0)
+    total = jax.tree.map(jnp.zeros_like, given.theta)
+    for start in range(0, 6, chunk):
+        part = slice(start, start + chunk)
+        estimate, state = estimator.update(given.theta, state, given.xs[part], given.ys[part])
+        total = jax.tree.map(jnp.add, total, estimate.grads)
+    return total
+
+
+def _learned_step(theta_h, x_t, h_tm1):
+    return jnp.tanh(x_t @ theta_h["W_x"].T + h_tm1 @ theta_h["W_h"].T)
+
+
+def _learned_state(theta_h, batch_shape=()):
+    return jnp.broadcast_to(theta_h["h_0"], (*batch_shape, *theta_h["h_0"].shape))
+
+
+@pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
+def test_an_initial_state_in_the_parameters_is_learned(make):
+    cell = jb.cells.from_step(_learned_step, initial_state=_learned_state)
+    model = jb.rnn(cell, jb.readouts.identity())
+    keys = jax.random.split(jax.random.key(0), 5)
+    sizes = {"W_x": (4, 3), "W_h": (4, 4), "h_0": (4,)}
+    theta_h = {name: jax.random.normal(key, size) for key, (name, size) in zip(keys, sizes.items(), strict=False)}
+    theta = jb.Theta(theta_h, ())
+    xs, ys = jax.random.normal(keys[3], (5, 2, 3)), jax.random.normal(keys[4], (5, 2, 4))
+
+    def F(theta_h):
+        h, total = jnp.broadcast_to(theta_h["h_0"], (2, 4)), 0.0
+        for t in range(5):
+            h = jnp.tanh(xs[t] @ theta_h["W_x"].T + h @ theta_h["W_h"].T)
+            total = total + 0.5 * jnp.sum((h - ys[t]) ** 2)
+        return total / 10
+
+    wanted = jax.grad(F)(theta_h)
+    estimator = make(model, jb.losses.l2_loss)
+    estimate, _ = estimator.update(theta, estimator.init(theta), xs, ys)
+    assert_close(estimate.grads.h, wanted, 1e-11)
+    assert_close(jax.grad(jb.objective(model, jb.losses.l2_loss))(theta, xs, ys).h, wanted, 1e-11)

@@ -1,0 +1,34 @@
+"""Real-time recurrent learning: memory that does not grow with T, sensitivities that explode where F doesn't look."""
+
+import jax
+import jax.numpy as jnp
+
+import jaxbptt as jb
+from tests.cases import CELLS, problem
+
+
+def test_rtrl_memory_does_not_grow_with_T():
+    given = problem(CELLS[1], T=8)
+    estimator = jb.estimators.rtrl(given.model, jb.losses.l2_loss)
+    state = estimator.init(given.theta, given.h_0)
+
+    def temporaries(T):
+        xs, ys = (jnp.ones((T, *array.shape[1:])) for array in (given.xs, given.ys))
+        compiled = jax.jit(estimator.update).lower(given.theta, state, xs, ys).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(512) <= 1.01 * temporaries(64) + 64  # scan counters apart
+
+
+def test_rtrl_is_not_spoilt_by_a_sensitivity_that_explodes_after_the_last_step_that_counts():
+    """a_t is beyond float32 by step 90; F reads three steps. By hand: with x = h = 0, ∂h_t/∂b = 1 + 3 + … + 3^(t-1)."""
+    model = jb.rnn(jb.cells.elman(), jb.readouts.identity())
+    zero = model.init(jax.random.key(0), input_size=1, hidden_size=2, output_size=2, dtype=jnp.float32)
+    zero = jax.tree.map(jnp.zeros_like, zero)
+    theta = zero._replace(h=zero.h._replace(W_h=3 * jnp.eye(2, dtype=jnp.float32)))
+    xs, ys = jnp.zeros((120, 1), jnp.float32), jnp.ones((120, 2), jnp.float32)
+    mask = jnp.arange(120) < 3
+    estimator = jb.estimators.rtrl(model, jb.losses.l2_loss, reduction="sum")
+    estimate, state = estimator.update(theta, estimator.init(theta), xs, ys, mask)
+    assert not jnp.all(jnp.isfinite(state.a))
+    assert estimate.grads.h.b.tolist() == [-(1.0 + 4.0 + 13.0)] * 2
