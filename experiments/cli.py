@@ -18,7 +18,7 @@ usage: python -m experiments [list]                    what there is
        python -m experiments run NAME [--quick] [--seed N] [--out DIR] [flags]
        python -m experiments run NAME … --resume        the same, going on with a training that was cut off
        python -m experiments run NAME --help            the flags of a study
-       python -m experiments reproduce [--only NAME …] [--quick] [--resume] [--out DIR] [--data DIR]    all, a report
+       python -m experiments reproduce [--only NAME …] [--quick] [--seed N] [--resume] [--out DIR] [--data PATH]
        python -m experiments bench [--quick] [--gpu] [--resume] [--out DIR] [flags]    beside other libraries
 """
 
@@ -93,6 +93,8 @@ def _bench(argv):
         sys.stdout.write(report.markdown(config.markdown))
         return 0
     result = _carry_out(STUDY, config, argv)
+    if result.numbers["cut_off"]:
+        raise trained.InterruptedRunError("interrupted; what was measured is saved")
     if result.numbers["failed"]:
         sys.stderr.write("some of it failed, see above; `--resume` measures that again\n")
         return 1

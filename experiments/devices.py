@@ -6,7 +6,10 @@ split over them. Programs that are not split run as ever: they use one device, b
 1024³ within 3% of each other. ``bench --devices 1`` repeats that.)
 """
 
+import json
 import os
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -30,10 +33,7 @@ def start(gpu: bool, devices: int | None) -> None:
             backend = jax.default_backend()
         except RuntimeError as error:
             raise BadInputError(f"`--gpu`: JAX can't start its GPU: {str(error).splitlines()[0][:200]}") from None
-        if backend != "gpu":
-            raise BadInputError(
-                f"`--gpu` needs a GPU, and JAX finds only {backend}: install jax for yours, e.g. jax[cuda12]"
-            )
+        _require_gpu(backend)
         return
     number = devices or cores()
     try:
@@ -43,6 +43,33 @@ def start(gpu: bool, devices: int | None) -> None:
         if devices is not None and len(jax.devices()) != devices:
             message = f"`--devices` comes too late: JAX has started with {len(jax.devices())}, got {devices}"
             raise BadInputError(message) from None
+
+
+def gpus() -> list[str]:
+    """What JAX calls the GPUs there are, asked in a process that ends: one that starts a GPU keeps some of its memory.
+
+    Raises:
+        BadInputError: without a GPU.
+    """
+    names = "[f'{device.platform}: {device.device_kind}' for device in jax.devices()]"
+    code = f"import json, jax; print('\\n@devices', json.dumps([jax.default_backend(), {names}]))"
+    said = {**os.environ, "JAX_TRACEBACK_FILTERING": "off"}  # or JAX's last line is about its traceback
+    ran = subprocess.run([sys.executable, "-c", code], env=said, capture_output=True, text=True)
+    answers = [line.removeprefix("@devices ") for line in ran.stdout.splitlines() if line.startswith("@devices ")]
+    if not answers:
+        reason = (ran.stderr.strip().splitlines() or [f"it ended with status {ran.returncode}"])[-1]
+        raise BadInputError(f"`--gpu`: JAX can't start its GPU: {reason[:200]}")
+    backend, found = json.loads(answers[-1])
+    _require_gpu(backend)
+    return found
+
+
+def _require_gpu(backend):
+    if backend != "gpu":
+        raise BadInputError(
+            f"`--gpu` needs a GPU, and JAX finds only {backend}: install jax for yours, such as jax[cuda13] or "
+            "jax[cuda12], the same CUDA as torch's"
+        )
 
 
 def make_cores_devices() -> None:

@@ -87,11 +87,6 @@ class Powers(NamedTuple):
         """The largest of ``norms``."""
         return float(self.norms.max())
 
-    @property
-    def peak_error(self) -> float:
-        """How far that is from ``exact``, relative."""
-        return float(abs(self.peak_gain / self.exact[self.peak_lag - 1] - 1))
-
 
 def non_normal_powers(key: Array, eigenvalue: float, strength: float, size: int, steps: int) -> Powers:
     """‖W_hᵏ‖ of W_h = V (λI + sS) Vᵀ through the linear cell, and ‖(λI + sS)ᵏ‖, the same without the basis V.

@@ -60,7 +60,7 @@ def write(
         "figures": {name: plots.describe(figure) for name, figure in result.figures.items()},
     }
     files["tables.json"] = _json(shown)
-    how = {"study": study, "flags": flags(config), "seconds": seconds, **circumstances(command)}
+    how = {"study": study, "flags": flags(config), "seconds": seconds, **circumstances(command, result.devices)}
     files["config.json"] = _json(how)
     files["result.json"] = _json({"study": study, **result.numbers})
     for name, content in files.items():
@@ -83,8 +83,10 @@ def flags(config: Any) -> dict[str, Any]:
     return plain(dataclasses.asdict(config))
 
 
-def circumstances(command: Sequence[str]) -> dict[str, Any]:
-    """The command, the versions of packages, the machine and the date."""
+def circumstances(command: Sequence[str], devices: Sequence[str] | None = None) -> dict[str, Any]:
+    """The command, the versions of packages, the machine and the date; `devices` as in a `Result`."""
+    if devices is None:
+        devices = [f"{device.platform}: {device.device_kind}" for device in jax.devices()]
     return {
         "command": shlex.join(["python", "-m", "experiments", *command]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -97,7 +99,7 @@ def circumstances(command: Sequence[str]) -> dict[str, Any]:
             "system": platform.platform(),
             "processor": platform.machine(),
             "cores": os.cpu_count(),
-            "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+            "devices": list(devices),
         },
     }
 

@@ -1,6 +1,6 @@
 """What a study is, and what it returns. No logic."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 
@@ -27,11 +27,13 @@ class Result(NamedTuple):
             ``verdict``, from `verdict`; and ``timing`` for whatever differs between two runs of one seed.
         tables: for the terminal and for the report.
         figures: matplotlib figures, by file name without the ending.
+        devices: what it ran on, where that was not JAX's devices of this process.
     """
 
     numbers: Mapping[str, Any]
     tables: tuple[Table, ...]
     figures: Mapping[str, Any]
+    devices: Sequence[str] | None = None
 
 
 class Study(NamedTuple):

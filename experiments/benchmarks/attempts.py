@@ -3,6 +3,8 @@
 import collections
 import contextlib
 import functools
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments import devices
-from experiments.benchmarks import beside, kept, speed
+from experiments.benchmarks import beside, kept, side_by_side
 from experiments.benchmarks import work as works
 from experiments.benchmarks.config import Config
 from experiments.benchmarks.contender import Contender
@@ -23,42 +25,89 @@ class Attempts(NamedTuple):
     Attributes:
         make: ``(name, function, *arguments) -> function(measure, *arguments)``, where ``measure(f, *arguments)`` is
             ``f(*arguments, report)``. On a GPU, where nobody may be looking, a failure is written down and the
-            answer is ``None``; it ends the run elsewhere.
+            answer is ``None``; it ends the run elsewhere. After Ctrl-C, or the signal of a time limit, the answer is
+            ``None`` for what was not measured before.
+        rest: ends the process beside this one, until there is something to measure in it again.
         failed: what failed, and why, by name.
         seconds: of each measurement, whenever it was made.
+        cut_off: what was being measured, or next to be, when the run was told to end; empty where it wasn't.
     """
 
     make: Callable[..., Any]
+    rest: Callable[[], None]
     failed: dict[str, str]
     seconds: list[float]
+    cut_off: list[str]
 
 
 @contextlib.contextmanager
 def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attempts]:
     """`Attempts` for a run, whose process beside this one, if any, ends with it."""
-    failed, taken = {}, []
+    failed, taken, cut_off, told_to_end, at_work = {}, [], [], [], []
     begin = functools.partial(devices.start, config.gpu, config.devices)
-    here = contextlib.nullcontext(lambda function, *arguments: function(*arguments, report))
-    with beside.beside(begin, report) if config.gpu else here as measure:
+    here = beside.Beside(lambda function, *arguments: function(*arguments, report), lambda: None)
 
-        def make(name, function, *arguments):
-            known = store.get(name)
-            if known is None:
-                start = time.perf_counter()
-                try:
-                    found = function(measure, *arguments)
-                except Exception as error:
-                    if not config.gpu:
-                        raise
-                    failed[name] = _said(error)
-                    return None
-                known = time.perf_counter() - start, found
-                if not (isinstance(found, speed.Row) and speed.wrong(found)):  # that is to be measured again
-                    store.put(name, *known)
-            taken.append(known[0])
-            return known[1]
+    def end():
+        """Ends what is being measured, but nothing else: what was measured is to be written."""
+        told_to_end.append(True)
+        if at_work:
+            raise KeyboardInterrupt
 
-        yield Attempts(make, failed, taken)
+    def cut(name):
+        if not cut_off:
+            cut_off.append(name)
+            failed[f"{name}, and what comes after it"] = "not measured: the run was told to end"
+
+    def make(name, function, *arguments):
+        known = store.get(name)
+        if known is None:
+            if told_to_end or cut_off:
+                return cut(name)
+            start = time.perf_counter()
+            try:
+                at_work.append(name)
+                found = function(process.measure, *arguments)
+            except KeyboardInterrupt:
+                if config.out is None:
+                    raise
+                return cut(name)
+            except Exception as error:
+                if not config.gpu:
+                    raise
+                failed[name] = _said(error)
+                return None
+            finally:
+                at_work.clear()
+            known = time.perf_counter() - start, found
+            if not side_by_side.wrong(getattr(found, "left_out", {})):  # that is to be measured again
+                store.put(name, *known)
+        taken.append(known[0])
+        return known[1]
+
+    with (
+        _at_the_end_of_its_time(end),
+        beside.beside(begin, report) if config.gpu else contextlib.nullcontext(here) as process,
+    ):
+        yield Attempts(make, process.end, failed, taken, cut_off)
+
+
+@contextlib.contextmanager
+def _at_the_end_of_its_time(end):
+    """SIGTERM, which a time limit sends some time before it kills, calls `end`: once, as it may come twice."""
+
+    def once(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        end()
+
+    try:
+        before = signal.signal(signal.SIGTERM, once)
+    except ValueError:  # in another thread than the first, which has no signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _said(error):
@@ -66,27 +115,29 @@ def _said(error):
     return f"{kind}{error}"[:500]
 
 
-def row(
+def everybody(
     measure: Callable,
+    function: Callable,
     work: works.Work,
     contestants: Sequence[Contender],
     rounds: int,
     limit: float,
     lost: collections.Counter[str],
-) -> speed.Row:
-    """`speed.row`, again without the contender at which the measurement was lost.
+) -> Any:
+    """``function(work, contestants, rounds, limit, report)``, again without whoever it was lost at.
 
     Args:
         measure: as of `Attempts.make`.
-        work: as for `speed.row`, like `contestants`, `rounds` and `limit`.
+        function: `speed.row`, or another whose result has ``timed`` and ``left_out``.
+        work: its arguments, like the next three.
         contestants: see there.
         rounds: see there.
         limit: see there.
-        lost: how many rows each contender has ended so far; updated here. One that has ended two is left out of
-            later rows.
+        lost: how many measurements each contender has ended so far; updated here. One that has ended two is left out
+            of later ones.
 
     Returns:
-        The `speed.Row`.
+        What the function returns.
 
     Raises:
         LostError: when nobody knows at whom, or nobody is left.
@@ -95,7 +146,7 @@ def row(
     while True:
         others = tuple(contender for contender in contestants if contender.name not in left_out)
         try:
-            found = measure(_row, work, others, rounds, limit)
+            found = measure(_then_let_go, function, work, others, rounds, limit)
         except beside.LostError as error:
             if error.at not in {contender.name for contender in others}:
                 raise
@@ -107,8 +158,12 @@ def row(
             return found._replace(left_out=found.left_out | left_out)
 
 
-def _row(work, contestants, rounds, limit, report):
+def _then_let_go(function, *arguments):
+    """The programs and the memory of one measurement are not the next one's."""
     try:
-        return speed.row(work, contestants, rounds, limit, report)
+        return function(*arguments)
     finally:
-        jax.clear_caches()  # the programs of this row are done with
+        jax.clear_caches()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()

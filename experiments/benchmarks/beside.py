@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.study import Report
 
@@ -30,9 +30,21 @@ class LostError(Exception):
         self.at = at
 
 
+class Beside(NamedTuple):
+    """The other process.
+
+    Attributes:
+        measure: ``(function, *arguments) -> function(*arguments, report)``, called there. Raises `LostError`.
+        end: ends it, with the memory that it holds; it begins anew with the next measurement.
+    """
+
+    measure: Callable[..., Any]
+    end: Callable[[], None]
+
+
 @contextlib.contextmanager
-def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -> Iterator[Callable[..., Any]]:
-    """``measure(function, *arguments)`` is ``function(*arguments, report)``, called in the other process.
+def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -> Iterator[Beside]:
+    """A process to measure in.
 
     Args:
         begin: called there first.
@@ -40,7 +52,7 @@ def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -
         silence: seconds without one after which the process is ended.
 
     Yields:
-        ``measure``. It raises `LostError`. Function, arguments, reports and result must pickle.
+        The `Beside`. Function, arguments, reports and result must pickle.
     """
     context = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads in it may hang
     child: Any = None
@@ -95,13 +107,14 @@ def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -
                 end()
 
     try:
-        yield measure
+        yield Beside(measure, end)
     finally:
         end()
 
 
 def _serve(pipe, begin):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides
+    for both in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and a time limit reach both; the parent decides
+        signal.signal(both, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
     def report(stage, done, total, note=""):

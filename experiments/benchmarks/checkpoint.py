@@ -10,15 +10,19 @@ Source: Griewank and Walther (2000), Algorithm 799: revolve.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 import jaxbptt as jb
-from experiments.benchmarks import measure, ours, plain, speed
+from experiments.benchmarks import ours, side_by_side
 from experiments.benchmarks import work as works
+from experiments.benchmarks.contender import Contender, LeftOutError
+from experiments.study import Report
+
+FULL = "full"
 
 
 class Slots(NamedTuple):
@@ -44,13 +48,14 @@ class Slots(NamedTuple):
 
 
 class Checkpointing(NamedTuple):
-    """All of them, and `adjoints.full` in the same rounds."""
+    """All of them, and `adjoints.full` in the same rounds; and who is missing, and why."""
 
     cell: str
     shape: works.Shape
     slots: tuple[Slots, ...]
     full_seconds: np.ndarray
     full_temporaries: int | None
+    left_out: dict[str, str]
 
 
 def steps(T: int, slots: int) -> int:
@@ -63,33 +68,55 @@ def steps(T: int, slots: int) -> int:
     return r * T - math.comb(slots + r, slots + 1)
 
 
-def run(work: works.Work, slots: Sequence[int], rounds: int, limit: float, report: Callable) -> Checkpointing:
-    """Checks, then times all numbers of slots and `adjoints.full` in turns."""
-    chosen = sorted(set(slots))
-    reference = plain.reference(work)
-    adjoints = {"full": jb.adjoints.full} | {
-        str(c): functools.partial(jb.adjoints.checkpointed, slots=c) for c in chosen
-    }
-    built, errors = {}, {}
-    for k, (name, adjoint) in enumerate(adjoints.items()):
-        built[name] = ours.build(work, adjoint=adjoint)
-        errors[name] = speed.check(ours.ours(name, adjoint), work, built[name], reference)
-        report("checkpoint: compiling and checking", k + 1, len(adjoints))
-    calls = {name: lambda one=one: one.wait(one.run()) for name, one in built.items()}
-    times = measure.interleaved(calls, rounds, limit, lambda *done: report("checkpoint: rounds", *done))
-    found = tuple(
+def contestants(slots: Sequence[int]) -> tuple[Contender, ...]:
+    """`adjoints.full`, and `adjoints.checkpointed` with each number of slots."""
+    return (
+        ours.ours(FULL, jb.adjoints.full),
+        *(ours.ours(str(c), functools.partial(jb.adjoints.checkpointed, slots=c)) for c in sorted(set(slots))),
+    )
+
+
+def at(
+    work: works.Work, contestants: Sequence[Contender], rounds: int, limit: float, report: Report
+) -> side_by_side.SideBySide:
+    """All of them side by side. Arguments as for `speed.row`."""
+    return side_by_side.side_by_side(work, contestants, rounds, limit, report, what="checkpoint")
+
+
+def beside_full(work: works.Work, found: side_by_side.SideBySide) -> Checkpointing:
+    """What was measured, with the steps that are planned.
+
+    Raises:
+        LeftOutError: without `adjoints.full` there is nothing to be beside of.
+    """
+    if FULL not in found.timed:
+        raise LeftOutError(f"{FULL}: {found.left_out[FULL]}")
+    full = found.timed[FULL]
+    slots = tuple(
         Slots(
             c,
-            times[str(c)],
-            built[str(c)].temporaries,
+            one.seconds,
+            one.temporaries,
             steps(work.shape.T, c),
             planned(work, jb.adjoints.checkpointed(slots=c, block=1, residuals="states")),
             planned(work, jb.adjoints.checkpointed(slots=c)),
-            errors[str(c)],
+            one.error,
         )
-        for c in chosen
+        for c, one in sorted((int(name), one) for name, one in found.timed.items() if name != FULL)
     )
-    return Checkpointing(work.cell, work.shape, found, times["full"], built["full"].temporaries)
+    return Checkpointing(work.cell, work.shape, slots, full.seconds, full.temporaries, found.left_out)
+
+
+def run(work: works.Work, slots: Sequence[int], rounds: int, limit: float, report: Report) -> Checkpointing:
+    """All numbers of slots and `adjoints.full`, in this process.
+
+    Raises:
+        LeftOutError: when one of them can't be had.
+    """
+    found = at(work, contestants(slots), rounds, limit, report)
+    if found.left_out:
+        raise LeftOutError(f"{found.left_out}")
+    return beside_full(work, found)
 
 
 def planned(work: works.Work, adjoint: jb.types.Adjoint) -> int:

@@ -4,7 +4,10 @@ import collections
 import dataclasses
 import os
 import shlex
+from collections.abc import Sequence
 from typing import Any
+
+import jax
 
 from experiments import devices, output, trained
 from experiments.benchmarks import (
@@ -17,16 +20,19 @@ from experiments.benchmarks import (
     measure,
     peak,
     report,
+    side_by_side,
     speed,
     summary,
 )
 from experiments.benchmarks import work as works
 from experiments.benchmarks.config import QUICK, Config
+from experiments.benchmarks.contender import LeftOutError
 from experiments.study import Report, Result, Study, verdict
 
 _OF_ONE_SITTING = {"out", "resume", "markdown"}  # flags that say nothing of what is measured
 _PACKAGES = ("flax", "equinox", "dm-haiku", "torch", "jax-cuda12-plugin", "jax-cuda13-plugin")
-_PACKAGES += ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-cublas")
+_PACKAGES += ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-cublas-cu12", "nvidia-cublas")
+_PACKAGES += ("nvidia-nccl-cu12", "nvidia-nccl-cu13")
 _SETTINGS = (
     "JAX_",
     "XLA_",
@@ -38,6 +44,7 @@ _SETTINGS = (
     "OMP_",
     "GLIBC_TUNABLES",
 )  # in the environment, they change what is measured
+_WHICH_DEVICE = {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"}  # but for these: what kind it is says the machine
 
 
 def run(config: Config, report_progress: Report) -> Result:
@@ -50,14 +57,19 @@ def run(config: Config, report_progress: Report) -> Result:
     Returns:
         Numbers, tables and figures. ``verdict`` is about the marks, which are for two CPU cores.
     """
-    devices.start(config.gpu, config.devices)
-    about = circumstances(config)
+    if config.gpu:  # what this process held of a GPU would be lost to those that measure
+        here = devices.gpus()
+        jax.config.update("jax_platforms", "cpu")
+    else:
+        devices.start(config.gpu, config.devices)
+        here = None
+    about = circumstances(config, here)
     store = kept.nowhere()
     if config.out is not None:
         store = kept.below(config.out, _that_must_be_the_same(config, about), config.resume)
     try:
         with attempts.attempts(config, store, report_progress) as attempt:
-            return _run(config, about, attempt, report_progress)
+            return _run(config, about, attempt, report_progress)._replace(devices=here)
     except KeyboardInterrupt:
         if config.out is None:
             raise
@@ -67,55 +79,97 @@ def run(config: Config, report_progress: Report) -> Result:
 def _run(config, about, attempt, report_progress):
     numbers: dict[str, Any] = {}
     rows, checkpointing, lengths = [], None, None
+    lost = collections.Counter()
     if "speed" in config.what:
-        rows = _speed(config, attempt, report_progress)
+        rows = _speed(config, attempt, lost, report_progress)
         means = summary.means(rows)
         numbers["speed"] = {"rows": [summary.numbers(row) for row in rows], "geometric_means": means}
     if "checkpoint" in config.what:
-        work = works.make(config.sweep_cell, works.shape(config.checkpoint_shape), config.seed, reads="last")
-        how = (work, config.slots, config.rounds, config.seconds)
-        checkpointing = attempt.make("checkpoint", _once, checkpoint.run, *how)
+        checkpointing = _checkpointing(config, attempt, lost)
         numbers["checkpoint"] = _checkpoint(checkpointing) if checkpointing else None
     if "length" in config.what:
-        shape = works.shape(config.length_shape)
-        how = (config.sweep_cell, shape, config.lengths, config.rounds, config.seconds, config.seed)
-        lengths = attempt.make("length", _once, length.run, *how)
+        lengths = _measured_lengths(config, attempt, lost, report_progress)
         numbers["length"] = _lengths(lengths) if lengths else None
     if "memory" in config.what:
-        work = works.make(config.sweep_cell, works.shape(config.memory_shape), config.seed)
-        how = (work, config.contestants, config.seed, config.gpu, config.devices, report_progress)
-        found = attempt.make("memory", lambda measure: peak.peaks(*how))  # processes of its own
-        numbers["memory"] = _peaks(work, *found) if found else None
-    marks = [] if config.gpu else summary.marks(rows, checkpointing, lengths, machine.multiplies_bfloat16())
+        attempt.rest()  # those that measure are to have the device to themselves
+        numbers["memory"] = _memory(config, attempt, report_progress)
+    marks = []
+    if not (config.gpu or attempt.cut_off):
+        marks = summary.marks(rows, checkpointing, lengths, machine.multiplies_bfloat16())
     numbers["marks"] = [mark._asdict() for mark in marks]
     missed = {f"{mark.what} is {mark.measured}, not {mark.limit}": not mark.met for mark in marks}
     numbers["verdict"] = verdict(missed) if marks else "no marks for what was measured"
     numbers["failed"] = attempt.failed
+    numbers["cut_off"] = bool(attempt.cut_off)
     numbers["circumstances"] = {**about, "seconds": sum(attempt.seconds)}
     plain = output.plain(numbers)
     return Result(numbers, report.tables(plain), draw(plain))
 
 
-def _once(measure, function, *arguments):
-    return measure(function, *arguments)
+def _everybody(config, attempt, lost, name, function, work, contestants):
+    """`attempts.everybody`, and a gradient of ours that is wrong has failed."""
+    how = (function, work, contestants, config.rounds, config.seconds, lost)
+    found = attempt.make(name, attempts.everybody, *how)
+    if found is not None:
+        wrong = side_by_side.wrong(found.left_out)
+        attempt.failed.update({f"{name}, {who}": reason for who, reason in wrong.items()})
+    return found
 
 
-def _speed(config, attempt, report_progress):
+def _speed(config, attempt, lost, report_progress):
     cases = [(cell, shape) for shape in config.speed_shapes for cell in config.cells]
-    rows, lost = [], collections.Counter()
+    rows = []
     for k, (cell, shape) in enumerate(cases):
-        how = (works.make(cell, shape, config.seed), config.contestants, config.rounds, config.seconds, lost)
-        name = f"speed, {cell} {shape}"
-        rows.append(attempt.make(name, attempts.row, *how))
-        if rows[-1] is not None:
-            attempt.failed.update({f"{name}, {who}": reason for who, reason in speed.wrong(rows[-1]).items()})
+        work = works.make(cell, shape, config.seed)
+        how = (f"speed, {cell} {shape}", speed.row, work, config.contestants)
+        rows.append(_everybody(config, attempt, lost, *how))
         report_progress("speed: rows", k + 1, len(cases))
     return [row for row in rows if row is not None]
 
 
-def _peaks(work, found, left_out):
-    peaks = {name: one._asdict() for name, one in found.items()}
+def _checkpointing(config, attempt, lost):
+    work = works.make(config.sweep_cell, works.shape(config.checkpoint_shape), config.seed, reads="last")
+    contestants = checkpoint.contestants(config.slots)
+    found = _everybody(config, attempt, lost, "checkpoint", checkpoint.at, work, contestants)
+    try:
+        return None if found is None else checkpoint.beside_full(work, found)
+    except LeftOutError as reason:
+        attempt.failed["checkpoint"] = str(reason)
+        return None
+
+
+def _measured_lengths(config, attempt, lost, report_progress):
+    shape, asked = works.shape(config.length_shape), sorted(set(config.lengths))
+    found = []
+    for k, T in enumerate(asked):
+        work = works.make(config.sweep_cell, shape._replace(T=T), config.seed, reads="last")
+        found.append(_everybody(config, attempt, lost, f"length, T = {T}", length.at, work, length.CONTENDERS))
+        report_progress("length: T", k + 1, len(asked))
+    found = [one for one in found if one is not None]
+    return length.together(config.sweep_cell, shape, found) if found else None
+
+
+def _memory(config, attempt, report_progress):
+    work = works.make(config.sweep_cell, works.shape(config.memory_shape), config.seed)
+    peaks, left_out = {}, {}
+    for k, contender in enumerate(config.contestants):
+        how = (work, contender, config.seed, config.gpu, config.devices)
+        found = attempt.make(f"memory, {contender.name}", _peak, *how)  # in a process of its own
+        if isinstance(found, peak.Peak):
+            peaks[contender.name] = found._asdict()
+        elif found is not None:
+            left_out[contender.name] = found
+        report_progress("memory: processes", k + 1, len(config.contestants))
+    if not (peaks or left_out):
+        return None
     return {"cell": work.cell, "shape": work.shape._asdict(), "peaks": peaks, "left_out": left_out}
+
+
+def _peak(measure, *how):
+    try:
+        return peak.peak(*how)
+    except LeftOutError as reason:
+        return str(reason)
 
 
 def _checkpoint(found):
@@ -135,7 +189,8 @@ def _checkpoint(found):
         for one in found.slots
     ]
     full = {**summary.in_ms(found.full_seconds), "temporaries_bytes": found.full_temporaries}
-    return {"cell": found.cell, "shape": found.shape._asdict(), "full": full, "slots": slots}
+    about = {"cell": found.cell, "shape": found.shape._asdict()}
+    return {**about, "full": full, "slots": slots, "left_out": found.left_out}
 
 
 def _lengths(found):
@@ -162,16 +217,16 @@ def draw(numbers) -> dict[str, Any]:
     drawn = {}
     if numbers.get("speed", {}).get("rows"):
         drawn["over_floor"] = figures.over_floor(numbers["speed"]["rows"])
-    if numbers.get("checkpoint"):
+    if numbers.get("checkpoint") and numbers["checkpoint"]["slots"]:
         drawn["checkpoint"] = figures.checkpoints(numbers["checkpoint"])
     if numbers.get("length"):
         drawn["length"] = figures.lengths(numbers["length"])
     return drawn
 
 
-def circumstances(config: Config) -> dict[str, Any]:
+def circumstances(config: Config, devices_there: Sequence[str] | None = None) -> dict[str, Any]:
     """Machine, versions, date and settings: `result.json` can be read without anything beside it."""
-    found = output.circumstances(())
+    found = output.circumstances((), devices_there)
     default = Config(**(QUICK if config.quick else {}))
     changed = [
         f"--{field.name.replace('_', '-')} {_written(getattr(config, field.name))}".strip()
@@ -188,7 +243,8 @@ def circumstances(config: Config) -> dict[str, Any]:
 
 def _that_must_be_the_same(config, about):
     flags = {f"--{name}": value for name, value in output.flags(config).items() if name not in _OF_ONE_SITTING}
-    return {**flags, "machine": about["machine"], "versions": about["versions"], "environment": about["environment"]}
+    environment = {name: value for name, value in about["environment"].items() if name not in _WHICH_DEVICE}
+    return {**flags, "machine": about["machine"], "versions": about["versions"], "environment": environment}
 
 
 def _written(value):

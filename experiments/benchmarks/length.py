@@ -1,15 +1,17 @@
 """Time, temporaries and compile time against T: the first should be linear, the last constant. F reads h_T alone."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from experiments.benchmarks import contenders, measure, ours, plain, speed
+from experiments.benchmarks import contenders, measure, ours, plain
 from experiments.benchmarks import work as works
-from experiments.benchmarks.contender import LeftOutError
+from experiments.benchmarks.contender import Contender, LeftOutError
+from experiments.benchmarks.side_by_side import side_by_side
+from experiments.study import Report
 
 CONTENDERS = tuple(
     contender
@@ -38,8 +40,22 @@ class Point(NamedTuple):
     error: float
 
 
+class At(NamedTuple):
+    """Everybody at one T.
+
+    Attributes:
+        T: steps.
+        timed: the `Point` of each contender.
+        left_out: who is missing, and why.
+    """
+
+    T: int
+    timed: dict[str, Point]
+    left_out: dict[str, str]
+
+
 class Lengths(NamedTuple):
-    """`Point` s by contender, T rising."""
+    """`Point` s by contender, T rising; and who is missing where, and why."""
 
     cell: str
     shape: works.Shape
@@ -47,50 +63,44 @@ class Lengths(NamedTuple):
     left_out: dict[str, str]
 
 
-def run(
-    cell: works.CellName,
-    shape: works.Shape,
-    lengths: Sequence[int],
-    rounds: int,
-    limit: float,
-    seed: int,
-    report: Callable,
-) -> Lengths:
-    """Every contender at every T; `shape` gives the rest."""
-    points: dict[str, tuple[Point, ...]] = {contender.name: () for contender in CONTENDERS}
-    left_out = {}
-    for k, T in enumerate(sorted(set(lengths))):
-        work = works.make(cell, shape._replace(T=T), seed, reads="last")
-        reference = plain.reference(work)
-        compile_seconds = _compile_seconds(work, report)
-        built, errors = {}, {}
-        for contender in CONTENDERS:
-            try:
-                one = contenders.build(contender, work)
-                errors[contender.name] = speed.check(contender, work, one, reference)
-                built[contender.name] = one
-            except LeftOutError as reason:
-                left_out[f"{contender.name}, T = {T}"] = str(reason)
-        calls = {name: lambda one=one: one.wait(one.run()) for name, one in built.items()}
-        times = measure.interleaved(calls, rounds, limit, lambda *done: report("length: rounds, this T", *done))
-        for name, one in built.items():
-            shorter = min(compile_seconds.get(name, np.inf), one.compile_seconds)
-            point = Point(T, times[name], shorter, one.temporaries, errors[name])
-            points[name] = (*points[name], point)
-        report("length: T", k + 1, len(set(lengths)))
+def at(work: works.Work, contestants: Sequence[Contender], rounds: int, limit: float, report: Report) -> At:
+    """Everybody at one T, that of the work. Arguments as for `speed.row`."""
+    fewest = _compile_seconds(work, contestants, report)
+    found = side_by_side(work, contestants, rounds, limit, report, what="length, this T")
+    points = {
+        name: Point(
+            work.shape.T,
+            one.seconds,
+            min(fewest.get(name, np.inf), np.inf if one.compile_seconds is None else one.compile_seconds),
+            one.temporaries,
+            one.error,
+        )
+        for name, one in found.timed.items()
+    }
+    return At(work.shape.T, points, found.left_out)
+
+
+def together(cell: str, shape: works.Shape, found: Sequence[At]) -> Lengths:
+    """The lengths that were measured, T rising, as one."""
+    points = {
+        contender.name: tuple(one.timed[contender.name] for one in found if contender.name in one.timed)
+        for contender in CONTENDERS
+    }
+    left_out = {f"{who}, T = {one.T}": reason for one in found for who, reason in one.left_out.items()}
     return Lengths(cell, shape, points, left_out)
 
 
-def _compile_seconds(work, report):
+def _compile_seconds(work, contestants, report):
     """Of builds that are thrown away, everybody in turn: the shortest of several is less the machine's."""
     found = {}
     for once in range(COMPILATIONS - 1):
-        for contender in CONTENDERS:
+        for contender in contestants:
+            report("length, this T: compilations", once, COMPILATIONS - 1, contender.name)
             with contextlib.suppress(LeftOutError):
                 seconds = contenders.build(contender, work).compile_seconds or np.inf
                 found[contender.name] = min(found.get(contender.name, np.inf), seconds)
         jax.clear_caches()
-        report("length: compilations, this T", once + 1, COMPILATIONS - 1)
+    report("length, this T: compilations", COMPILATIONS - 1, COMPILATIONS - 1)
     return found
 
 

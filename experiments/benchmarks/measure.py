@@ -118,6 +118,8 @@ def interleaved(
         The times by name.
     """
     names = list(contenders)
+    if not names:  # nobody could do the work
+        return {}
     once = {}
     for name in names:
         turn(0, rounds, name)

@@ -1,7 +1,9 @@
 """Peak memory of a process that does one contender's work and nothing else.
 
-``python -m experiments.benchmarks.peak '{…}'`` does it, and prints one line of JSON; `peaks` starts these processes.
-The high-water mark of the process is set back (Linux) after compiling, so that it is that of running.
+``python -m experiments.benchmarks.peak '{…}'`` does it, and prints one line of JSON; `peak` starts such a process.
+The high-water mark of the process is set back (Linux) after compiling, so that it is that of running. That of an
+accelerator can't be set back with JAX: where running went no higher than compiling, which tries products out, it is
+a bound.
 """
 
 import contextlib
@@ -10,7 +12,8 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +24,7 @@ from experiments.benchmarks.contender import Contender, LeftOutError
 
 _TIMEOUT = 600
 _CALLS = 3
+_ANSWER = "@peak "  # how the line begins: libraries print as well
 
 
 class Peak(NamedTuple):
@@ -30,27 +34,23 @@ class Peak(NamedTuple):
         before: resident after compiling, with the inputs, before the first gradient.
         peak: the most resident while running; the program's own, libraries and inputs included.
         device: the most on the accelerator; ``None`` on a CPU and where it isn't counted.
+        device_before: the most there before the first gradient; ``None`` where `device` is of running alone.
     """
 
     before: int
     peak: int
     device: int | None
+    device_before: int | None
 
 
-def peaks(
-    work: works.Work, contestants: Sequence[Contender], seed: int, gpu: bool, devices: int | None, report: Callable
-) -> tuple[dict[str, Peak], dict[str, str]]:
-    """`Peak` by contender, each in a process of its own, and who is left out and why."""
-    found, left_out = {}, {}
-    for k, contender in enumerate(contestants):
-        task = {"cell": work.cell, "shape": str(work.shape), "contender": contender.name, "seed": seed}
-        task |= {"gpu": gpu, "devices": devices}
-        try:
-            found[contender.name] = _in_a_process(task)
-        except LeftOutError as reason:
-            left_out[contender.name] = str(reason)
-        report("memory: processes", k + 1, len(contestants))
-    return found, left_out
+def peak(work: works.Work, contender: Contender, seed: int, gpu: bool, devices: int | None) -> Peak:
+    """Of one contender, in a process of its own.
+
+    Raises:
+        LeftOutError: when it can't do the work, or the process ends or hangs.
+    """
+    task = {"cell": work.cell, "shape": str(work.shape), "contender": contender.name, "seed": seed}
+    return _in_a_process(task | {"gpu": gpu, "devices": devices})
 
 
 def _in_a_process(task):
@@ -61,9 +61,10 @@ def _in_a_process(task):
         ran = subprocess.run(command, cwd=root, env=said, capture_output=True, text=True, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
         raise LeftOutError(f"took more than {_TIMEOUT} seconds") from None
-    if ran.returncode:
+    answers = [line.removeprefix(_ANSWER) for line in ran.stdout.splitlines() if line.startswith(_ANSWER)]
+    if not answers:
         raise LeftOutError((ran.stderr.strip().splitlines() or [f"ended with status {ran.returncode}"])[-1][:200])
-    answer = json.loads(ran.stdout.splitlines()[-1])
+    answer = json.loads(answers[-1])  # whatever became of the process after it
     if "left_out" in answer:
         raise LeftOutError(answer["left_out"])
     return Peak(**answer)
@@ -80,15 +81,19 @@ def measure(task: dict) -> dict:
     except LeftOutError as reason:
         return {"left_out": str(reason)}
     _forget_peak()
-    before = _resident("VmRSS")
+    before, device_before = _resident("VmRSS"), _on_the_device(contender)
     for _ in range(_CALLS):
         built.wait(built.run())
-    return Peak(before, _resident("VmHWM"), _on_the_device(contender))._asdict()
+    device = _on_the_device(contender)
+    return Peak(before, _resident("VmHWM"), device, None if contender.flag == "torch" else device_before)._asdict()
 
 
 def _forget_peak():
     with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak is then that of compiling too
         Path("/proc/self/clear_refs").write_text("5")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _resident(field):
@@ -112,6 +117,14 @@ def _on_the_device(contender):
     return (stats or {}).get("peak_bytes_in_use")
 
 
+def _end_with(parent):
+    """Where that is killed, nobody else would end this process."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    print(json.dumps(measure(json.loads(sys.argv[1]))))
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    print(f"\n{_ANSWER}{json.dumps(measure(json.loads(sys.argv[1])))}", flush=True)

@@ -17,20 +17,17 @@ def tables(numbers: Mapping[str, Any]) -> tuple[Table, ...]:
         if left_out := _left_out(rows):
             found.append(left_out)
     if checkpointing := numbers.get("checkpoint"):
-        found.append(_checkpointing(checkpointing))
+        found += [_checkpointing(checkpointing), *_missing("checkpoint", checkpointing)]
     if lengths := numbers.get("length"):
-        found.append(_lengths(lengths))
+        found += [_lengths(lengths), *_missing("length", lengths)]
     if memory := numbers.get("memory"):
         found.append(_memory(memory))
     if failed := numbers.get("failed"):
         found.append(Table("failed", ("what", "why"), tuple(failed.items())))
-    found.append(
-        Table(
-            "marks (for two CPU cores)",
-            ("mark", "limit", "measured", "met"),
-            tuple((m["what"], m["limit"], m["measured"], "yes" if m["met"] else "no") for m in numbers["marks"]),
-        )
-    )
+    if marks := numbers["marks"]:
+        columns = ("mark", "limit", "measured", "met")
+        body = tuple((m["what"], m["limit"], m["measured"], "yes" if m["met"] else "no") for m in marks)
+        found.append(Table("marks (for two CPU cores)", columns, body))
     return tuple(found)
 
 
@@ -155,6 +152,22 @@ def _left_out(rows):
     return Table("left out", ("who", "why", "rows"), tuple(body))
 
 
+def _on_the_device(one):
+    """With ≤ where running took no more than compiling had.
+
+    >>> _on_the_device({"device": 2**20, "device_before": 2**20}), _on_the_device({"device": 2**20})
+    ('≤ 1', '1')
+    """
+    bound = one["device"] is not None and one["device"] == one.get("device_before")
+    return "≤ " * bound + _mib(one["device"])
+
+
+def _missing(what, found):
+    """Of `checkpoint` and `length`; results of before those were kept have none."""
+    if left_out := found.get("left_out"):
+        yield Table(f"left out of {what}", ("who", "why"), tuple(left_out.items()))
+
+
 def _mib(size):
     return "–" if size is None else f"{size / 2**20:.3g}" if size < 1000 * 2**20 else f"{size / 2**20:.0f}"
 
@@ -199,7 +212,7 @@ def _lengths(found):
 
 def _memory(found):
     body = [
-        (name, _mib(one["before"]), _mib(one["peak"]), _mib(one["peak"] - one["before"]), _mib(one["device"]))
+        (name, _mib(one["before"]), _mib(one["peak"]), _mib(one["peak"] - one["before"]), _on_the_device(one))
         for name, one in found["peaks"].items()
     ]
     body += [(name, "–", "–", "–", reason) for name, reason in found["left_out"].items()]

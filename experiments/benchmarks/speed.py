@@ -1,46 +1,13 @@
-"""One row of the benchmark: a cell and a shape, everybody checked against the plain scan, then timed side by side."""
+"""One row of the benchmark: a cell and a shape, everybody timed beside the products that nobody can do without."""
 
-import contextlib
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import numpy as np
-
-from experiments.benchmarks import contenders, measure, plain
+from experiments.benchmarks import measure
 from experiments.benchmarks import work as works
-from experiments.benchmarks.contender import Contender, LeftOutError
+from experiments.benchmarks.contender import Contender
+from experiments.benchmarks.side_by_side import Timed, side_by_side
 from experiments.study import Report
-from jaxbptt.checking import GradientMismatchError
-
-TOLERANCE = {"cpu": 1e-3}  # of a float32 gradient, by backend
-TF32_TOLERANCE = 1e-2  # elsewhere products in float32 have operands of 10 bits by default: 2e-3 in an emulation
-WRONG = "WRONG GRADIENT: "  # how the reason begins where one of ours is left out for it
-
-_STAGE = "speed: compiling and checking, this row"
-
-
-class Timed(NamedTuple):
-    """One contender in one row.
-
-    Attributes:
-        seconds: ``[rounds]``, of one loss and gradient; NaN for a round without it.
-        compile_seconds: tracing and compiling; ``None`` for what isn't compiled.
-        temporaries: bytes, from the compiler; ``None`` where it doesn't say.
-        error: the worst relative error of its gradient, over parameters, xs and h_0.
-        kind: ``"ours"``, ``"jax"`` or ``"other"``.
-        split: whether it splits the batch itself.
-        differs: whether it is another function than the rest, or in another precision.
-    """
-
-    seconds: np.ndarray
-    compile_seconds: float | None
-    temporaries: int | None
-    error: float
-    kind: str
-    split: bool
-    differs: bool
 
 
 class Row(NamedTuple):
@@ -63,21 +30,15 @@ class Row(NamedTuple):
     gemm_of_a_step: float
 
 
-def row(
-    work: works.Work,
-    contestants: Sequence[Contender],
-    rounds: int,
-    limit: float,
-    report: Report,
-) -> Row:
-    """Builds, checks, and times.
+def row(work: works.Work, contestants: Sequence[Contender], rounds: int, limit: float, report: Report) -> Row:
+    """Everybody at one shape.
 
     Args:
         work: what to do.
         contestants: who.
         rounds: how often.
         limit: seconds for one contender; slow ones take part in fewer rounds.
-        report: of progress; the note is who is compiling.
+        report: of progress; the note is whose turn it is.
 
     Returns:
         The `Row`.
@@ -85,95 +46,11 @@ def row(
     Raises:
         GradientMismatchError: when a gradient of this library is wrong; a peer's leaves that peer out.
     """
-    reference = functools.cache(functools.partial(_reference, work))
-    report("speed: the reference of this row", 0, 1)  # at nobody's expense: no contender is named
-    with contextlib.suppress(LeftOutError):
-        reference(False)
-    report("speed: the reference of this row", 1, 1)
-    calls, checked, left_out = {}, {}, {}
-    for k, contender in enumerate(contestants):
-        report(_STAGE, k, len(contestants), contender.name)
-        try:
-            built = contenders.build(contender, work)
-            checked[contender.name] = built, check(contender, work, built, reference(work.cell in contender.differs))
-            calls[contender.name] = lambda built=built: built.wait(built.run())
-        except LeftOutError as reason:
-            left_out[contender.name] = str(reason)
-            _require_device(reason)
-    report(_STAGE, len(contestants), len(contestants))
-    products = measure.products(work.cell, work.shape)
+    products = measure.products(work.cell, work.shape)  # the first to take memory: theirs is at nobody's expense
     extra = {"1024": products.square, "step": products.step}
-    times = measure.interleaved(
-        calls | extra, rounds, limit, lambda *done: report("speed: rounds, this row", *done), _at(calls, report)
-    )
-    by_name = {contender.name: contender for contender in contestants}
-    timed = {
-        name: Timed(
-            times[name],
-            built.compile_seconds,
-            built.temporaries,
-            error,
-            by_name[name].kind,
-            by_name[name].split,
-            work.cell in by_name[name].differs or by_name[name].tolerance is not None,
-        )
-        for name, (built, error) in checked.items()
-    }
+    found = side_by_side(work, contestants, rounds, limit, report, what="speed, this row", extra=extra)
     rates = (
-        work_of / measure.spread(times[name]).median
-        for name, work_of in (("1024", products.square_flops), ("step", products.step_flops))
+        flops / measure.spread(found.extra[name]).median
+        for name, flops in (("1024", products.square_flops), ("step", products.step_flops))
     )
-    return Row(work.cell, work.shape, timed, left_out, *rates)
-
-
-def wrong(row: Row) -> dict[str, str]:
-    """Whose gradient, of ours, was left out as wrong, and how."""
-    return {who: reason for who, reason in row.left_out.items() if reason.startswith(WRONG)}
-
-
-def _require_device(reason):
-    """An error of a GPU may stay for all that come after in this process: better lost while it is known at whom.
-
-    Raises:
-        RuntimeError: when the device computes no more.
-    """
-    try:
-        jax.block_until_ready(jax.numpy.zeros(1) + 1)
-    except Exception as error:
-        raise RuntimeError(f"{reason}; and the device computes no more") from error
-
-
-def _at(calls, report):
-    """Says whose turn it is, where a report can be needed: the clock isn't running."""
-    return lambda k, rounds, name: report("speed: rounds, this row", k, rounds, name if name in calls else "")
-
-
-def _reference(work, reset_before):
-    try:
-        return plain.reference(work, reset_before)
-    except Exception as error:  # out of memory, say
-        raise LeftOutError(f"nothing to check it against: {error}".splitlines()[0][:200]) from error
-
-
-def check(contender: Contender, work: works.Work, built, reference) -> float:
-    """The worst relative error of its loss and gradient against the reference.
-
-    Raises:
-        GradientMismatchError: when it is one of ours, and wrong by more than the rounding of float32.
-        LeftOutError: when it is a peer's, and wrong, or can't be computed; or is ours where products are rounded more.
-    """
-    try:
-        errors = works.errors(built.gradient(built.wait(built.run())), reference)
-    except Exception as error:
-        raise LeftOutError(f"{type(error).__name__}: {error}".splitlines()[0][:200]) from error
-    name = max(errors, key=lambda name: errors[name] if errors[name] == errors[name] else np.inf)
-    allowed = contender.tolerance or TOLERANCE.get(jax.default_backend(), TF32_TOLERANCE)
-    if not errors[name] <= allowed:
-        wrong = (
-            f"the {name} of {contender.name} ({work.cell} {work.shape}) is off the plain scan's by {errors[name]:.1e}"
-        )
-        certain = contender.kind == "ours" and jax.default_backend() in TOLERANCE
-        if certain:
-            raise GradientMismatchError(wrong)
-        raise LeftOutError(f"{WRONG if contender.kind == 'ours' else ''}{wrong}")
-    return errors[name]
+    return Row(work.cell, work.shape, found.timed, found.left_out, *rates)

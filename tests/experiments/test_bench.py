@@ -111,9 +111,14 @@ def test_devices_that_come_too_late_are_one_clear_line(tmp_path, capsys):
     )
 
 
-def test_a_machine_without_a_gpu_says_so(tmp_path, capsys):
-    if jax.default_backend() == "gpu":
-        pytest.skip("there is one")
+@pytest.mark.parametrize(("platform", "message"), [
+    ("cpu", "`--gpu` needs a GPU, and JAX finds only cpu: install jax for yours"),
+    ("none", "`--gpu`: JAX can't start its GPU: RuntimeError: "),
+])  # fmt: skip
+def test_a_machine_without_a_gpu_says_so(platform, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", platform)
     assert cli.main(["bench", "--gpu", "--out", str(tmp_path)]) == 2
-    assert "error: `--gpu` needs a GPU, and JAX finds only cpu: " in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments.benchmarks import attempts, beside, contenders, speed
+from experiments.benchmarks import attempts, beside, contenders, side_by_side, speed
 from experiments.benchmarks import work as works
 from experiments.benchmarks.contender import Contender
 from tests.experiments.called_beside import nothing
@@ -38,15 +38,17 @@ def test_a_reference_that_cannot_be_had_is_nobodys_fault(monkeypatch):
         raise SystemError("at this shape")
 
     reports = []
-    monkeypatch.setattr(speed.plain, "reference", dies)
+    monkeypatch.setattr(side_by_side.plain, "reference", dies)
     row = speed.row(WORK, (SCAN,), 1, 0.01, lambda *progress: reports.append(progress))
-    assert reports[0] == ("speed: the reference of this row", 0, 1)
+    assert reports[0] == ("speed, this row: the reference", 0, 1)
     assert row.left_out == {"scan": "nothing to check it against: at this shape"}
 
 
 def test_who_ends_the_process_is_left_out_and_the_others_are_measured():
-    with beside.beside(nothing, lambda *progress: None) as measure:
-        row = attempts.row(measure, WORK, (ABORTS, SCAN), 1, 0.01, lost := collections.Counter())
+    with beside.beside(nothing, lambda *progress: None) as process:
+        row = attempts.everybody(
+            process.measure, speed.row, WORK, (ABORTS, SCAN), 1, 0.01, lost := collections.Counter()
+        )
     assert list(row.timed) == ["scan"]
     assert row.left_out == {"aborts": "its process was ended by SIGABRT"}
     assert lost == {"aborts": 1}
@@ -73,9 +75,9 @@ class Works:
 def test_who_fails_while_the_clock_runs_is_left_out_and_from_the_third_row_on_not_asked():
     fails = Contender("fails", "jax", Works(2), flag="fails")
     lost, reasons = collections.Counter(), []
-    with beside.beside(nothing, lambda *progress: None) as measure:
+    with beside.beside(nothing, lambda *progress: None) as process:
         for seen in (1, 2, 2):
-            row = attempts.row(measure, WORK, (fails, SCAN), 2, 0.01, lost)
+            row = attempts.everybody(process.measure, speed.row, WORK, (fails, SCAN), 2, 0.01, lost)
             assert list(row.timed) == ["scan"]
             assert lost == {"fails": seen}
             reasons.append(row.left_out["fails"])
@@ -89,10 +91,10 @@ def test_an_error_that_stays_is_blamed_on_whom_it_began_with(monkeypatch):
         raise ValueError("CUDA_ERROR_ILLEGAL_ADDRESS")
 
     reports = []
-    monkeypatch.setattr(speed.jax, "block_until_ready", lost)
+    monkeypatch.setattr(side_by_side.jax, "block_until_ready", lost)
     broken = Contender("broken", "jax", Works(0), flag="broken")
     with pytest.raises(RuntimeError, match="CUDA_ERROR_ILLEGAL_ADDRESS; and the device computes no more"):
-        speed.row(WORK, (broken, SCAN), 1, 0.01, lambda *progress: reports.append(progress))
+        side_by_side.side_by_side(WORK, (broken, SCAN), 1, 0.01, lambda *progress: reports.append(progress), what="")
     assert reports[-1][-1] == "broken"
 
 
@@ -101,7 +103,7 @@ def test_a_row_is_lost_when_nobody_knows_who_ended_it():
         raise beside.LostError("its process was ended by SIGKILL", "")
 
     with pytest.raises(beside.LostError):
-        attempts.row(measure, WORK, (SCAN,), 1, 0.01, collections.Counter())
+        attempts.everybody(measure, speed.row, WORK, (SCAN,), 1, 0.01, collections.Counter())
 
 
 def test_an_unattended_run_on_a_gpu_goes_on_without_what_fails_there(tmp_path):
@@ -120,6 +122,7 @@ def test_an_unattended_run_on_a_gpu_goes_on_without_what_fails_there(tmp_path):
         timeout=600,
     )
     assert ran.returncode == 0, ran.stderr
+    assert json.loads((out / "config.json").read_text())["machine"]["devices"] == ["cpu: cpu"]  # as the others have it
     found = json.loads((out / "result.json").read_text())
     assert found["failed"] == {}
     assert len(found["speed"]["rows"]) == 2

@@ -20,11 +20,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def test_what_fails_or_ends_the_process_or_hangs_is_told_apart_and_the_next_is_measured():
     told = []
-    with beside.beside(nothing, lambda *progress: told.append(progress), silence=20.0) as measure:
-        value, process = measure(answers, 5)
-        assert measure(answers, [6]) == ([6], process)  # the same process while all goes well
+    with beside.beside(nothing, lambda *progress: told.append(progress), silence=20.0) as process:
+        value, number = process.measure(answers, 5)
+        assert process.measure(answers, [6]) == ([6], number)  # the same process while all goes well
         assert (value, told[0]) == (5, ("stage", 1, 2, "halfway"))
-        assert process != os.getpid()
+        assert number != os.getpid()
         for function, message, at in (
             (raises, "ZeroDivisionError: of the other process", ""),
             (cannot_be_sent, "lambda", ""),
@@ -32,14 +32,14 @@ def test_what_fails_or_ends_the_process_or_hangs_is_told_apart_and_the_next_is_m
             (exits, "its process ended with status 3", ""),
         ):
             with pytest.raises(beside.LostError, match=message) as caught:
-                measure(function)
+                process.measure(function)
             assert caught.value.at == at
-            value, another = measure(answers, 7)
-            assert (value, another != process) == (7, True)  # after a failure a new one
-            process = another
-    with beside.beside(nothing, lambda *progress: None, silence=5.0) as measure:
+            value, another = process.measure(answers, 7)
+            assert (value, another != number) == (7, True)  # after a failure a new one
+            number = another
+    with beside.beside(nothing, lambda *progress: None, silence=5.0) as process:
         with pytest.raises(beside.LostError, match="no sign of life for 5 seconds") as caught:
-            measure(hangs)
+            process.measure(hangs)
         assert caught.value.at in ("the sleeper", "")  # "" where the machine took 5 seconds to start it
 
 
@@ -48,8 +48,8 @@ def test_the_process_beside_ends_with_the_one_that_is_killed():
     script = (
         "from experiments.benchmarks import beside\n"
         "from tests.experiments import called_beside as given\n"
-        "with beside.beside(given.nothing, lambda *progress: print(progress[-1], flush=True)) as measure:\n"
-        "    measure(given.says_who_and_hangs)\n"
+        "with beside.beside(given.nothing, lambda *progress: print(progress[-1], flush=True)) as process:\n"
+        "    process.measure(given.says_who_and_hangs)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -62,22 +62,35 @@ def test_the_process_beside_ends_with_the_one_that_is_killed():
                 os.kill(child, signal.SIGKILL)
 
 
+def test_it_ends_when_told_to_and_not_by_the_signal_of_a_time_limit():
+    """That reaches all processes of a run, and the parent has what they say to write down."""
+    with beside.beside(nothing, lambda *progress: None) as process:
+        _, number = process.measure(answers, 1)
+        os.kill(number, signal.SIGTERM)
+        assert process.measure(answers, 2) == (2, number)
+        process.end()
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
+        value, another = process.measure(answers, 3)
+    assert (value, another != number) == (3, True)
+
+
 def cannot_begin():
     raise OSError("CUDA_ERROR_DEVICE_UNAVAILABLE")
 
 
 def test_why_a_process_cannot_begin_is_said():
-    with beside.beside(cannot_begin, lambda *progress: None) as measure:
+    with beside.beside(cannot_begin, lambda *progress: None) as process:
         for _ in range(2):
             with pytest.raises(beside.LostError, match="OSError: CUDA_ERROR_DEVICE_UNAVAILABLE"):
-                measure(answers, 1)
+                process.measure(answers, 1)
 
 
 def test_a_process_that_never_begins_is_given_up_however_much_it_is_to_be_sent():
     """Sending more than a pipe holds would wait for it."""
     never = functools.partial(time.sleep, 1000)
     with (
-        beside.beside(never, lambda *progress: None, silence=1.0) as measure,
+        beside.beside(never, lambda *progress: None, silence=1.0) as process,
         pytest.raises(beside.LostError, match="no sign of life for 1 seconds"),
     ):
-        measure(answers, np.zeros(10**7))
+        process.measure(answers, np.zeros(10**7))

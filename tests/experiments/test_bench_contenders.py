@@ -1,11 +1,16 @@
 """Everybody in the benchmark computes the same gradient; who is wrong or cannot do the work is left out."""
 
+import json
+import pathlib
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
 
 from experiments import output
-from experiments.benchmarks import contenders, cudnn_peer, ours, peak, plain, speed
+from experiments.benchmarks import checkpoint, contenders, cudnn_peer, length, ours, peak, plain, side_by_side, speed
 from experiments.benchmarks import work as works
 from experiments.benchmarks.contender import Built, Contender, LeftOutError
 from experiments.study import silent
@@ -14,6 +19,7 @@ from tests import oracles
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the peers' own
 
+ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = works.Shape(B=4, T=5, d=2, n=3)
 CELLS = ("elman", "gru", "lstm")
 
@@ -165,7 +171,7 @@ def test_a_gradient_that_is_nan_is_wrong():
     reference = plain.reference(work)
     built = Built(lambda: 0, lambda r: r, lambda r: reference | {"xs": reference["xs"] * np.nan}, None, None)
     with pytest.raises(LeftOutError, match="the xs of wrong"):
-        speed.check(wrong("jax"), work, built, reference)
+        side_by_side.check(wrong("jax"), work, built, reference)
 
 
 def test_who_cannot_do_the_work_is_left_out_with_the_reason(monkeypatch):
@@ -192,6 +198,61 @@ def test_who_cannot_do_the_work_is_left_out_with_the_reason(monkeypatch):
 
 def test_a_process_that_fails_is_left_out():
     nobody = Contender("nobody", "jax", plain.reference, flag="nobody")
-    found, left_out = peak.peaks(works.make("elman", SHAPE), [nobody], 0, False, None, silent)
-    assert not found
-    assert left_out == {"nobody": "StopIteration"}
+    with pytest.raises(LeftOutError, match="StopIteration"):
+        peak.peak(works.make("elman", SHAPE), nobody, 0, False, None)
+
+
+def test_the_answer_of_a_process_is_found_among_what_libraries_print(monkeypatch):
+    """And counts whatever becomes of the process after it."""
+    found = peak.Peak(1, 2, None, None)
+    out = f"NCCL version\n{peak._ANSWER}{json.dumps(found._asdict())}\nNCCL INFO\n"
+    ran = subprocess.CompletedProcess([], returncode=-6, stdout=out, stderr="terminate called")
+    monkeypatch.setattr(peak.subprocess, "run", lambda *command, **how: ran)
+    assert peak.peak(works.make("elman", SHAPE), contenders.PEERS[0], 0, False, None) == found
+    ran.stdout = "NCCL version\n"
+    with pytest.raises(LeftOutError, match="terminate called"):
+        peak.peak(works.make("elman", SHAPE), contenders.PEERS[0], 0, False, None)
+
+
+def test_a_process_ends_with_the_one_that_asked_it():
+    """The test waits for the end of a pipe that both hold."""
+    asked = "import os, sys; from experiments.benchmarks import peak; print('here', flush=True); peak._end_with({})"
+    asks = f"import os, subprocess, sys; subprocess.run([sys.executable, '-c', {asked!r}.format(os.getpid())])"
+    with subprocess.Popen([sys.executable, "-c", asks], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "here\n"
+        parent.kill()
+        parent.communicate(timeout=60)
+
+
+def broken(name):
+    """A contender that can't be built."""
+
+    def build(work):
+        raise MemoryError("of the device")
+
+    return Contender(name, "ours", build, flag=name)
+
+
+def test_a_number_of_slots_that_fails_loses_no_other():
+    work = works.make("elman", SHAPE._replace(T=12), reads="last")
+    full, two, three = checkpoint.contestants((3, 2))
+    found = checkpoint.at(work, (full, broken(two.name), three), 1, 0.01, silent)
+    assert found.left_out == {"2": "MemoryError: of the device"}
+    beside_full = checkpoint.beside_full(work, found)
+    assert [one.slots for one in beside_full.slots] == [3]
+    assert beside_full.left_out == found.left_out
+    with pytest.raises(LeftOutError, match="full: MemoryError: of the device"):
+        checkpoint.beside_full(work, checkpoint.at(work, (broken("full"), two), 1, 0.01, silent))
+
+
+def test_a_length_at_which_all_fail_loses_no_other():
+    shorter, longer = (works.make("elman", SHAPE._replace(T=T), reads="last") for T in (3, 4))
+    scan = contenders.PEERS[0]
+    found = [
+        length.at(shorter, (scan,), 1, 0.01, silent),
+        length.at(longer, (broken("scan"),), 1, 0.01, silent),
+    ]
+    together = length.together("elman", SHAPE, found)
+    assert [point.T for point in together.points["scan"]] == [3]
+    assert together.left_out == {"scan, T = 4": "MemoryError: of the device"}

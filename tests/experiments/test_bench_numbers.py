@@ -5,7 +5,8 @@ import pytest
 
 from experiments.benchmarks import checkpoint, length, measure, summary
 from experiments.benchmarks import work as works
-from experiments.benchmarks.speed import Row, Timed
+from experiments.benchmarks.side_by_side import Timed
+from experiments.benchmarks.speed import Row
 
 
 def silent(*progress):
@@ -121,7 +122,7 @@ def test_ratios_and_marks_by_hand():
 def test_marks_of_the_sweeps_by_hand():
     shape = works.Shape(16, 1000, 256, 256)
     slots = checkpoint.Slots(50, np.array([1.3, 1.4, 1.35]), 8, 1948, 1948, 1979, 0.0)
-    found = checkpoint.Checkpointing("lstm", shape, (slots,), np.ones(3), 100)
+    found = checkpoint.Checkpointing("lstm", shape, (slots,), np.ones(3), 100, {})
     equal, time_over_full, kept = summary.marks([], found, None, False)
     assert (equal.met, time_over_full.met, time_over_full.measured) == (True, True, "1.35")
     assert kept.measured == "51 rows; all temporaries 8.0% of full's"

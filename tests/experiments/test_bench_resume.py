@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import os
+import signal
 
-import jax
 import pytest
 
 pytest.importorskip("tyro")
@@ -11,9 +12,11 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import cli
-from experiments.benchmarks import beside, kept, speed
+from experiments import cli, devices
+from experiments.benchmarks import attempts, beside, kept, length, side_by_side, speed
+from experiments.benchmarks.config import Config
 from experiments.options import BadInputError
+from experiments.study import silent
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the peers' own
 
@@ -23,31 +26,39 @@ TINY = [
 ]  # fmt: skip
 
 
-def test_a_wrong_gradient_on_a_gpu_fails_the_run_and_what_is_measured_stays(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("module", "name", "flags"), [
+    (speed, "row", ["--what", "speed"]), (length, "at", ["--what", "length", "--lengths", "3", "4"]),
+], ids=["speed", "length"])  # fmt: skip
+def test_a_wrong_gradient_on_a_gpu_fails_the_run_and_what_is_measured_stays(
+    module, name, flags, tmp_path, monkeypatch, capsys
+):
     """In this process, as if it were the other one."""
-    row = speed.row
+    right = getattr(module, name)
 
     def one_is_wrong(*arguments):
-        found = row(*arguments)
-        return found._replace(left_out=found.left_out | {"full": f"{speed.WRONG}the xs of full"})
+        found = right(*arguments)
+        return found._replace(left_out=found.left_out | {"full": f"{side_by_side.WRONG}the xs of full"})
 
     @contextlib.contextmanager
     def here(begin, report):
-        yield lambda function, *arguments: function(*arguments, report)
+        yield beside.Beside(lambda function, *arguments: function(*arguments, report), lambda: None)
 
-    monkeypatch.setattr(speed, "row", one_is_wrong)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(module, name, one_is_wrong)
+    monkeypatch.setattr(devices, "gpus", lambda: ["gpu: of another process"])
     monkeypatch.setattr(beside, "beside", here)
-    assert cli.main(["bench", "--gpu", *TINY, "--out", str(tmp_path)]) == 1
+    bench = ["bench", "--gpu", *TINY, *flags, "--out", str(tmp_path)]
+    assert cli.main(bench) == 1
     assert "some of it failed, see above" in capsys.readouterr().err
-    failed = json.loads((tmp_path / "result.json").read_text())["failed"]
-    assert failed["speed, elman 4,3,2,3, full"] == "WRONG GRADIENT: the xs of full"
-    assert len(failed) == 2
-    monkeypatch.setattr(speed, "row", row)  # repaired
-    assert cli.main(["bench", "--gpu", *TINY, "--resume", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert list(found["failed"].values()) == ["WRONG GRADIENT: the xs of full"] * 2
+    assert all(what.endswith(", full") for what in found["failed"])
+    assert found["circumstances"]["machine"]["devices"] == ["gpu: of another process"]
+    monkeypatch.setattr(module, name, right)  # repaired
+    assert cli.main([*bench, "--resume"]) == 0
     found = json.loads((tmp_path / "result.json").read_text())
     assert found["failed"] == {}
-    assert all("full" in row["contenders"] for row in found["speed"]["rows"])
+    measured = [row["contenders"] for row in found["speed"]["rows"]] if module is speed else [found["length"]["points"]]
+    assert all("full" in row for row in measured)
 
 
 def test_a_run_that_is_cut_off_goes_on(tmp_path, monkeypatch, capsys):
@@ -63,7 +74,11 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path, monkeypatch, capsys):
     bench = ["bench", *TINY, "--out", str(tmp_path)]
     assert cli.main(bench) == 130
     assert "interrupted; what was measured is saved: go on with `python -m experiments bench" in capsys.readouterr().err
-    assert not (tmp_path / "result.json").exists()
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert [row["shape"]["B"] for row in found["speed"]["rows"]] == [4]
+    assert found["cut_off"]
+    assert found["failed"] == {"speed, elman 1,3,2,3, and what comes after it": "not measured: the run was told to end"}
+    assert found["marks"] == []
     (kept_row,) = (tmp_path / "measured").glob("*.pickle")
     before = kept_row.read_bytes()
 
@@ -73,15 +88,54 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path, monkeypatch, capsys):
     assert "is of another run, with --seed 0 and not 5: remove it to begin anew" in capsys.readouterr().err
     assert kept_row.read_bytes() == before
 
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")  # another of the same kind
     assert cli.main([*bench, "--resume"]) == 0
     assert measured == [4, 1, 1]  # the first was not measured again
     found = json.loads((tmp_path / "result.json").read_text())
+    assert not found["cut_off"]
     assert [row["shape"]["B"] for row in found["speed"]["rows"]] == [4, 1]
     assert "--resume" not in found["circumstances"]["settings"]
     assert not (tmp_path / "measured").exists()
     assert cli.main([*bench, "--resume"]) == 0
     assert "holds nothing to go on with: the run begins" in capsys.readouterr().err
     assert measured == [4, 1, 1, 4, 1]
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_at_the_end_of_its_time_a_run_writes_what_it_has(tmp_path, monkeypatch):
+    before, row = signal.getsignal(signal.SIGTERM), speed.row
+    seen = []
+
+    def second_comes_too_late(work, *arguments):
+        seen.append(work.shape.B)
+        if seen == [4, 1]:
+            terminate()
+            seen.append("went on")
+        return row(work, *arguments)
+
+    monkeypatch.setattr(speed, "row", second_comes_too_late)
+    assert cli.main(["bench", *TINY, "--out", str(tmp_path)]) == 130
+    assert seen == [4, 1]
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert [row["shape"]["B"] for row in found["speed"]["rows"]] == [4]
+    assert found["cut_off"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_between_two_measurements_the_end_of_its_time_waits_for_the_next(tmp_path):
+    store = kept.below(tmp_path, {}, resume=False)
+    with attempts.attempts(Config(out=tmp_path), store, silent) as attempt:
+        assert attempt.make("a", lambda measure: 1) == 1
+        terminate()
+        terminate()  # it may come twice
+        assert attempt.make("b", lambda measure: 2) is None
+        assert attempt.make("a", lambda measure: 3) == 1  # measured before
+    assert attempt.cut_off == ["b"]
+    assert list(attempt.failed) == ["b, and what comes after it"]
+    assert store.get("b") is None
 
 
 def test_what_is_kept_comes_back(tmp_path, capsys):
