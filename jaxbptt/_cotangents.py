@@ -83,6 +83,18 @@ def without_nonfinite(tree, keep):
     return jax.tree.map(clean, tree)
 
 
+def unpacked(primals):
+    """What a rule with symbolic zeros is given: the values, and of each argument whether it is differentiated."""
+
+    def is_primal(leaf):
+        return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
+
+    values = jax.tree.map(lambda leaf: leaf.value, primals, is_leaf=is_primal)
+    return values, tuple(
+        any(leaf.perturbed for leaf in jax.tree.leaves(primal, is_leaf=is_primal)) for primal in primals
+    )
+
+
 def pullback(function, *primals):
     """``jax.vjp`` of `function`, with our convention for cotangents on both sides.
 

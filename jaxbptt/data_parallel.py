@@ -29,7 +29,8 @@ def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable
 
     Same value and gradient as `F` to rounding. Time-major arrays (xs, ys, mask) are split along axis 1, states along
     axis 0, θ is on every device. One reduction of ∂F/∂θ at the end, none inside the recursion. The gradient is
-    computed in the forward pass, as F is a scalar: the reverse pass only scales it. Reverse mode only.
+    computed in the forward pass, as F is a scalar: the reverse pass only scales it. Reverse mode only. A loss that
+    closes over what is differentiated gets JAX's error ("non-shard_map tracers"): hand it in through θ or ``ys``.
 
     To use the cores of a CPU as devices, set ``jax.config.update("jax_num_cpu_devices", n)`` before anything runs. θ
     and its gradient then lie on all of them; see `jaxbptt.diagnostics` before you hand such a θ to a QR.
@@ -91,8 +92,8 @@ def _split_over(F: Callable, chosen: tuple) -> Callable:
         return shard(total, P())(*arguments)
 
     def forward(*arguments):
-        wanted = tuple(k for k, part in enumerate(arguments) if any(leaf.perturbed for leaf in _leaves(part)))
-        arguments = jax.tree.map(lambda leaf: leaf.value, arguments, is_leaf=_is_primal)
+        arguments, differentiated = cotangents.unpacked(arguments)
+        wanted = tuple(k for k, is_wanted in enumerate(differentiated) if is_wanted)
 
         def value_and_bars(*arguments):
             def of(*differentiated):
@@ -127,11 +128,3 @@ def _split_over(F: Callable, chosen: tuple) -> Callable:
     marked: Any = split
     marked.reduction = reduction
     return split
-
-
-def _is_primal(leaf):
-    return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
-
-
-def _leaves(tree):
-    return jax.tree.leaves(tree, is_leaf=_is_primal)

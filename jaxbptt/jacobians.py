@@ -16,8 +16,7 @@ from jax import lax
 
 from jaxbptt import _batch, _real, _validate
 from jaxbptt import _cotangents as cotangents
-from jaxbptt.adjoints._blocks import shifted
-from jaxbptt.adjoints.autodiff import recursion as _recursion
+from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.types import Array, Cell, PyTree
 
 __all__ = [
@@ -101,9 +100,8 @@ def along(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree) -> tuple[Array, 
     ([[1.0, 0.0], [1.0, 1.0], [1.0, 1.5]], [0.5, 0.5, 0.5])
     """
     h_0 = _unbatched(cell, theta_h, xs, h_0)
-    hs = _states(cell, theta_h, xs, h_0)
     steps = jax.vmap(lambda x_t, h_tm1, h_t: b_and_c(cell, theta_h, x_t, h_tm1, h_t))
-    return steps(xs, shifted(h_0, hs), hs)
+    return steps(xs, *trajectory(cell, theta_h, xs, h_0))
 
 
 def recursion(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree) -> Array:
@@ -269,9 +267,8 @@ def vjp(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree, h_bars: PyTree) ->
     ([0.125], [0.25, 0.5, 1.0])
     """
     h_0 = _validate.recursion(cell, theta_h, xs, h_0)
-    hs = _states(cell, theta_h, xs, h_0)
+    hs_tm1, hs = trajectory(cell, theta_h, xs, h_0)
     _validate.like("h_bars", h_bars, "hs", cotangents.differentiable(hs))
-    hs_tm1 = shifted(h_0, hs)
 
     def step(c_delta_tp1, inputs):
         x_t, h_tm1, h_t, h_bar_t = inputs
@@ -324,8 +321,3 @@ def _unbatched(cell, theta_h, xs, h_0):
     h_0 = _validate.recursion(cell, theta_h, xs, h_0)
     _validate.no_batch(_batch.batch_shape(cell, theta_h, h_0))
     return h_0
-
-
-def _states(cell, theta_h, xs, h_0):
-    _, hs = _recursion(cell._replace(output=lambda h_t: h_t), theta_h, xs, h_0)
-    return hs

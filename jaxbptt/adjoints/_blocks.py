@@ -28,7 +28,7 @@ _BOUNDED_BYTES = 64 * 2**20  # on an accelerator: a transfer of it runs at full 
 def operands(split, theta_h):
     """θ_h as the products read it, made once: what takes it from here has nothing to compute of it in a loop.
 
-    The transpose of that is a sum over the steps in the dtype of the operands: `read_in_a_loop` has none.
+    Its transpose sums the cotangents of all steps in the dtype of the operands; that of `read_in_a_loop` does not.
     """
     # The barrier, or a compiler may take it back into the loop.
     return theta_h if split.operands is None else lax.optimization_barrier(split.operands(theta_h))

@@ -5,6 +5,8 @@ from typing import Any
 from jax import lax
 
 from jaxbptt._factory import factory
+from jaxbptt.adjoints._blocks import shifted
+from jaxbptt.cells._from_split import identity_output
 from jaxbptt.types import Adjoint
 
 
@@ -16,6 +18,12 @@ def recursion(cell, theta_h, xs, h_0):
         return h_t, cell.output(h_t)
 
     return lax.scan(step, h_0, xs)
+
+
+def trajectory(cell, theta_h, xs, h_0):
+    """h_0 … h_{T-1} and h_1 … h_T, whole states and not what a readout sees of them; any mode of differentiation."""
+    _, hs = recursion(cell._replace(output=identity_output), theta_h, xs, h_0)
+    return shifted(h_0, hs), hs
 
 
 _marked: Any = recursion

@@ -145,19 +145,11 @@ def _checkpointed(cell, terms, theta_h, xs, h_0):
 
 
 def _forward(cell, terms, *primals):
-    theta_h, xs, h_0 = (jax.tree.map(lambda leaf: leaf.value, primal, is_leaf=_is_primal) for primal in primals)
+    (theta_h, xs, h_0), (theta_h_wanted, xs_wanted, _) = cotangents.unpacked(primals)
     # The structure of a residual is static: which arguments want a cotangent is said by the keys of a dictionary.
-    wanted = {
-        name: ()
-        for name, primal in zip(("theta_h", "xs"), primals, strict=False)
-        if any(leaf.perturbed for leaf in jax.tree.leaves(primal, is_leaf=_is_primal))
-    }
+    wanted = {name: () for name, is_wanted in (("theta_h", theta_h_wanted), ("xs", xs_wanted)) if is_wanted}
     h_T, outputs, rows = _sweep(cell, terms, theta_h, xs, h_0)
     return (h_T, outputs), (theta_h, xs, h_T, rows, wanted)
-
-
-def _is_primal(leaf):
-    return hasattr(leaf, "perturbed")
 
 
 def _real_zeros(bars, like):
