@@ -5,8 +5,6 @@ import jax.numpy as jnp
 
 from jaxbptt import _batch, _real, _validate
 from jaxbptt._dtypes import wide
-from jaxbptt.adjoints._blocks import shifted
-from jaxbptt.adjoints.autodiff import recursion
 
 
 def begin(cell, theta_h, xs, h_0):
@@ -20,28 +18,28 @@ def begin(cell, theta_h, xs, h_0):
     return h_0, batch, members.shape[-1], wide(members.dtype)
 
 
-def states(cell, theta_h, xs, h_0):
-    """h_0 … h_{T-1} and h_1 … h_T, whole states and not what a readout sees of them; any mode of differentiation."""
-    _, hs = recursion(cell._replace(output=lambda h_t: h_t), theta_h, xs, h_0)
-    return shifted(h_0, hs), hs
-
-
 def push(cell, theta_h, x_t, h_tm1, V):
-    """c_t V for one member, ``V [N, k]``: k tangents at once, no matrix c_t."""
+    """c_t V for one member, ``V [N, k]``: k tangents at once, no matrix c_t. NaN where a state is not finite."""
     vector, unflatten = _real.flatten(h_tm1)
 
     def f(vector):
         return _real.flatten(cell.apply(theta_h, x_t, unflatten(vector)))[0]
 
-    pushed = jax.vmap(lambda v: jax.jvp(f, (vector,), (v,))[1], 1, 1)(V.astype(vector.dtype))
-    return pushed.astype(V.dtype)
+    h_t, pushed = jax.vmap(lambda v: jax.jvp(f, (vector,), (v,)), 1, (None, 1))(V.astype(vector.dtype))
+    return _of_finite_states(vector, h_t, pushed.astype(V.dtype))
 
 
 def pull(cell, theta_h, x_t, h_tm1, h_t, v):
-    """c_tᵀ v for one member by the cell's own rule, ``v [N]``."""
+    """c_tᵀ v for one member by the cell's own rule, ``v [N]``. NaN where a state is not finite."""
     vector, unflatten = _real.flatten(h_t)
     _, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, _real.gradient(v.astype(vector.dtype), unflatten))
-    return _real.gradient_vector(h_bar_tm1).astype(v.dtype)
+    return _of_finite_states(vector, _real.flatten(h_tm1)[0], _real.gradient_vector(h_bar_tm1).astype(v.dtype))
+
+
+def _of_finite_states(before, after, values):
+    """At NaN the derivative of a relu is 0, as if what has exploded had vanished."""
+    is_finite = jnp.all(jnp.isfinite(before)) & jnp.all(jnp.isfinite(after))
+    return jnp.where(is_finite, values, jnp.nan)
 
 
 def norm(v):

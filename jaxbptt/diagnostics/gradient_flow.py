@@ -18,6 +18,7 @@ from jax import lax
 from jaxbptt import _batch, _real, _validate, losses, readouts
 from jaxbptt import _cotangents as cotangents
 from jaxbptt._dtypes import to_sum, wide
+from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.diagnostics import _members
 from jaxbptt.types import Array, Loss, Model, PyTree, Theta
@@ -76,7 +77,7 @@ def gradient_flow(
         ys: leaves ``[T, *batch, …]``.
         h_0: the model's initial state when ``None``; if θ_h makes it, that use counts as one at step 0.
         mask: ``[T, *batch]``, True where a step counts in F.
-        lags: K; all T by default, which takes O(T²) time.
+        lags: K; all T by default, which takes O(T²) time and as many states: give it where T is large.
         reduction: of F, ``"mean"`` or ``"sum"``. ``lag_norms`` are those of L_s itself either way.
 
     Returns:
@@ -111,7 +112,7 @@ def gradient_flow(
     xs = _batch.finite_after_last(xs, mask)
     h_0, pull_beginning = cotangents.pullback(begin, theta.h)
     h_0, batch, _, _ = _members.begin(cell, theta.h, xs, h_0)
-    hs_tm1, hs = _members.states(cell, theta.h, xs, h_0)
+    hs_tm1, hs = trajectory(cell, theta.h, xs, h_0)
     F, h_bars, L_dtype = direct(cell, readout, loss, theta, hs, ys, mask, batch)
     split = split_of(cell)
     gates = split.gates(theta.h, split.project(theta.h, xs), hs_tm1, hs)

@@ -71,8 +71,9 @@ def lyapunov_spectrum(
         h_0: ``[*batch, n]``.
         k: how many exponents, all N by default.
         transient: steps at the beginning that don't count, while h reaches its attractor and Q_t its directions.
-        every: steps from one QR to the next; must divide T and `transient`. More is faster, until the directions have
-            collapsed to within rounding: ``every · (λ_1 - λ_k)`` should stay well under 16 (7 in float32).
+        every: steps from one QR to the next; must divide T and `transient`. Larger values are faster, until the
+            directions have collapsed to within rounding: ``every · (λ_1 - λ_k)`` should stay well under 16 (7 in
+            float32).
         key: of Q_0; a fixed draw by default.
 
     Returns:

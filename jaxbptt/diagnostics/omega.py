@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxbptt import _batch, _real, _validate, jacobians
 from jaxbptt import _cotangents as cotangents
+from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.diagnostics import _members
 from jaxbptt.diagnostics.gradient_flow import direct
 from jaxbptt.types import Array, Loss, Model, PyTree, Theta
@@ -65,7 +66,7 @@ def omega(
     cell = model.cell
     xs = _batch.finite_after_last(xs, mask)
     h_0, batch, _, _ = _members.begin(cell, theta.h, xs, _batch.initial_state(model, theta, xs, h_0))
-    hs_tm1, hs = _members.states(cell, theta.h, xs, h_0)
+    hs_tm1, hs = trajectory(cell, theta.h, xs, h_0)
     _, h_bars, _ = direct(cell, model.readout, loss, theta, hs, ys, mask, batch)
     _, deltas = jacobians.vjp(cell, theta.h, xs, h_0, h_bars)
     if immediate:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxbptt import _batch, _validate
+from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.diagnostics import _members
 from jaxbptt.types import Array, Cell, PyTree
 
@@ -78,7 +79,7 @@ def power_iteration(
     """
     _validate.count("iterations", iterations, 2)
     h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
-    hs_tm1, hs = _members.states(cell, theta_h, xs, h_0)
+    hs_tm1, hs = trajectory(cell, theta_h, xs, h_0)
     v_0 = _members.directions(key, batch, N, 1, dtype)[..., 0]
 
     def one(x_t, h_tm1, h_t, v):
@@ -124,7 +125,7 @@ def product_power_iteration(
     """
     _validate.count("iterations", iterations, 2)
     h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
-    steps = (xs, *_members.states(cell, theta_h, xs, h_0))
+    steps = (xs, *trajectory(cell, theta_h, xs, h_0))
     v_0 = _members.directions(key, batch, N, 1, dtype)[..., 0]
 
     def over(function, v, reverse):  # each step on each member, its length taken out

@@ -20,9 +20,10 @@ class Verdict(NamedTuple):
     """Of each sequence.
 
     Attributes:
-        sign: ``[*batch]``, -1 vanishing, 0 stable, 1 exploding.
+        sign: ``[*batch]``, -1 vanishing, 0 stable, 1 exploding; 2 where the norm is NaN, as a state has overflowed
+            (float64, or fewer steps, may tell) or something was NaN before. The rest is NaN then.
         log_norm: ``[*batch]``, log ‖∂h_T/∂h_0‖₂.
-        rate: ``[*batch]``, that a step.
+        rate: ``[*batch]``, that for one step, ``log_norm / T``: negative where the norm shrinks.
         float32_horizon: ``[*batch]``, the steps after which, at this rate, the norm leaves what float32 holds (below
             2⁻¹²⁶ or above 2¹²⁸); inf when stable.
         float32_sum_horizon: ``[*batch]``, the steps after which a contribution that vanishes at this rate no longer
@@ -42,8 +43,8 @@ class Verdict(NamedTuple):
 
     @property
     def words(self) -> np.ndarray:
-        """``[*batch]`` of "vanishing", "stable", "exploding"; on the host, so not under ``jax.jit``."""
-        return np.array(["vanishing", "stable", "exploding"])[np.asarray(self.sign) + 1]
+        """``[*batch]`` of "vanishing", "stable", "exploding", "no number"; on the host, so not under ``jax.jit``."""
+        return np.array(["vanishing", "stable", "exploding", "no number"])[np.asarray(self.sign) + 1]
 
 
 def verdict(
@@ -89,6 +90,7 @@ def verdict(
     log_norm = product_power_iteration(cell, theta_h, xs, h_0, iterations=iterations, key=key).log_norm
     far = math.log(factor)
     sign = (log_norm > far).astype(jnp.int8) - (log_norm < -far).astype(jnp.int8)
+    sign = jnp.where(jnp.isnan(log_norm), jnp.int8(2), sign)
     rate = log_norm / T
     moving = jnp.where(sign == 0, jnp.ones_like(rate), rate)
     reach = jnp.where(rate < 0, _LOG_TINY, _LOG_MAX).astype(rate.dtype)
@@ -98,7 +100,7 @@ def verdict(
         log_norm,
         rate,
         jnp.where(sign == 0, never, reach / moving),
-        jnp.where(sign < 0, _LOG_HALF_ULP / moving, never),
+        jnp.where((sign < 0) | (sign == 2), _LOG_HALF_ULP / moving, never),
     )
 
 

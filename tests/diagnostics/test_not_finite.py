@@ -1,0 +1,63 @@
+"""What overflows has no norm: no diagnostic says that it vanishes or is stable."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbptt as jb
+
+D = jb.diagnostics
+CELL = jb.cells.elman("relu")  # its derivative at NaN is 0
+KEYS = jax.random.split(jax.random.key(0), 3)
+
+
+def exploding(dtype, T):
+    theta_h = CELL.init(KEYS[0], 3, 8, dtype)
+    theta_h = theta_h._replace(W_h=(5 * jax.random.normal(KEYS[1], (8, 8)) / 8**0.5).astype(dtype))
+    return theta_h, jax.random.normal(KEYS[2], (T, 3)).astype(dtype), jnp.zeros(8, dtype)
+
+
+def test_the_words_of_a_state_that_overflows():
+    assert D.verdict(CELL, *exploding(jnp.float32, 40)).words == "exploding"
+    found = D.verdict(CELL, *exploding(jnp.float32, 150))
+    assert found.words == "no number"
+    assert found.sign == 2
+    assert np.isnan(np.array(found[1:])).all()
+    assert D.verdict(CELL, *exploding(jnp.float64, 150)).words == "exploding"
+
+
+def test_a_member_that_overflows_is_that_members_matter():
+    theta_h, xs, h_0 = exploding(jnp.float32, 150)
+    tame = theta_h._replace(W_h=theta_h.W_h / 100)
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), theta_h, tame)
+    found = jax.vmap(lambda theta_h: D.verdict(CELL, theta_h, xs, h_0))(both)
+    assert found.words.tolist() == ["no number", "vanishing"]
+
+
+@pytest.mark.parametrize("where", ["weight", "last input"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "elman"])
+def test_nan_is_not_stable(name, where):
+    cell = getattr(jb.cells, name)()
+    theta_h, xs = cell.init(KEYS[0], 3, 8, jnp.float32), jnp.ones((20, 3), jnp.float32)
+    if where == "weight":
+        theta_h = theta_h._replace(W_h=theta_h.W_h.at[0, 0].set(jnp.nan))
+    else:
+        xs = xs.at[-1, 0].set(jnp.nan)
+    assert D.verdict(cell, theta_h, xs, cell.initial_state(theta_h)).words == "no number"
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        lambda *given: D.lyapunov_spectrum(CELL, *given, k=2).exponents,
+        lambda *given: D.largest_exponent(CELL, *given).exponents,
+        lambda *given: D.power_iteration(CELL, *given).norms[-1],
+        lambda *given: D.product_power_iteration(CELL, *given).log_norm,
+        lambda *given: D.jacobian_spectrum(CELL, *given, eigenvalues=False).singular_values[-1],
+    ],
+    ids=["lyapunov_spectrum", "largest_exponent", "power_iteration", "product_power_iteration", "jacobian_spectrum"],
+)
+def test_no_number_is_made_of_what_overflows(numbers):
+    assert np.isnan(numbers(*exploding(jnp.float32, 150))).all()
+    assert np.isfinite(numbers(*exploding(jnp.float32, 40))).all()
