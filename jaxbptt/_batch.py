@@ -12,12 +12,12 @@ from jaxbptt._cotangents import has_derivative, without_nonfinite
 def initial_state(model, theta, xs, h_0=None):
     """h_0, or the model's initial state for the batch of `xs`."""
     _validate.theta(theta)
-    return model.initial_state(theta, _validate.batch_shape_of(xs)) if h_0 is None else h_0
+    return model.initial_state(theta, _validate.batch_shape_of(model.cell, theta.h, xs)) if h_0 is None else h_0
 
 
 def beginning(model, theta, xs, h_0):
     """h_0 as a function of θ_h: the state given, or the model's initial state, which may be learned."""
-    batch = None if h_0 is not None else _validate.batch_shape_of(xs)
+    batch = None if h_0 is not None else _validate.batch_shape_of(model.cell, theta.h, xs)
     return lambda theta_h: h_0 if h_0 is not None else model.cell.initial_state(theta_h, batch)
 
 
@@ -61,11 +61,7 @@ def _shared(cell, theta_h, h_0):
 
 def _ranks(cell, theta_h):
     """The number of axes of each leaf of a state for no batch; nothing where the cell has no `initial_state`."""
-    try:
-        single = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, ()), theta_h)
-    except NotImplementedError:
-        return []
-    return [leaf.ndim for leaf in jax.tree.leaves(single)]
+    return [leaf.ndim for leaf in jax.tree.leaves(_validate.state_without_batch(cell, theta_h))]
 
 
 def over_members(function, batch, *trees):

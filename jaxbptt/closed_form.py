@@ -185,7 +185,7 @@ def _checked(theta, loss, xs, ys, h_0) -> Array:
     _validate.callable_argument("loss", loss)
     _validate.sequences(xs, ys, None)
     if h_0 is None:
-        h_0 = linear().initial_state(theta.h, _validate.batch_shape_of(xs))
+        h_0 = linear().initial_state(theta.h, _validate.batch_shape_of(linear(), theta.h, xs))
     return _validate.recursion(linear(), theta.h, xs, h_0)
 
 

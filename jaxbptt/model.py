@@ -23,8 +23,8 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
         A `Model`. ``init(key, *, input_size, hidden_size, output_size, dtype=float32)`` makes a `Theta`;
         ``initial_state(theta, batch_shape=())`` makes h_0; ``apply(theta, xs, h_0=None, *, adjoint=None)`` gives
         ``y_hats [T, *batch, m]``. Under ``jax.grad`` the readout is differentiated by its own rule, except with
-        `adjoints.autodiff`, which is plain JAX throughout and so keeps forward mode. The same arguments give the
-        same object.
+        `adjoints.autodiff` and `adjoints.tangent`: there JAX differentiates it, so that forward mode goes through. The
+        same arguments give the same object.
 
     Raises:
         TypeError: when an argument is not a `Cell`, a `Readout` or a `Policy`.
@@ -58,7 +58,7 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
     def apply(theta, xs, h_0=None, *, adjoint=None):
         _validate.theta(theta)
         if h_0 is None:
-            h_0 = initial_state(theta, _validate.batch_shape_of(xs))
+            h_0 = initial_state(theta, _validate.batch_shape_of(cell, theta.h, xs))
         _, hs = unroll(cell, theta.h, xs, h_0, adjoint=adjoint)
         _validate.readout_fits(readout, theta.o, hs)
         if adjoints.keeps_forward_mode(adjoint):

@@ -25,8 +25,10 @@ def objective(
         reduction: ``"mean"`` over time and batch, or ``"sum"``.
 
     Returns:
-        F. Its arguments: ``theta``, a `Theta`; ``xs [T, *batch, d]``; ``ys`` with leaves ``[T, *batch, …]``;
-        ``h_0``, the model's initial state when ``None``; ``mask [T, *batch]``, True where a step counts in F.
+        F. Its arguments: ``theta``, a `Theta`; ``xs [T, *batch, d]``; ``ys`` with leaves ``[T, *batch, …]``; ``h_0``,
+        the model's initial state when ``None``, of the batch of ``xs`` (floating-point leaves have one axis of features
+        behind it; of integers alone it is the fewest axes with which f returns a state like its own);
+        ``mask [T, *batch]``, True where a step counts in F.
         What ``ys`` holds where it doesn't, and a NaN in ``xs`` after a sequence's last step that counts, reach
         neither F nor a gradient; a recursion that overflows there reaches the gradient (`jaxbptt.cells.masked` stands
         still instead). The same arguments give the same function.

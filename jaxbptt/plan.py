@@ -126,7 +126,7 @@ def plan(
     T = _validate.time_axis("xs", xs)
     theta_h = theta.h if isinstance(target, Model) else theta
     if h_0 is None:
-        batch = _validate.batch_shape_of(xs)
+        batch = _validate.batch_shape_of(cell, theta_h, xs)
         h_0 = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, batch), theta_h)
     rows = []
     asked = _ladder(T) if adjoints is None else adjoints
@@ -142,7 +142,8 @@ def plan(
 
 
 def _shape(leaf):
-    return jax.ShapeDtypeStruct(jnp.shape(leaf), cotangents.dtype_of(leaf))
+    is_weak = getattr(leaf, "weak_type", False)
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), cotangents.dtype_of(leaf), weak_type=is_weak)
 
 
 def _ladder(T):

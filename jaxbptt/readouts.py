@@ -120,15 +120,15 @@ def from_apply(apply: Callable, init: Callable | None = None) -> Readout:
         A `Readout`. The same functions give the same object; define them once, not in a loop.
 
     Raises:
-        TypeError: when an argument is not callable.
+        TypeError: when an argument is no function, or not one of these arguments.
 
     >>> g = from_apply(lambda theta_o, h_t: jnp.tanh(h_t @ theta_o))
     >>> g.apply(jnp.ones((5, 2)), jnp.zeros(5)).shape
     (2,)
     """
-    _validate.callable_argument("apply", apply)
+    _validate.called_with("apply", apply, "theta_o", "h_t")
     if init is not None:
-        _validate.callable_argument("init", init)
+        _validate.called_with("init", init, "key", "hidden_size", "output_size", "dtype")
 
     def pull(function, theta_o, h, y_hat_bar):
         return pullback(function, theta_o, h)[1](y_hat_bar)

@@ -60,11 +60,6 @@ class TimeSplit(NamedTuple):
     input_vjp: Callable[..., Any]
     operands: Callable[..., Any] | None = None
 
-    def wrapped(self, wrap, operands):
-        """The same division with `wrap` around each of its functions, and other operands."""
-        project, step, gates, step_vjp, param_vjp, input_vjp = map(wrap, self[:6])
-        return TimeSplit(project, step, gates, step_vjp, param_vjp, input_vjp, operands)
-
 
 class Cell(NamedTuple):
     """f: one step of the recursion, ``h_t = f(x_t, h_{t-1}; θ_h)``, and its pullback.

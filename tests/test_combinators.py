@@ -99,3 +99,29 @@ def test_layers_are_unrolls_one_after_the_other():
         for a, b in zip(jax.tree.leaves(last), jax.tree.leaves(end), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-13)
     np.testing.assert_allclose(hs, ys, rtol=1e-13)
+
+
+@adjoints
+def test_a_key_in_the_state_begins_anew_too(adjoint):
+    """In no `jit`, where a key is an array without `astype`."""
+
+    def step(theta_h, x_t, h_tm1):
+        draw = jax.vmap(lambda key: jax.random.normal(key, dtype=jnp.float64))(h_tm1["key"])
+        return {"a": jnp.tanh(h_tm1["a"] * theta_h + x_t + draw), "key": jax.vmap(jax.random.split)(h_tm1["key"])[:, 0]}
+
+    def initial_state(theta_h, batch_shape=()):
+        return {"a": jnp.zeros(batch_shape), "key": jnp.broadcast_to(KEYS[0], batch_shape)}
+
+    inner = jb.cells.from_step(step, initial_state=initial_state, output=lambda h_t: h_t["a"])
+    cell, x = jb.cells.resettable(inner), jax.random.normal(KEYS[1], (6, 2))
+    reset = jnp.zeros((6, 2), bool).at[3].set(True)
+
+    def F(theta_h, parts, unrolled):
+        return sum(jnp.sum(jb.unroll(unrolled, theta_h, xs, inner.initial_state(0.0, (2,)))[1] ** 2) for xs in parts)
+
+    def by_rule(theta_h):
+        _, hs = jb.unroll(cell, theta_h, jb.cells.ResetInput(x, reset), inner.initial_state(0.0, (2,)), adjoint=adjoint)
+        return jnp.sum(hs**2)
+
+    theta_h = jnp.array(0.5)
+    assert_close(jax.value_and_grad(by_rule)(theta_h), jax.value_and_grad(F)(theta_h, (x[:3], x[3:]), inner), 1e-12)

@@ -212,3 +212,64 @@ def test_an_input_that_a_batch_of_its_size_shares():
     got, wanted = differ(cell, W, xs, h_0, 5, lambda hs: jnp.sum(weights * hs), argnums=(0, 1, 2))
     for bars in got:
         assert_close(bars, wanted, 1e-11)
+
+
+def bag_of_words(theta_h, tokens_t, h_tm1):
+    return jnp.tanh(h_tm1 @ theta_h["W"].T + jnp.sum(theta_h["embedding"][tokens_t], axis=-2))
+
+
+def spikes(theta_h, x_t, h_tm1):
+    return jnp.tanh(h_tm1 @ theta_h["W"].T + x_t.astype(h_tm1.dtype) @ theta_h["embedding"][:3])
+
+
+def one_token(theta_h, token_t, h_tm1):
+    return jnp.tanh(h_tm1 @ theta_h["W"].T + theta_h["embedding"][token_t])
+
+
+def dropped(theta_h, x_t, h_tm1):
+    kept = jnp.where(x_t["kept"], x_t["x"], jnp.zeros_like(x_t["x"]))
+    return jnp.tanh(h_tm1 @ theta_h["W"].T + kept @ theta_h["embedding"][:3])
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (3,), (4,), (2, 3)])
+@pytest.mark.parametrize("step", [bag_of_words, spikes, one_token, dropped])
+def test_the_batch_of_inputs_without_floating_point(step, batch):
+    """h_0 is made for it. A batch may have the size of the d = 3 features, or of the n = 4 units."""
+    keys = jax.random.split(jax.random.key(4), 4)
+    axes = batch if step is one_token else (*batch, 3)
+    xs = jax.random.randint(keys[0], (5, *axes), 0, 2 if step is spikes else 7)
+    if step is spikes:
+        xs = xs.astype(bool)
+    if step is dropped:
+        xs = {"x": jax.random.normal(keys[3], (5, *axes)), "kept": xs > 2}
+    theta_h = {"W": jax.random.normal(keys[1], (4, 4)) / 2, "embedding": jax.random.normal(keys[2], (7, 4))}
+    cell = jb.cells.from_step(step, initial_state=lambda theta_h, batch_shape: jnp.full((*batch_shape, 4), 0.1))
+    model, theta = jb.rnn(cell, jb.readouts.identity()), jb.Theta(theta_h, ())
+    ys = jnp.zeros((5, *batch, 4))
+
+    def by_hand(theta_h):
+        h, F = jnp.full((*batch, 4), 0.1), 0.0
+        for t in range(5):
+            h = step(theta_h, jax.tree.map(lambda leaf, t=t: leaf[t], xs), h)
+            F = F + jnp.sum(h**2)
+        return F
+
+    F = jb.objective(model, lambda y_hat_t, y_t: jnp.sum((y_hat_t - y_t) ** 2, -1), reduction="sum")
+    found, wanted = jax.value_and_grad(F)(theta, xs, ys), jax.value_and_grad(by_hand)(theta_h)
+    assert_close(found[0], wanted[0], 1e-12)
+    assert_close(found[1].h, wanted[1], 1e-11)
+    assert model.apply(theta, xs).shape == (5, *batch, 4)
+    assert all(row.bytes > 0 for row in jb.plan(model, theta, xs).rows)
+
+
+def test_weakly_typed_inputs_widen_no_state():
+    """As in a `lax.scan` of the step: 0.5 of Python is of whatever dtype it meets."""
+    cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.tanh(h_tm1 * theta_h + x_t))
+    xs, half = jnp.full((5, 4), 0.5), jnp.bfloat16
+    assert xs.weak_type
+    for adjoint in ADJOINTS.values():
+        h_T, _ = jb.unroll(cell, half(0.5), xs, jnp.zeros(4, half), adjoint=adjoint)
+        assert h_T.dtype == half
+    model = jb.rnn(cell, jb.readouts.from_apply(lambda theta_o, h_t: h_t))
+    F = jb.objective(model, lambda y_hat_t, y_t: jnp.sum(y_hat_t * y_t))
+    assert F(jb.Theta(half(0.5), ()), xs, jnp.full((5, 4), 1.0), jnp.zeros(4, half)).dtype == half

@@ -120,6 +120,7 @@ def test_tensorboard_forgets_what_is_done_again(tmp_path):
     pytest.importorskip("tensorboardX")
     observer, seen = metrics.tensorboard(tmp_path), []
     train(lambda progress: seen.append(progress))
+    observer.begin()
     state, _ = observer.update(observer.init(None), seen[0])
     observer.end()
     (first,) = tmp_path.iterdir()
@@ -128,6 +129,16 @@ def test_tensorboard_forgets_what_is_done_again(tmp_path):
     observer.end()
     second = [event for event in events(tmp_path) if event.HasField("session_log")]
     assert [event.step for event in second] == [5]  # whatever was written from there on is void
+
+
+def test_tensorboard_forgets_all_of_a_run_that_goes_on_from_its_beginning(tmp_path):
+    """Killed before the second checkpoint: that of step 0 is one too."""
+    pytest.importorskip("tensorboardX")
+    observer, seen = metrics.tensorboard(tmp_path), []
+    train(lambda progress: seen.append(progress))
+    observer.update(observer.init(None), seen[0])
+    observer.end()
+    assert [event.step for event in events(tmp_path) if event.HasField("session_log")] == [1]
 
 
 def test_an_observer_is_ended_by_an_error_too():

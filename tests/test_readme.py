@@ -32,6 +32,18 @@ def test_the_first_block_is_two_lines_to_paste():
         assert line.startswith("python3 -m venv")
 
 
-@pytest.mark.parametrize("name", re.findall(r"^    (jaxbptt/\S+|tests/|experiments/)", README.read_text(), re.M))
+LAYOUT = re.findall(
+    r"\b(?:jaxbptt/[\w./]+|tests/|experiments/)", README.read_text().split("## Layout")[1].split("\n## ")[0]
+)
+
+
+@pytest.mark.parametrize("name", LAYOUT)
 def test_the_layout_names_what_is_there(name):
     assert (README.parent / name).exists()
+
+
+def test_the_layout_names_all_that_is_there():
+    rooms = {
+        path.name + "/" * path.is_dir() for path in (README.parent / "jaxbptt").iterdir() if path.name[0] not in "_."
+    }
+    assert {f"jaxbptt/{name}" for name in rooms - {"conftest.py", "py.typed"}} <= set(LAYOUT)

@@ -1,7 +1,8 @@
 """The one room that raises. Each message names the argument, what came, what was expected and the remedy.
 
-Everything here looks at shapes, dtypes and trees only, so it runs when a function is traced, before any work. One
-file a concern; callers write ``_validate.sequences(…)`` and need not know which.
+What looks at shapes, dtypes and trees runs when a function is traced, before any work; what has to see numbers, such
+as those of a training step, runs on the host. One file a concern; callers write ``_validate.batch(…)`` and need not
+know which.
 """
 
 from jaxbptt._validate.checkpoints import (
@@ -14,6 +15,7 @@ from jaxbptt._validate.checkpoints import (
     refused,
     same_about,
     same_leaves,
+    same_observed,
     tensorboard,
 )
 from jaxbptt._validate.devices import (
@@ -39,6 +41,7 @@ from jaxbptt._validate.factories import (
     at_least,
     average_loss,
     callable_argument,
+    called_with,
     cells,
     choices,
     count,
@@ -78,6 +81,7 @@ from jaxbptt._validate.memory import (
 from jaxbptt._validate.rules import (
     GradientMismatchError,
     check_dtype,
+    made_in,
     mismatch,
     no_missing_cotangents,
     not_checkable,
@@ -98,7 +102,9 @@ from jaxbptt._validate.sequences import (
     parameters,
     recursion,
     sensitivity,
+    state_of_reset,
     state_tree,
+    state_without_batch,
     theta,
     time_axis,
 )
@@ -106,14 +112,18 @@ from jaxbptt._validate.training import (
     batch,
     batch_within,
     batches,
+    brings_its_own,
     callback,
     counted,
     estimator,
+    evaluated,
     finite_steps,
+    not_beyond,
     optimizer,
     saver,
     scalar,
     seed,
+    state_that_moves,
     state_without_stream,
     stream_without_state,
     train_state,
@@ -134,8 +144,10 @@ __all__ = [
     "batch_within",
     "batches",
     "block_fits",
+    "brings_its_own",
     "callable_argument",
     "callback",
+    "called_with",
     "cells",
     "check_dtype",
     "choices",
@@ -146,6 +158,7 @@ __all__ = [
     "enough_memory",
     "estimator",
     "estimator_state",
+    "evaluated",
     "exponents",
     "finite_steps",
     "first_guesses",
@@ -166,6 +179,7 @@ __all__ = [
     "linear_network",
     "linear_readout",
     "loss_fits",
+    "made_in",
     "matrix_cell",
     "matrix_shape",
     "mismatch",
@@ -176,6 +190,7 @@ __all__ = [
     "no_batch",
     "no_missing_cotangents",
     "no_other_mesh",
+    "not_beyond",
     "not_both",
     "not_checkable",
     "not_saved",
@@ -199,6 +214,7 @@ __all__ = [
     "same_about",
     "same_gates",
     "same_leaves",
+    "same_observed",
     "same_size",
     "saver",
     "scalar",
@@ -208,7 +224,10 @@ __all__ = [
     "solver",
     "square",
     "square_matrix",
+    "state_of_reset",
+    "state_that_moves",
     "state_tree",
+    "state_without_batch",
     "state_without_stream",
     "stream_without_state",
     "stretches",

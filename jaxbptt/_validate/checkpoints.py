@@ -9,20 +9,20 @@ from typing import NoReturn
 
 
 def orbax():
-    _extra("orbax.checkpoint", "orbax-checkpoint", "checkpoints")
+    _installed("orbax.checkpoint", "orbax-checkpoint")
 
 
 def tensorboard():
-    _extra("tensorboardX", "tensorboardX", "tensorboard")
+    _installed("tensorboardX", "tensorboardX")
 
 
-def _extra(module, package, extra):
+def _installed(module, package):
     try:
         found = importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # of the package that it lies in
         found = False
     if not found:
-        raise ImportError(f"this needs {package}, which is not installed: run `pip install 'jaxbptt[{extra}]'`")
+        raise ImportError(f"this needs {package}, which is not installed: run `pip install {package}`")
 
 
 def one_process(number):
@@ -84,6 +84,17 @@ def same_leaves(path, kept, given):
             raise ValueError(
                 f"the checkpoint `{path}` is of another model, optimiser or callback: the leaf `{name}` is "
                 f"{_form(kept.get(name))} there and {_form(given.get(name))} here; give the same, or another folder"
+            )
+
+
+def same_observed(began, became):
+    """A checkpoint is read back into what `init` makes."""
+    for name in sorted(began.keys() | became.keys()):
+        if began.get(name) != became.get(name):
+            raise TypeError(
+                f"`update` of an Observer must keep the tree, shapes and dtypes of its state, so that a checkpoint can "
+                f"be gone on from: got {_form(became.get(name))} at `{name}` of the callbacks' states, expected what "
+                f"`init` makes, {_form(began.get(name))}; begin with `np.float32(0)`, say, or convert in `update`"
             )
 
 

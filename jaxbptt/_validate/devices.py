@@ -44,7 +44,8 @@ def divisible_batch(number, **arguments):
                 missing = -np.shape(leaf)[axis] % number
                 raise ValueError(
                     f"the batch of `{label}` must be a multiple of the {number} devices: got "
-                    f"{np.shape(leaf)[axis]} along axis {axis}; pad it by {missing} and give a `mask`, False there"
+                    f"{np.shape(leaf)[axis]} along axis {axis}, which is taken for the batch; pad it by {missing} and "
+                    "give a `mask`, False there, or use F itself for what has no batch"
                 )
             first = first or (label, np.shape(leaf)[axis])
             if np.shape(leaf)[axis] != first[1]:

@@ -1,5 +1,7 @@
 """Arguments of factories: functions, choices, counts, cells, readouts, models, adjoints."""
 
+import inspect
+
 import numpy as np
 
 from jaxbptt import types
@@ -19,6 +21,21 @@ def hashable(function, name, value):
 def callable_argument(name, value):
     if not callable(value):
         raise TypeError(f"`{name}` must be a function: got {type(value).__name__} ({value!r:.80})")
+
+
+def called_with(name, value, *arguments):
+    """A function that can be called with these."""
+    callable_argument(name, value)
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # of a builtin, which doesn't say
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise TypeError(
+            f"`{name}` must be a function that can be called as {name}({', '.join(arguments)}): got one of {signature}"
+        ) from None
 
 
 def initializers(**functions):

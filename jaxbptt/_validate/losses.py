@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxbptt._cotangents import dtype_of
 from jaxbptt._validate import _words
-from jaxbptt._validate.sequences import _same_float_dtype, _traced, time_axis
+from jaxbptt._validate.sequences import _same_float_dtype, _traced, one_step, time_axis
 
 
 def linear_readout(theta_o, hs):
@@ -41,8 +41,7 @@ def linear_network(theta, params_type, readout_params_type):
 def readout_fits(g, theta_o, hs):
     if g.check is not None:
         g.check(theta_o, hs)
-    h_1 = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), hs)
-    _traced("readout.apply", g.apply, theta_o, h_1)
+    _traced("readout.apply", g.apply, theta_o, one_step(hs))
 
 
 def sequences(xs, ys, mask):
@@ -71,14 +70,17 @@ def loss_fits(loss, y_hats, ys, mask, batch_shape):
             f"the batch must have at least one sequence: got batch axes {batch_shape}, and a mean over none is no "
             "number; leave an empty batch out"
         )
-    one_step = [
-        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], dtype_of(leaf)), tree) for tree in (y_hats, ys)
-    ]
-    L = _traced("loss", loss, *one_step)
-    if not hasattr(L, "shape") or L.shape != batch_shape:
+    y_hat_t, y_t = one_step(y_hats), one_step(ys)
+    L = _traced("loss", loss, y_hat_t, y_t)
+    if not hasattr(L, "shape"):
+        raise TypeError(
+            f"`loss` must return one array of the shape {batch_shape}: got a {type(L).__name__}; what else is wanted "
+            "of y_hats, such as an accuracy, compute from `model.apply`"
+        )
+    if L.shape != batch_shape:
         raise ValueError(
             f"`loss` must return one number for each member of the batch, shape {batch_shape}: got {_words.shape(L)} "
-            f"for y_hat_t={_words.describe(one_step[0])}, y_t={_words.describe(one_step[1])}; "
+            f"for y_hat_t={_words.describe(y_hat_t)}, y_t={_words.describe(y_t)}; "
             "sum over features, not over the batch"
         )
     if not jnp.issubdtype(L.dtype, jnp.floating):

@@ -2,8 +2,10 @@
 
 from typing import NoReturn
 
+import jax
 import jax.numpy as jnp
 
+from jaxbptt._cotangents import dtype_of, has_derivative
 from jaxbptt._validate.initialisation import floating_dtype
 
 
@@ -20,6 +22,17 @@ class GradientMismatchError(AssertionError):
     ...     print(str(error).split("[")[0])
     `theta_h.W_x
     """
+
+
+def made_in(dtype, name, theta):
+    """Parameters are not of less precision than the check: a rule would be accused of their rounding."""
+    for path, leaf in jax.tree.leaves_with_path(theta):
+        if has_derivative(leaf) and jnp.finfo(dtype_of(leaf)).eps > jnp.finfo(dtype).eps:
+            raise TypeError(
+                f"`init` must make parameters of the dtype that it is given: got {dtype_of(leaf)} at "
+                f"`{name}{jax.tree_util.keystr(path)}`, expected {jnp.dtype(dtype)}; hand `dtype` on, or check with "
+                f"`dtype=jnp.{dtype_of(leaf)}`"
+            )
 
 
 def mismatch(leaf, got, wanted, error, tolerance, reference, where):

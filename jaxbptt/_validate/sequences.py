@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import types
-from jaxbptt._cotangents import dtype_of
+from jaxbptt._cotangents import dtype_of, has_derivative
 from jaxbptt._validate import _words
 from jaxbptt._validate.factories import cells
 
@@ -108,13 +108,18 @@ def flagged_input(combinator, input_type, xs, h_0):
             )
 
 
+_NOTHING = {
+    "xs": "for a recursion without inputs pass `jnp.zeros((T, 0))`",
+    "ys": "for a loss without targets pass `jnp.zeros((T, *batch))`",
+}
+
+
 def time_axis(name, tree):
     """T, from leaves that must all have it as axis 0."""
     leaves = jax.tree.leaves_with_path(tree)
     if not leaves:
         raise ValueError(
-            f"`{name}` must have at least one array, to say how many steps there are: got {tree!r}; "
-            "for a recursion without inputs pass `jnp.zeros((T, 0))`"
+            f"`{name}` must have at least one array, to say how many steps there are: got {tree!r}; {_NOTHING[name]}"
         )
     lengths = {}
     for path, leaf in leaves:
@@ -132,19 +137,52 @@ def time_axis(name, tree):
     return T
 
 
-def batch_shape_of(xs):
-    """The batch axes of `xs`: between time and features (floating point), or all after time (integer ids)."""
+def batch_shape_of(cell, theta_h, xs):
+    """The batch axes of `xs`, for a state to begin with.
+
+    Floating-point leaves have one axis of features behind them, ``[T, *batch, d]``, and other leaves begin with them.
+    Where all are others (token ids, counts, flags) they are the fewest with which f returns a state like its own.
+    """
     time_axis("xs", xs)
-    shapes = {
-        tuple(np.shape(leaf)[1:-1] if jnp.issubdtype(dtype_of(leaf), jnp.inexact) else np.shape(leaf)[1:])
-        for leaf in jax.tree.leaves(xs)
-    }
-    if len(shapes) > 1:
+    leaves = jax.tree.leaves(xs)
+    shapes = [np.shape(leaf)[1:] for leaf in leaves]
+    said = {shape[:-1] for shape, leaf in zip(shapes, leaves, strict=True) if has_derivative(leaf)}
+    if not said:
+        return _fewest_axes(cell, theta_h, xs, shapes)
+    if len(said) > 1 or any(shape[: len(batch)] != batch for batch in said for shape in shapes):
         raise ValueError(
-            f"`h_0` can't be made, as the leaves of `xs` suggest different batch axes {sorted(shapes)}: "
-            f"got xs={_words.describe(xs)}; pass `h_0`"
+            f"`h_0` can't be made, as the leaves of `xs` suggest different batch axes: got xs={_words.describe(xs)}, "
+            "where floating-point leaves are taken for [T, *batch, d] and others must begin with [T, *batch]; pass "
+            "`h_0`"
         )
-    return shapes.pop()
+    return said.pop()
+
+
+def _fewest_axes(cell, theta_h, xs, shapes):
+    """With fewer axes than the batch has, f returns a state of more than it was given, or takes none."""
+    x_1, batch = one_step(xs), ()
+    for number in range(min(map(len, shapes)) + 1):
+        if len({shape[:number] for shape in shapes}) > 1:
+            break
+        batch = shapes[0][:number]
+        h_0 = jax.eval_shape(lambda theta_h, batch=batch: cell.initial_state(theta_h, batch), theta_h)
+        try:
+            h_1 = jax.eval_shape(cell.apply, theta_h, x_1, h_0)
+        except _OF_ARGUMENTS:
+            continue
+        if jax.tree.map(jnp.shape, h_1) == jax.tree.map(jnp.shape, h_0):
+            break
+    return batch  # where none fits, the recursion says what f does not accept
+
+
+def one_step(tree):
+    """The shapes of one step of what is stacked over time."""
+
+    def of(leaf):
+        is_weak = getattr(leaf, "weak_type", False)
+        return jax.ShapeDtypeStruct(np.shape(leaf)[1:], dtype_of(leaf), weak_type=is_weak)
+
+    return jax.tree.map(of, tree)
 
 
 def no_batch(batch):
@@ -212,8 +250,7 @@ def recursion(cell, theta_h, xs, h_0):
     if cell.check is not None:
         cell.check(theta_h, xs, h_0)
     state_tree(cell, theta_h, h_0)
-    x_1 = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[1:], dtype_of(leaf)), xs)
-    h_1 = _traced("cell.apply", cell.apply, theta_h, x_1, h_0)
+    h_1 = _traced("cell.apply", cell.apply, theta_h, one_step(xs), h_0)
     if jax.tree.structure(h_1) != jax.tree.structure(h_0):
         raise TypeError(
             f"f must return the tree of its state: got {jax.tree.structure(h_1)}, "
@@ -229,21 +266,48 @@ def recursion(cell, theta_h, xs, h_0):
 
 
 def state_tree(cell, theta_h, h_0):
-    try:
-        expected = jax.tree.structure(jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, ()), theta_h))
-    except NotImplementedError:
-        return
-    if jax.tree.structure(h_0) != expected:
+    single = state_without_batch(cell, theta_h)
+    if single is not None and jax.tree.structure(h_0) != jax.tree.structure(single):
         raise TypeError(
-            f"`h_0` must have the tree of the cell's state, {expected}: got {jax.tree.structure(h_0)}; "
-            "make one with `initial_state(theta, batch_shape)`"
+            f"`h_0` must have the tree of the cell's state, {jax.tree.structure(single)}: got "
+            f"{jax.tree.structure(h_0)}; make one with `initial_state(theta, batch_shape)`"
         )
+
+
+def state_without_batch(cell, theta_h):
+    """The shapes of the cell's state for no batch; ``None`` where the cell has no `initial_state`."""
+    try:
+        return jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, ()), theta_h)
+    except NotImplementedError:
+        return None
+    except _OF_ARGUMENTS as error:
+        raise _kind(error)(
+            f"`cell.initial_state` must take `batch_shape=()`, which says which axes of a state are its own: {error}"
+        ) from error
+
+
+def state_of_reset(cell, theta_h, reset, h_0):
+    """The state that a sequence begins with has the shapes of those between."""
+    begun = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, reset.shape[1:]), theta_h)
+    for (path, leaf), wanted in zip(jax.tree.leaves_with_path(h_0), jax.tree.leaves(begun), strict=True):
+        if np.shape(leaf) != wanted.shape:
+            raise ValueError(
+                f"`xs.reset` must have all axes [T, *batch] of the state: got {reset.shape}, with which a sequence "
+                f"begins with {list(wanted.shape)}, and `h_0{jax.tree_util.keystr(path)}` of shape {np.shape(leaf)}; "
+                "use `jnp.broadcast_to`"
+            )
+
+
+_OF_ARGUMENTS = (TypeError, ValueError, IndexError, KeyError, AttributeError)
+
+
+def _kind(error):
+    return ValueError if isinstance(error, (ValueError, IndexError)) else TypeError
 
 
 def _traced(name, function, *arguments):
     try:
         return jax.eval_shape(function, *arguments)
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+    except _OF_ARGUMENTS as error:
         came = ", ".join(str(_words.describe(argument)) for argument in arguments)
-        kind = ValueError if isinstance(error, (ValueError, IndexError)) else TypeError
-        raise kind(f"`{name}` does not accept its arguments ({came}): {error}") from error
+        raise _kind(error)(f"`{name}` does not accept its arguments ({came}): {error}") from error

@@ -53,6 +53,32 @@ def stream_without_state():
     )
 
 
+def brings_its_own(**arguments):
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` would be ignored: got one beside a `theta` that is a TrainState and has its own, expected "
+                "None; write `state._replace(estimator=estimator.init(state.theta, h_0))`, or `key=…`, or begin with "
+                "`state.theta`"
+            )
+
+
+def not_beyond(position, end):
+    if position > end:
+        raise ValueError(
+            f"`steps` must end at or after the step that is kept: got an end at step {end}, and `checkpoints` with "
+            f"step {position}; ask for more steps, or give each fit a folder of its own"
+        )
+
+
+def state_that_moves(carried, objective_state_type):
+    if isinstance(carried, objective_state_type):
+        raise TypeError(
+            "`streaming=True` needs an estimator that carries a state from chunk to chunk: got one of "
+            "`estimators.from_objective`, which starts each anew; take `estimators.bptt` or `estimators.rtrl`"
+        )
+
+
 def batches(value, steps, checkpoints):
     if callable(value):
         if steps is None:
@@ -61,14 +87,19 @@ def batches(value, steps, checkpoints):
                 "an observer such as `early_stopping` may still end the run before"
             )
         return
-    if not hasattr(value, "__iter__") or isinstance(value, (str, dict)) or hasattr(value, "_fields"):
-        raise TypeError(
-            f"`batches` must be an iterable of batches: got {type(value).__name__}; for one batch write `[(xs, ys)]`"
-        )
+    evaluated(value)
     if checkpoints is not None:
         raise TypeError(
             f"`batches` must be a function of the step with `checkpoints`: got {type(value).__name__}, whose position "
             "cannot be gone back to; `lambda k: batches[k % len(batches)]`, or see `shuffled`"
+        )
+
+
+def evaluated(value):
+    """Batches that come to an end."""
+    if not hasattr(value, "__iter__") or isinstance(value, (str, dict)) or hasattr(value, "_fields"):
+        raise TypeError(
+            f"`batches` must be an iterable of batches: got {type(value).__name__}; for one batch write `[(xs, ys)]`"
         )
 
 
@@ -123,7 +154,10 @@ def scalar(name, value):
 
 def counted(total):
     if total == 0:
-        raise ValueError("`batches` must hold at least one step that counts: got none, or a mask without a True")
+        raise ValueError(
+            "`batches` must hold at least one step that counts: got none, or a mask without a True; an "
+            "iterator can be used up only once"
+        )
     return total
 
 

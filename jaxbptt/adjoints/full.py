@@ -133,7 +133,8 @@ def full(
             that it shares with the block before once more, fewer than there are blocks.
         residuals: ``"gates"`` keeps the states and what the pullback needs of each step (LSTM, GRU: 4 more numbers for
             each unit, step and sample; linear, Elman, a step of yours: none): fastest. ``"states"`` keeps the states
-            and computes the gates again, a block at a time: a third to a half of the memory for gated cells.
+            and computes the gates again, a block at a time: about half of the memory for gated cells where T takes
+            several blocks; none is saved where all of T is one (on a CPU, below 2 MiB of gates).
         memory: where they are kept. ``"host"`` writes them to the host's memory, block by block, and fetches them in
             the reverse pass, for an accelerator whose own memory then holds a block of them. The outputs
             ``[T, *batch, n]``, if a loss reads them all, stay on the device, and so does a copy of `xs` and of its

@@ -62,11 +62,17 @@ def matrix_cell(split: TimeSplit, **members) -> Cell:
         return cell._replace(
             apply=with_bfloat16_weights(cell.apply),
             vjp=with_bfloat16_weights(cell.vjp),
-            split=None if cell.split is None else cell.split.wrapped(with_bfloat16_weights, in_bfloat16),
+            split=None if cell.split is None else wrapped(cell.split, with_bfloat16_weights, in_bfloat16),
             mixed=lambda cell: cell,
         )
 
     return cell_from_split(split, **members, mixed=mixed)
+
+
+def wrapped(split: TimeSplit, wrap, operands) -> TimeSplit:
+    """The same division with `wrap` around each of its functions, and other operands."""
+    functions = {name: wrap(function) for name, function in split._asdict().items() if name != "operands"}
+    return TimeSplit(**functions, operands=operands)
 
 
 def split_of(cell: Cell) -> TimeSplit:

@@ -26,23 +26,24 @@ def from_step(
     size of θ_h is carried through the scan, and a product with a weight becomes one GEMM over time.
 
     `step` must treat members of the batch alike and take no traced value but its arguments: whatever is to be
-    differentiated goes through ``theta_h``, ``x_t`` or ``h_tm1``. Leaves may be real, complex, integer
+    differentiated goes through ``theta_h``, ``x_t`` or ``h_tm1`` (JAX's words for one that doesn't are "unexpected
+    tracer", or "no constant handler for type"). Leaves may be real, complex, integer
     (token ids), keys or ``None``; those without a derivative get no cotangent. A ``custom_vjp`` in it must be linear,
     at 0 too (not so one that divides a cotangent by its norm): where blocks overlap, a step is reversed once with 0.
 
     Args:
         step: f, ``(theta_h, x_t, h_tm1) -> h_t``, with ``h_t`` of the tree, shapes and dtypes of ``h_tm1``.
         init: ``(key, input_size, hidden_size, dtype) -> theta_h``; may be left out when you hold parameters.
-        initial_state: ``(theta_h, batch_shape) -> h_0``; may be left out when you always pass ``h_0``, a state
-            with one axis after those of the batch (or none, where there is no batch): then `objective`, estimators and
-            diagnostics can't tell the two otherwise.
+        initial_state: ``(theta_h, batch_shape) -> h_0``, for no batch, ``()``, as well; may be left out when you always
+            pass ``h_0``. Then each leaf of the state must be ``[*batch, n]``, with one axis after those of the batch:
+            `objective`, estimators and diagnostics can't tell batch axes from others without it.
         output: what the readout sees of a state; the state itself by default. Must not use parameters.
 
     Returns:
         A `Cell`. The same functions give the same object; define them once, not in a loop.
 
     Raises:
-        TypeError: when an argument is not callable.
+        TypeError: when an argument is no function, or not one of these arguments.
 
     >>> def step(theta_h, token_t, h_tm1):        # an embedding and a leak, one token id a step
     ...     return 0.9 * h_tm1 + theta_h["embedding"][token_t]
@@ -51,10 +52,13 @@ def from_step(
     >>> cell.apply(theta_h, jnp.array([3, 5]), jnp.zeros((2, 4))).shape
     (2, 4)
     """
-    _validate.callable_argument("step", step)
-    for name, value in (("init", init), ("initial_state", initial_state), ("output", output)):
-        if value is not None:
-            _validate.callable_argument(name, value)
+    _validate.called_with("step", step, "theta_h", "x_t", "h_tm1")
+    if init is not None:
+        _validate.called_with("init", init, "key", "input_size", "hidden_size", "dtype")
+    if initial_state is not None:
+        _validate.called_with("initial_state", initial_state, "theta_h", "batch_shape")
+    if output is not None:
+        _validate.called_with("output", output, "h_t")
 
     steps = jax.vmap(step, in_axes=(None, 0, 0))
 

@@ -10,6 +10,7 @@ h_bar = bf16(W)ᵀ bf16(z_bar), summed in float32.
 from jaxbptt import _validate
 from jaxbptt._factory import factory
 from jaxbptt._precision import with_bfloat16_products
+from jaxbptt.cells._from_split import wrapped
 from jaxbptt.types import Cell
 
 
@@ -54,7 +55,7 @@ def mixed_precision(cell: Cell) -> Cell:
     return cell._replace(
         apply=with_bfloat16_products(cell.apply),
         vjp=with_bfloat16_products(cell.vjp),
-        split=None if cell.split is None else cell.split.wrapped(with_bfloat16_products, cell.split.operands),
+        split=None if cell.split is None else wrapped(cell.split, with_bfloat16_products, cell.split.operands),
         mixed=lambda cell: cell,
     )
 

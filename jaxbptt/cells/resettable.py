@@ -44,7 +44,8 @@ def resettable(cell: Cell) -> Cell:
         A `Cell` with the parameters and state of the inner one.
 
     Raises:
-        TypeError: when `cell` is not a `Cell`; when used, if the flags are not boolean.
+        TypeError, ValueError: when `cell` is not a `Cell`; when used, if the flags are not boolean, or have not all
+            batch axes of the state.
 
     >>> from jaxbptt import cells
     >>> cell = resettable(cells.linear())
@@ -57,7 +58,8 @@ def resettable(cell: Cell) -> Cell:
 
     def beginning(theta_h, reset, like):
         h_0, like = _varying.alike(cell.initial_state(theta_h, reset.shape), like)
-        return jax.tree.map(lambda leaf, h: leaf.astype(h.dtype), h_0, like)
+        # A key has no `astype`.
+        return jax.tree.map(lambda leaf, h: leaf if leaf.dtype == h.dtype else leaf.astype(h.dtype), h_0, like)
 
     def before(theta_h, reset, h_tm1):
         return cotangents.where(reset, beginning(theta_h, reset, h_tm1), h_tm1)
@@ -94,6 +96,7 @@ def resettable(cell: Cell) -> Cell:
 
     def check(theta_h, xs, h_0):
         _validate.flagged_input("resettable", ResetInput, xs, h_0)
+        _validate.state_of_reset(cell, theta_h, xs.reset, h_0)
         if cell.check is not None:
             cell.check(theta_h, xs.x, h_0)
 

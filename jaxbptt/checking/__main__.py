@@ -8,6 +8,7 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 
 import jax
 
@@ -27,8 +28,8 @@ def load(target) -> Cell | Readout:
         _validate.not_checkable(target, f"there is no file `{module_name}` in {os.getcwd()}")
     try:
         value = _import(module_name)
-    except ImportError as error:
-        _validate.not_checkable(target, f"importing `{module_name}` failed ({error})")
+    except Exception as error:  # whatever the file does when it runs
+        _validate.not_checkable(target, f"importing `{module_name}` failed ({type(error).__name__}: {error})")
     for part in name.split("."):
         if not hasattr(value, part):
             _validate.not_checkable(target, f"`{module_name}` has no `{name}`")
@@ -36,8 +37,8 @@ def load(target) -> Cell | Readout:
     if not isinstance(value, (Cell, Readout)) and callable(value):
         try:
             value = value()
-        except TypeError as error:
-            _validate.not_checkable(target, f"calling `{name}()` failed ({error})")
+        except Exception as error:
+            _validate.not_checkable(target, f"calling `{name}()` failed ({type(error).__name__}: {error})")
     if isinstance(value, (Cell, Readout)):
         return value
     return _validate.not_checkable(target, f"`{name}` is a {type(value).__name__}")
@@ -95,6 +96,9 @@ def main(arguments=None):
         return 1
     except (TypeError, ValueError, NotImplementedError) as error:
         sys.stderr.write(f"error: {error}\n")
+        return 2
+    except Exception:  # of the rule itself: where in it, the traceback says
+        traceback.print_exc()
         return 2
     sys.stdout.write(f"{table}\n")
     return 0

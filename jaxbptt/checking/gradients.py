@@ -42,7 +42,7 @@ def check_gradients(
         seed: of the directions of the differences.
 
     Returns:
-        A `Report`; ``print`` it. Costs two gradients and two values of F a leaf.
+        A `Report`; ``print`` it. Costs two gradients, and five values of F for each leaf.
 
     Raises:
         GradientMismatchError: at the first leaf beyond rounding, with the leaf, both values and the step t where, going

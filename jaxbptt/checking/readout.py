@@ -68,6 +68,7 @@ def check_readout(
             for n, m in sizes:
                 keys = jax.random.split(jax.random.key(seed), 5)
                 theta_o = readout.init(keys[0], n, m, dtype)
+                _validate.made_in(dtype, "theta_o", theta_o)
                 theta_o = _random.perturbed(theta_o, keys[1])
                 for batch in batch_shapes:
                     hs = jax.random.normal(keys[2], (steps, *batch, n), dtype)

@@ -11,7 +11,9 @@ from jaxbptt import _validate
 
 
 class Row(NamedTuple):
-    """One leaf: its worst relative errors against ``jax.vjp`` and against central differences (NaN: not measured).
+    """One leaf: its worst relative errors against ``jax.vjp`` and against central differences.
+
+    NaN where it was not measured, and where no difference tells a derivative: at a corner, and where gradients explode.
 
     >>> Row("W_h", autodiff=1e-16, differences=2e-11).leaf
     'W_h'
@@ -113,7 +115,8 @@ def difference_errors(name, function, primal, got, key, scales, where):
 
     The error is relative to ‖got‖ / √size, the size ⟨got, v⟩ typically has, or, where the gradient is so small that the
     rounding of the function drowns it, to a hundredth of |function(p)|. Ten times what two step sizes disagree by
-    is the uncertainty of the difference itself, and not counted.
+    is the uncertainty of the difference itself, and not counted. NaN where no difference tells the derivative
+    (`_tells_otherwise`).
     """
     paths, treedef = jax.tree.flatten_with_path(primal)
     leaves = [leaf for _, leaf in paths]
@@ -137,17 +140,20 @@ def difference_errors(name, function, primal, got, key, scales, where):
         derivative = float(np.real(np.sum(g * v)))
         typical = float(np.linalg.norm(g.ravel())) / np.sqrt(v.size)
         scale = max(typical, 0.01 * abs(at(0.0)), float(np.finfo(np.float32).tiny))
-        measured[label] = (derivative, difference, spread, scale)
+        measured[label] = (derivative, difference, spread, scale, at)
 
     # The rounding inside the function (of large logits, say) is the same for every leaf: two estimates of each
     # difference disagree by it, and no difference can tell more than the widest such disagreement.
-    uncertainty = 10 * max((spread for *_, spread, _ in measured.values()), default=0.0)
+    uncertainty = 10 * max((spread for *_, spread, _, _ in measured.values()), default=0.0)
     errors = {}
-    for label, (derivative, difference, _, scale) in measured.items():
+    for label, (derivative, difference, _, scale, at) in measured.items():
         error = max(abs(derivative - difference) - uncertainty, 0.0) / scale
         resolved = np.isfinite([derivative, difference, uncertainty]).all()
         errors[label] = error if resolved else float("inf")
         if not errors[label] <= scales.differences:
+            if resolved and not _tells_otherwise(at, derivative, difference, scales.step):
+                errors[label] = float("nan")
+                continue
             _validate.mismatch(
                 f"⟨{label}, v⟩",
                 derivative,
@@ -160,12 +166,35 @@ def difference_errors(name, function, primal, got, key, scales, where):
     return errors
 
 
+def _tells_otherwise(at, derivative, difference, step):
+    """Whether differences settle on another value than `derivative`, as they do where a rule is wrong.
+
+    They don't where the function is no line over the first step (a corner near by, gradients that explode), and with
+    finer ones come to the derivative or to nothing; nor where it has a corner at the point itself, whose two slopes
+    don't come together.
+    """
+    middle, apart, found = at(0.0), abs(difference - derivative), []
+    for h in (step, step / 8, step / 64, step / 512):
+        left, right = at(-h), at(h)
+        rounding = 4 * step**3 * max(abs(left), abs(right)) / h  # as step is ε^⅓
+        if rounding > 0.25 * apart:
+            break
+        found.append(((right - left) / (2 * h), abs(right - 2 * middle + left) / h, rounding))
+    if len(found) < 2:
+        return True
+    (slope_before, corner_before, _), (slope, corner, rounding) = found[-2:]
+    off = abs(slope - derivative)
+    settles = abs(slope - slope_before) < 0.5 * off and off > rounding
+    is_corner = corner > max(0.5 * corner_before, 4 * rounding, 0.2 * off)
+    return settles and not is_corner
+
+
 def report(title, cases, scales) -> Report:
     """The table of the worst error of each leaf, from a list of ``(errors against jax.vjp, against differences)``."""
     autodiff, differences = {}, {}
     for case in cases:
         for worst, errors in zip((autodiff, differences), case, strict=True):
             for label, error in errors.items():
-                worst[label] = max(worst.get(label, 0.0), error)
+                worst[label] = np.fmax(worst.get(label, np.nan), error).item()  # NaN: not measured in this case
     rows = tuple(Row(label, error, differences.get(label, float("nan"))) for label, error in autodiff.items())
     return Report(title, rows, len(cases), scales.autodiff, scales.differences)

@@ -33,7 +33,7 @@ def from_objective(F: Callable) -> GradientEstimator:
     """``jax.value_and_grad(F)`` as an estimator, for whole sequences: each `update` starts from h_0 anew.
 
     As exact as F's own adjoint. What `jaxbptt.training` takes when F is split over devices:
-    ``from_objective(jb.data_parallel(F))``.
+    ``from_objective(jb.data_parallel(F))``. Not for ``streaming=True``, as no state is carried on.
 
     Args:
         F: ``(theta, xs, ys, h_0, mask) -> scalar``, from `jaxbptt.objective` or `jaxbptt.data_parallel`.

@@ -1,4 +1,6 @@
-"""The file system. No other file of the library touches it; nothing here knows what is written."""
+"""The file system, as this library itself uses it; orbax and tensorboardX write files of their own. Nothing here knows
+what is written.
+"""
 
 import contextlib
 import hashlib

@@ -51,7 +51,7 @@ def saver(folder: str | os.PathLike, *, every: int, keep: int = 2, about: Mappin
         The `Saver`. ``save`` returns when all is on the disk, which takes about 0.1 s for a small model.
 
     Raises:
-        ImportError: without orbax-checkpoint (``pip install 'jaxbptt[checkpoints]'``).
+        ImportError: without orbax-checkpoint (``pip install orbax-checkpoint``).
         NotImplementedError: in one of several processes of ``jax.distributed``.
         TypeError, ValueError: for bad counts; from ``restore`` when the checkpoint is of another run, or none is good.
         OSError: from ``save`` when the folder can't be written, with the step of the last good checkpoint.

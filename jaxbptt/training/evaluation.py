@@ -27,8 +27,9 @@ def evaluator(model: Model, loss: Loss) -> Callable[[Theta, Iterable], float]:
         loss: ``(y_hat_t, y_t) -> [*batch]``; anything measured by step will do, such as whether the class is right.
 
     Returns:
-        ``evaluate``. Its batches are as `fit` takes them. One program for each shape of batch, compiled once: the same
-        arguments give the same function. Waits for the result, a Python float.
+        ``evaluate``. Its batches are an iterable of what `fit` takes as one; each begins with its own h_0 or the
+        model's initial state, so a stream is to be given as one batch. One program for each shape of batch, compiled
+        once: the same arguments give the same function. Waits for the result, a Python float.
 
     Raises:
         TypeError, ValueError: for what is not a model or a loss, and, from ``evaluate``, for batches without a step.
@@ -55,6 +56,7 @@ def evaluator(model: Model, loss: Loss) -> Callable[[Theta, Iterable], float]:
         return F(theta, xs, ys, h_0, mask), steps(theta, xs, ys, h_0, mask)
 
     def evaluate(theta, batches):
+        _validate.evaluated(batches)
         found = [sums(theta, Batch(*_validate.batch(batch))) for batch in batches]
         total, counted = np.sum(np.array(found, np.float64).reshape(-1, 2), axis=0)
         return float(total / _validate.counted(counted))

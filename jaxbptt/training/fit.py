@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from jaxbptt import _validate
+from jaxbptt.training import _leaves
 from jaxbptt.training.observers import Callback, Observer, Progress, in_turn
 from jaxbptt.training.step import Batch, Metrics, TrainState, trainer
 from jaxbptt.types import Array, GradientEstimator, PyTree, Theta
@@ -105,17 +106,19 @@ def fit(
         theta: the parameters to start from, or the `TrainState` of an earlier fit to go on from; copied either way.
         batches: a function, ``k -> batch``, of the number of steps made before; or an iterable. A batch is a `Batch`
             or a tuple ``(xs, ys)``, ``(xs, ys, mask)``, ``(xs, ys, mask, h_0)``. Don't overwrite one after it is
-            yielded: several are gathered before they run.
-        steps: how many batches to take, from `theta` on, those of a run that is gone on with included; ``None`` takes
-            all of an iterable.
+            yielded: several are gathered before they run. An iterator that is used again after a run was paused may
+            have lost one batch, which was taken to see that its shape is another.
+        steps: how many batches to take, counted from `theta`; those that a run had taken before it was restored from
+            `checkpoints` count as well. ``None`` takes all of an iterable.
         steps_per_dispatch: how many steps run between two calls of `callback`.
         callback: called after each dispatch with a `Progress`, whose arrays may still be on their way (wait for them
             with ``jax.block_until_ready``): a function, which returns True to pause the run, or an `Observer` such as
             `early_stopping` and `metrics.jsonl`; or a sequence of both, called in turn. Nothing is printed here.
         checkpoints: keeps the run, before the first step, every so many, and at the end. A run that it kept is gone on
             with instead of begun again, and returned at once if it was over; one that a function paused is not over.
-        h_0: the state a stream starts from.
-        key: a random key for the estimator; step k sees ``fold_in(key, k)``.
+        h_0: the state that a stream starts from: with ``streaming=True`` needed where `theta` is a `Theta`, and an
+            error without. A `TrainState` has its own.
+        key: a random key for the estimator; step k sees ``fold_in(key, k)``. A `TrainState` has its own.
         streaming: see `trainer`.
         skip_nonfinite: how many steps in a row may be skipped because the loss, the gradient or the new θ is not
             finite; one more is an error. ``None`` allows none. Either way such a step never reaches θ.
@@ -147,6 +150,8 @@ def fit(
     callbacks: Any = callback if several else () if callback is None else (callback,)
     watch = in_turn(tuple(callbacks))
     train = trainer(estimator, optimizer, streaming=streaming)
+    if isinstance(theta, TrainState):
+        _validate.brings_its_own(h_0=h_0, key=key)
     state = jax.tree.map(jnp.array, theta) if isinstance(theta, TrainState) else train.init(theta, h_0, key)
 
     run = Run(state, watch.init(jax.tree.map(jnp.array, state.theta)), np.array(False))
@@ -154,6 +159,9 @@ def fit(
     restored = None if restored is None else _copied(restored)
     first, run = int(state.step), run if restored is None else restored
     position = kept = int(run.train.step)
+    if steps is not None:
+        _validate.not_beyond(position, first + steps)
+    forms = _forms(run.observed)
     source = (batches(k) for k in itertools.count(position)) if callable(batches) else batches
     left = None if steps is None else max(0, first + steps - position)
     groups = _groups((Batch(*_validate.batch(batch)) for batch in itertools.islice(source, left)), steps_per_dispatch)
@@ -166,6 +174,7 @@ def fit(
     def keep():
         if checkpoints is not None:
             check()
+            _validate.same_observed(forms, _forms(run.observed))
             checkpoints.save(position, _copied(run))
         return position
 
@@ -194,6 +203,10 @@ def fit(
 
 
 _NO_STEPS = Metrics._make(np.zeros(0, dtype) for dtype in (float, float, bool, np.int32, np.int32))
+
+
+def _forms(observed):
+    return {name: _leaves.form(leaf) for name, leaf in _leaves.named(observed).items()}
 
 
 def _copied(run):

@@ -105,7 +105,7 @@ def tensorboard(folder: str | os.PathLike) -> Observer:
         An `Observer` whose state is the last step written. It waits for the metrics of each dispatch.
 
     Raises:
-        ImportError: without tensorboardX (``pip install 'jaxbptt[tensorboard]'``).
+        ImportError: without tensorboardX (``pip install tensorboardX``).
         OSError: while it runs, when the folder can't be written.
 
     >>> observer = tensorboard("runs/one")
@@ -113,14 +113,15 @@ def tensorboard(folder: str | os.PathLike) -> Observer:
     0
     """
     _validate.tensorboard()
-    writers = []
+    writers, fresh = [], []
 
     def update(last, progress):
         from tensorboardX import SummaryWriter
 
         try:
             if not writers:
-                writers.append(SummaryWriter(os.fspath(folder), purge_step=int(last) + 1 if last else None))
+                purge_step = None if fresh else int(last) + 1
+                writers.append(SummaryWriter(os.fspath(folder), purge_step=purge_step))
             for name, value in summary(progress).items():
                 if name != "step" and value is not None:
                     writers[0].add_scalar(name, value, progress.step, walltime=None)
@@ -133,5 +134,6 @@ def tensorboard(folder: str | os.PathLike) -> Observer:
         for writer in writers:
             writer.close()
         writers.clear()
+        fresh.clear()
 
-    return Observer(lambda theta: np.array(0), update, end=end)
+    return Observer(lambda theta: np.array(0), update, lambda: fresh.append(True), end)

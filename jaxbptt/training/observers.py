@@ -38,7 +38,8 @@ class Observer(NamedTuple):
 
     Attributes:
         init: ``theta -> state``, a tree of arrays or numbers: all that must outlive the process.
-        update: ``(state, progress) -> (state, progress)``, called after each dispatch. May add to ``scalars``, and end
+        update: ``(state, progress) -> (state, progress)``, called after each dispatch; where there are checkpoints the
+            state keeps its tree, shapes and dtypes. May add to ``scalars``, and end
             the run by ``stop=True``.
         begin: called once, before the first step of a run that does not go on from a checkpoint.
         end: called when the fit is left, by an error too.

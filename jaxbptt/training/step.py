@@ -15,6 +15,7 @@ import optax
 from jaxbptt import _validate
 from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
+from jaxbptt.estimators.from_objective import ObjectiveState
 from jaxbptt.types import Array, GradientEstimator, PyTree, Theta
 
 
@@ -125,7 +126,8 @@ def trainer(
 
     Args:
         estimator: what makes the gradient, such as ``jaxbptt.estimators.bptt(model, loss)``.
-        optimizer: any optax optimiser. A learning rate that changes is an optax schedule given to it. For the gradient
+        optimizer: any optax optimiser, those that want the loss (``value=``) too, but not one that evaluates F anew, as
+            a line search does. A learning rate that changes is an optax schedule given to it. For the gradient
             of k batches in one update wrap it, ``optax.MultiSteps(optimizer, k)``: when the batches count equally many
             steps, that is the update of the one big batch. (It sums in float32 unless ``accumulator_dtype`` says
             otherwise.)
@@ -139,7 +141,8 @@ def trainer(
 
     Raises:
         TypeError, ValueError: for what is not an estimator or an optimiser; from ``init``, for a leaf of θ that is not
-            floating point; when traced, as the estimator does.
+            floating point, and for a stream without h_0 or of an estimator that carries no state from chunk to chunk;
+            when traced, as the estimator does.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -163,9 +166,14 @@ def trainer(
         _validate.key(key)
         theta, h_0, key = jax.tree.map(jnp.array, (theta, h_0, key))  # copies: the state will be donated
         carried = estimator.init(theta, h_0) if streaming else ()
+        _validate.state_that_moves(carried, ObjectiveState)
         opt = jax.tree.map(jnp.array, optimizer.init(theta))  # some keep θ itself, and nothing can be donated twice
         none = Skipped(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
         return TrainState(theta, opt, carried, jnp.zeros((), jnp.int32), key, none)
+
+    # Some, such as `reduce_on_plateau`, want the loss; of `MultiSteps`, which is no GradientTransformation, one inside.
+    takes_more = isinstance(optimizer, optax.MultiSteps)
+    update: Any = (optimizer if takes_more else optax.with_extra_args_support(optimizer)).update
 
     def one(state, batch):
         _validate.train_state(state, TrainState)
@@ -178,7 +186,7 @@ def trainer(
         norm = optax.tree.norm(jax.tree.map(lambda bar: bar.astype(wide(bar.dtype)), estimate.grads))
         # Of a complex z = x + iy ``jax.grad`` gives ∂F/∂x - i ∂F/∂y; F falls against ∂F/∂x + i ∂F/∂y.
         uphill = jax.tree.map(jnp.conj, estimate.grads)
-        updates, opt = optimizer.update(uphill, state.opt, state.theta)
+        updates, opt = update(uphill, state.opt, state.theta, value=estimate.loss)
         theta: Any = optax.apply_updates(state.theta, updates)
         leaf = _first_not_finite((estimate.grads, theta))
         finite = jnp.isfinite(estimate.loss) & (leaf < 0)

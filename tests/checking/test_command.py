@@ -25,6 +25,13 @@ NUMBER = 3
 
 class Zoo:
     cell = RIGHT
+
+
+def failing_rule(theta_h, x_t, h_tm1, h_t, h_bar_t):
+    return 1 / 0
+
+
+FAILS = RIGHT._replace(vjp=failing_rule, split=None)
 """
 
 
@@ -33,10 +40,11 @@ def users_file(tmp_path, monkeypatch):
     """A module of the user's in the working directory; what importing it leaves behind is cleared away."""
     (tmp_path / "users_cells.py").write_text(USERS_FILE)
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
+    (tmp_path / "undefined.py").write_text("CELL = nothing\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    for name in ("users_cells", "broken", "sub", "sub.users_cells"):
+    for name in ("users_cells", "broken", "undefined", "sub", "sub.users_cells"):
         sys.modules.pop(name, None)
 
 
@@ -82,7 +90,8 @@ def test_the_command(users_file):
         ("users_cells:NOWHERE", "`users_cells` has no `NOWHERE`"),
         ("users_cells:Zoo.lion", "`users_cells` has no `Zoo.lion`"),
         ("users_cells:NUMBER", "`NUMBER` is a int"),
-        ("broken:CELL", "importing `broken` failed (No module named 'nowhere_to_be_found')"),
+        ("broken:CELL", "importing `broken` failed (ModuleNotFoundError: No module named 'nowhere_to_be_found')"),
+        ("undefined:CELL", "importing `undefined` failed (NameError: name 'nothing' is not defined)"),
         ("users_cells:wrong_rule", "calling `wrong_rule()` failed"),  # a function, but it makes no cell
     ],
 )
@@ -104,6 +113,16 @@ def test_the_command_with_a_readout(capsys, monkeypatch):
     assert command.main(["users_cells:READOUT", "--seeds", "2", "--sizes", "5,3", "1,4"]) == 0
     assert capsys.readouterr().out == "TABLE\n"
     assert seen == [(jb.readouts.linear(), {"seeds": range(2), "sizes": [(5, 3), (1, 4)]})]
+
+
+@pytest.mark.usefixtures("users_file")
+def test_a_rule_that_fails_is_not_a_rule_that_is_wrong(capsys):
+    """Where it fails, the traceback says."""
+    assert command.main(["users_cells:FAILS", "--seeds", "1", "--sizes", "2,3"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "in failing_rule" in err
+    assert "ZeroDivisionError" in err
 
 
 @pytest.mark.usefixtures("users_file")

@@ -110,3 +110,46 @@ def test_a_difference_that_is_not_finite_is_a_mismatch():
         report.difference_errors(
             "p", cliff, np.ones(1), np.ones(1), jax.random.key(0), report.tolerances(np.float64), "there"
         )
+
+
+STEP = float(jnp.finfo(jnp.float64).eps) ** (1 / 3)
+
+
+@pytest.mark.parametrize(("F", "derivative", "tells"), [
+    (lambda x: x**2 + 3 * x, 3.1, True), (lambda x: 5 + 0 * x, 1e-3, True), (lambda x: np.sin(1e4 * x), 1e4 + 1, True),
+    (lambda x: abs(x), 0.5, False), (lambda x: max(x, 0), 1.0, False), (lambda x: max(x, 0) + 2 * max(-x, 0), 0, False),
+    (lambda x: max(x + 0.3 * STEP, 0), 1.0, False), (lambda x: max(x + 0.3 * STEP, 0), 0.9, True),
+    (lambda x: np.sin(1e7 * x), 1e7, False),
+], ids=["parabola", "constant", "wave", "abs", "relu", "steeper", "near", "near, wrong", "explodes"])  # fmt: skip
+def test_what_differences_tell_by_hand(F, derivative, tells):
+    """Slopes at 0, wrong ones where there is one and any where there is none."""
+    difference = (8 * (F(STEP) - F(-STEP)) - (F(2 * STEP) - F(-2 * STEP))) / (12 * STEP)
+    assert report._tells_otherwise(F, derivative, difference, STEP) == tells
+
+
+def test_right_gradients_pass_at_corners():
+    """Pixels that are 0 where h_0 and the bias are 0: what relu is given is 0."""
+    model = jb.rnn(jb.cells.elman("relu"), jb.readouts.linear())
+    theta = model.init(jax.random.key(0), input_size=1, hidden_size=16, output_size=10)
+    xs = jnp.clip(jax.random.normal(jax.random.key(1), (20, 4, 1)), 0).at[:3].set(0)
+    ys = jax.random.randint(jax.random.key(2), (20, 4), 0, 10)
+    rows = jb.check_gradients(model, jb.losses.softmax_cross_entropy, theta, xs, ys, dtype=jnp.float64).rows
+    assert {row.leaf for row in rows if np.isnan(row.differences)} >= {"theta.h.b"}
+    assert all(row.differences < 1e-6 for row in rows if row.leaf.startswith("theta.o"))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_right_gradients_pass_that_explode(dtype):
+    model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    theta = model.init(jax.random.key(0), input_size=3, hidden_size=64, output_size=2)
+    W_h = (1.5 if dtype == jnp.float32 else 3.0) * jax.random.normal(jax.random.key(3), (64, 64)) / 8
+    theta = theta._replace(h=theta.h._replace(W_h=W_h.astype(jnp.float32)))
+    T = 200 if dtype == jnp.float32 else 50
+    xs = 0.1 * jax.random.normal(jax.random.key(1), (T, 4, 3), jnp.float32)
+    ys = jax.random.normal(jax.random.key(2), (T, 4, 2), jnp.float32)
+    with jax.enable_x64(dtype == jnp.float64):
+        jb.check_gradients(model, jb.losses.l2_loss, theta, xs, ys, dtype=dtype)
+
+
+def test_a_relu_cell_passes_in_single_precision():
+    jb.check_cell(jb.cells.elman("relu"), seeds=(2,), sizes=((3, 5),), batch_shapes=((8,),), dtype=jnp.float32)

@@ -1,5 +1,6 @@
 """What is no cell, choices of the built-in cells, and cells of users."""
 
+import re
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -43,6 +44,25 @@ row(
 )
 
 # Users' cells
+
+for name, call, called in (
+    ("step", lambda f: jb.cells.from_step(f), "step(theta_h, x_t, h_tm1)"),
+    ("init", lambda f: jb.cells.from_step(leak, init=f), "init(key, input_size, hidden_size, dtype)"),
+    ("initial_state", lambda f: jb.cells.from_step(leak, initial_state=f), "initial_state(theta_h, batch_shape)"),
+    ("output", lambda f: jb.cells.from_step(leak, output=lambda: f), "output(h_t)"),
+    ("apply", lambda f: jb.readouts.from_apply(f), "apply(theta_o, h_t)"),
+    (
+        "init",
+        lambda f: jb.readouts.from_apply(lambda theta_o, h_t: h_t, init=f),
+        "init(key, hidden_size, output_size, dtype)",
+    ),
+):
+    row(
+        f"{called}-of-another-arity",
+        TypeError,
+        rf"`{name}` must be a function that can be called as {re.escape(called)}: got one of \((\w+)?\)$",
+        lambda call=call: call(lambda alone: alone),
+    )
 
 
 def single_leak(theta_h, x_t, h_tm1):

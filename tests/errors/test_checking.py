@@ -62,6 +62,14 @@ def infinite_slope(theta_h, x_t, h_tm1):
     return LINEAR.apply(theta_h, x_t, h_tm1) + jnp.sqrt(jnp.sum(0 * theta_h.W_h))
 
 
+def half_step(theta_h, x_t, h_tm1):
+    return h_tm1 @ theta_h["U"].astype(h_tm1.dtype)
+
+
+def half_state(theta_h, batch_shape):
+    return jnp.zeros((*batch_shape, theta_h["U"].shape[0]), theta_h["U"].dtype)
+
+
 def silent_rule(theta_h, x_t, h_tm1, h_t, h_bar_t):
     theta_bar, _, h_bar_tm1 = LINEAR.vjp(theta_h, x_t, h_tm1, h_t, h_bar_t)
     return theta_bar, None, h_bar_tm1
@@ -96,6 +104,17 @@ for name, call in (
         r"`dtype` of a check must be float32 or wider.*got bfloat16; pass `dtype=jnp.float64`",
         call,
     )
+for name, check in (
+    ("theta_h", lambda init: jb.check_cell(jb.cells.from_step(half_step, init, half_state), **ONCE)),
+    ("theta_o", lambda init: jb.check_readout(jb.readouts.from_apply(lambda theta_o, h_t: h_t, init), seeds=(0,))),
+):
+    row(
+        f"{name}-of-another-dtype",
+        TypeError,
+        rf"`init` must make parameters of the dtype that it is given: got float32 at `{name}\['U'\]`, expected "
+        r"float64; hand `dtype` on, or check with `dtype=jnp.float32`",
+        lambda check=check: check(lambda key, d, n, dtype: {"U": jnp.ones((n, n), jnp.float32)}),
+    )
 row(
     "check_cell-missing",
     GradientMismatchError,
@@ -107,7 +126,7 @@ for target, pattern in (
     (":CELL", "it needs both parts, with a colon between"),
     ("jaxbptt:", "it needs both parts, with a colon between"),
     ("no_such_file.py:CELL", r"there is no file `no_such_file.py` in /"),
-    ("jaxbptt.nowhere:CELL", r"importing `jaxbptt.nowhere` failed \(No module named"),
+    ("jaxbptt.nowhere:CELL", r"importing `jaxbptt.nowhere` failed \(ModuleNotFoundError: No module named"),
     ("jaxbptt.cells:NOWHERE", "`jaxbptt.cells` has no `NOWHERE`"),
     ("jaxbptt:__version__", "`__version__` is a str"),
     ("jaxbptt.adjoints:full", "`full` is a"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxbptt as jb
-from tests.errors.rows import assert_refused, each, fit, ones, singles, table
+from tests.errors.rows import B, T, assert_refused, d, each, fit, m, ones, singles, table
 
 ROWS, row = table()
 
@@ -58,13 +58,13 @@ def without(package, call):
 row(
     "saver-without-orbax",
     ImportError,
-    r"this needs orbax-checkpoint, which is not installed: run `pip install 'jaxbptt\[checkpoints\]'`",
+    r"this needs orbax-checkpoint, which is not installed: run `pip install orbax-checkpoint`",
     lambda: without("orbax", lambda: jb.training.checkpoints.saver("runs", every=1)),
 )
 row(
     "tensorboard-without-tensorboardX",
     ImportError,
-    r"this needs tensorboardX, which is not installed: run `pip install 'jaxbptt\[tensorboard\]'`",
+    r"this needs tensorboardX, which is not installed: run `pip install tensorboardX`",
     lambda: without("tensorboardX", lambda: jb.training.metrics.tensorboard("runs")),
 )
 
@@ -110,6 +110,40 @@ row(
     r"the checkpoint of step 3 could not be written to .*; there is none before it\. Make room",
     lambda: with_a_file(lambda path: jb.training.checkpoints.saver(path, every=1).save(3, {"a": singles(2)})),
 )
+
+
+def kept_in_memory(steps):
+    """Of a run that has made 3 steps."""
+    kept = {}
+    saver = jb.training.Saver(every=1, save=kept.__setitem__, restore=lambda run: kept[max(kept)] if kept else None)
+    for number in (3, steps):
+        fit(batches=lambda k: (ones(T, B, d), ones(T, B, m)), steps=number, checkpoints=saver)
+
+
+def watched(init, update):
+    """The state of an observer, in a run with checkpoints."""
+    saver = jb.training.Saver(every=1, save=lambda step, run: None, restore=lambda run: None)
+    observer = jb.training.Observer(lambda theta: init, lambda state, progress: (update(state), progress))
+    fit(batches=lambda k: (ones(T, B, d), ones(T, B, m)), steps=1, checkpoints=saver, callback=observer)
+
+
+row(
+    "fit-fewer-steps-than-kept",
+    ValueError,
+    r"`steps` must end at or after the step that is kept: got an end at step 2, and `checkpoints` with step 3; ask for",
+    lambda: kept_in_memory(2),
+)
+for name, init, update, message in (
+    ("dtype", 0, lambda state: state + 0.5, r"got float64\[\] at `\[0\]` .*, expected what `init` makes, int64\[\]"),
+    ("shape", ones(2), lambda state: ones(3), r"got float64\[3\] at `\[0\]` .*, float64\[2\]"),
+    ("tree", (), lambda state: (1,), r"got int64\[\] at `\[0\]\[0\]` .*, absent"),
+):
+    row(
+        f"observer-{name}",
+        TypeError,
+        rf"`update` of an Observer must keep the tree, shapes and dtypes of its state.*: {message}; begin with",
+        lambda init=init, update=update: watched(init, update),
+    )
 
 # Metrics
 

@@ -28,7 +28,8 @@ for value in (("cpu",), (), 2, "cpu", jax.devices()[0]):
 row(
     "batch-divides",
     ValueError,
-    r"batch of `xs` must be a multiple of the 2 devices: got 3 along axis 1; pad it by 1 and give a `mask`",
+    r"batch of `xs` must be a multiple of the 2 devices: got 3 along axis 1, which is taken for the "
+    r"batch; pad it by 1 and give a `mask`, False there, or use F itself for what has no batch",
     lambda: split(xs=ones(T, 3, d), ys=ones(T, 3, m)),
 )
 row(

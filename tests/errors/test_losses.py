@@ -35,7 +35,6 @@ for name, call in {
     for what, kind, pattern, loss in (
         ("features-kept", ValueError, r"shape \(6,\): got \(6, 2\) .*sum over features", lambda y_hat, y: y_hat - y),
         ("batch-summed", ValueError, r"shape \(6,\): got \(\) .*not over the batch", lambda y_hat, y: jnp.sum(y_hat)),
-        ("a-pair", ValueError, r"shape \(6,\): got a tuple for y_hat_t=.*y_t=", lambda y_hat, y: (l2(y_hat, y), 0)),
     ):
         row(
             f"{name}-loss-{what}",
@@ -43,6 +42,12 @@ for name, call in {
             rf"`loss` must return one number for each member of the batch, {pattern}",
             lambda call=call, loss=loss: call(loss=loss),
         )
+    row(
+        f"{name}-loss-a-pair",
+        TypeError,
+        r"`loss` must return one array of the shape \(6,\): got a tuple; what else is wanted of y_hats.*`model.apply`",
+        lambda call=call: call(loss=lambda y_hat, y: (l2(y_hat, y), y_hat)),
+    )
     row(
         f"{name}-nobody",
         ValueError,

@@ -143,7 +143,8 @@ for combinator, make, field in (("masked", MaskedInput, "mask"), ("resettable", 
 
 # Time and batch, wherever sequences are taken
 
-EMPTY = r"must have at least one array, to say how many steps there are: got .*jnp.zeros\(\(T, 0\)\)"
+EMPTY = r"must have at least one array, to say how many steps there are: got .*for a %s pass `jnp.zeros"
+NOTHING = {"xs": EMPTY % "recursion without inputs", "ys": EMPTY % "loss without targets"}
 SCALAR = r"must have time as its first axis: got a scalar, expected \[T, \*batch, …\]"
 NO_STEP = r"must have at least one step: got T = 0 \(float64\[0, 6, \d\]\)"
 for name, call in {
@@ -157,7 +158,11 @@ for name, call in {
     "check_gradients": lambda **changed: check_gradients(**changed),
 }.items():
     for argument, last in (("xs", d),) if name in ("unroll", "apply") else (("xs", d), ("ys", m)):
-        for what, value, pattern in (("none", (), EMPTY), ("scalar", 1.0, SCALAR), ("T-0", ones(0, B, last), NO_STEP)):
+        for what, value, pattern in (
+            ("none", (), NOTHING[argument]),
+            ("scalar", 1.0, SCALAR),
+            ("T-0", ones(0, B, last), NO_STEP),
+        ):
             row(
                 f"{name}-{argument}-{what}",
                 ValueError,
@@ -192,8 +197,31 @@ row(
 row(
     "xs-leaves-differ-in-batch",
     ValueError,
-    r"`h_0` can't be made, as the leaves of `xs` suggest different batch axes \[\(6,\), \(7,\)\].*pass `h_0`",
+    r"`h_0` can't be made, as the leaves of `xs` suggest different batch axes: got .*6, 3\].*7, 3\].*pass `h_0`",
     lambda: objective(xs={"a": ones(T, B, d), "b": ones(T, B + 1, d)}, h_0=None),
+)
+row(
+    "xs-leaves-of-another-batch",
+    ValueError,
+    r"`h_0` can't be made.*floating-point leaves are taken for \[T, \*batch, d\] and others must begin with \[T",
+    lambda: objective(xs={"a": ones(T, B, d), "b": flags(T, B + 1)}, h_0=None),
+)
+row(
+    "initial_state-of-a-batch-alone",
+    ValueError,
+    r"`cell.initial_state` must take `batch_shape=\(\)`, which says which axes of a state are its own: tuple index",
+    lambda: unroll(
+        cell=USER._replace(initial_state=lambda theta_h, batch_shape=(): ones(batch_shape[0], n)),
+        theta_h=ones(),
+        xs=ones(T, B, n),
+    ),
+)
+row(
+    "reset-of-a-batch",
+    ValueError,
+    r"`xs.reset` must have all axes \[T, \*batch\] of the state: got \(5,\), .*begins with \[4\], and `h_0` of shape "
+    r"\(6, 4\); use `jnp.broadcast_to`",
+    lambda: unroll("resettable", xs=ResetInput(ones(T, B, d), flags(T))),
 )
 row(
     "objective-h_0-batches-differ",

@@ -64,6 +64,22 @@ for name, call in (
 ):
     row(f"{name}-stream", ValueError, r"`h_0` must be given for a stream.*got None; .*model.initial_state", call)
 
+row(
+    "stream-of-an-objective",
+    TypeError,
+    r"`streaming=True` needs an estimator that carries a state from chunk to chunk: got one of "
+    r"`estimators.from_objective`, .*take `estimators.bptt`",
+    lambda: fit(estimator=jb.estimators.from_objective(jb.objective(MODEL, l2)), streaming=True, h_0=ones(B, n)),
+)
+
+for name, value in (("h_0", ones(B, n)), ("key", 7)):
+    row(
+        f"fit-{name}-of-a-state",
+        ValueError,
+        rf"`{name}` would be ignored: got one beside a `theta` that is a TrainState and has its own",
+        lambda name=name, value=value: fit(theta=jb.training.trainer(BPTT, SGD).init(THETA), **{name: value}),
+    )
+
 # Batches
 
 for what, batches, came in (
@@ -78,6 +94,12 @@ for what, batches, came in (
         rf"`batches` must be an iterable of batches: got {came}; for one batch write `\[\(xs, ys\)\]`",
         lambda batches=batches: fit(batches=batches),
     )
+row(
+    "evaluator-batches-of-the-step",
+    TypeError,
+    r"`batches` must be an iterable of batches: got function",
+    lambda: jb.training.evaluator(MODEL, l2)(THETA, lambda k: (ones(T, B, d), ones(T, B, m))),
+)
 for what, batch, came in (
     ("dict", {"xs": ones(T, B, d), "ys": ones(T, B, m)}, "dict"),
     ("array", ones(T, B, d), "ndarray"),

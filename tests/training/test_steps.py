@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+import jaxbptt as jb
 from jaxbptt.training import Batch, fit, trainer
 from tests.cases import assert_close, oracle, problem
 from tests.training.given import (
@@ -150,3 +151,25 @@ def test_batches_may_come_in_any_form():
     as_lists = [list(batch) for batch in data]
     for same in (tuple(data), iter(data), (Batch(*batch) for batch in data), as_jax, as_lists):
         assert_close(fit(BPTT, SGD, GIVEN.theta, same).theta, wanted.theta, 1e-12)
+
+
+@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optax.polyak_sgd(max_learning_rate=0.1),
+        lambda: optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=1, factor=0.5, rtol=0.9)),
+        lambda: optax.MultiSteps(optax.polyak_sgd(max_learning_rate=0.1), 2),
+    ],
+    ids=["polyak", "plateau", "accumulated"],
+)
+def test_an_optimiser_that_wants_the_loss_gets_it(make):
+    optimizer, train = make(), trainer(BPTT, make())
+    state, theta = train.init(GIVEN.theta), GIVEN.theta
+    opt = optimizer.init(theta)
+    for batch in batches(4):
+        state, _ = train.step(state, batch)
+        F, grads = jax.value_and_grad(jb.objective(MODEL, l2))(theta, *batch)
+        updates, opt = optimizer.update(grads, opt, theta, value=F)
+        theta = optax.apply_updates(theta, updates)
+    assert_close(state.theta, theta, 1e-10)
