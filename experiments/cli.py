@@ -92,7 +92,10 @@ def _bench(argv):
     if config.markdown is not None:
         sys.stdout.write(report.markdown(config.markdown))
         return 0
-    result = _carry_out(STUDY, config, argv)
+    try:
+        result = _carry_out(STUDY, config, argv)
+    except KeyboardInterrupt:  # once more, after it was told to end
+        raise trained.InterruptedRunError("interrupted; what was measured is saved") from None
     if result.numbers["cut_off"]:
         raise trained.InterruptedRunError("interrupted; what was measured is saved")
     if result.numbers["failed"]:

@@ -16,6 +16,8 @@ import jax
 
 from experiments.options import BadInputError
 
+_PATIENCE = 300  # seconds for JAX to say what devices there are
+
 
 def start(gpu: bool, devices: int | None) -> None:
     """Chooses the platform and the number of devices.
@@ -54,7 +56,10 @@ def gpus() -> list[str]:
     names = "[f'{device.platform}: {device.device_kind}' for device in jax.devices()]"
     code = f"import json, jax; print('\\n@devices', json.dumps([jax.default_backend(), {names}]))"
     said = {**os.environ, "JAX_TRACEBACK_FILTERING": "off"}  # or JAX's last line is about its traceback
-    ran = subprocess.run([sys.executable, "-c", code], env=said, capture_output=True, text=True)
+    try:
+        ran = subprocess.run([sys.executable, "-c", code], env=said, capture_output=True, text=True, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise BadInputError(f"`--gpu`: JAX has not started its GPU in {_PATIENCE} seconds") from None
     answers = [line.removeprefix("@devices ") for line in ran.stdout.splitlines() if line.startswith("@devices ")]
     if not answers:
         reason = (ran.stderr.strip().splitlines() or [f"it ended with status {ran.returncode}"])[-1]

@@ -1,6 +1,8 @@
 """One study, from its configuration to the files of its folder."""
 
+import contextlib
 import dataclasses
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +32,23 @@ def carry_out(study: Study, config: Any, folder: Path, command: Sequence[str]) -
     began = time.perf_counter()
     with terminal.progress() as report:
         result = study.run(dataclasses.replace(config, out=folder), report)
-    paths = output.write(folder, study.name, config, command, result, time.perf_counter() - began)
+    with _put_off():
+        paths = output.write(folder, study.name, config, command, result, time.perf_counter() - began)
     trained.done(folder)
     return result, paths
+
+
+@contextlib.contextmanager
+def _put_off():
+    """Ctrl-C, or the end of its time, finds a run over whose files are being written: they are worth the moment."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = [signal.signal(number, signal.SIG_IGN) for number in signals]
+    except ValueError:  # in another thread than the first, which has no signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

@@ -10,7 +10,7 @@ from jaxbptt.adjoints import _blocks, _gates
 from jaxbptt.cells._from_split import split_of
 from tests import cases
 from tests.cases import CELLS, assert_close, oracle, problem
-from tests.test_jaxpr import equations
+from tests.jaxprs import equations
 
 MIB = 2**20
 

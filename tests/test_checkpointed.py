@@ -11,7 +11,7 @@ import jaxbptt as jb
 from jaxbptt.adjoints.checkpointed import checkpointed
 from tests import cases
 from tests.cases import CELLS, assert_close, oracle, problem
-from tests.test_jaxpr import equations
+from tests.jaxprs import equations
 
 ELMAN, GRU, LSTM = (next(case for case in CELLS if case.name == name) for name in ("elman-tanh", "gru", "lstm"))
 USER = next(case for case in CELLS if case.name == "from_step")

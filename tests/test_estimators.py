@@ -1,4 +1,4 @@
-"""Laws 2, 3 and 5 for estimators: every exact one gives the gradient that NumPy and the complex step give."""
+"""Every exact estimator gives the gradient that NumPy and the complex step give."""
 
 import jax
 import jax.numpy as jnp

@@ -262,6 +262,58 @@ def test_the_batch_of_inputs_without_floating_point(step, batch):
     assert all(row.bytes > 0 for row in jb.plan(model, theta, xs).rows)
 
 
+def asserting(theta_h, token_t, h_tm1):
+    assert token_t.shape == h_tm1.shape[:-1]
+    return one_token(theta_h, token_t, h_tm1)
+
+
+def unread(theta_h, x_t, h_tm1):
+    return jnp.tanh(h_tm1 @ theta_h["W"].T)
+
+
+@jax.tree_util.register_pytree_node_class
+class Box:
+    """A state without an `==` of its own."""
+
+    def __init__(self, h):
+        self.h = h
+
+    def tree_flatten(self):
+        return (self.h,), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        return cls(*leaves)
+
+
+def boxed(theta_h, x_t, h_tm1):
+    return Box(spikes(theta_h, x_t, h_tm1.h))
+
+
+@pytest.mark.parametrize("B", [1, 4, 6])
+@pytest.mark.parametrize(("step", "features", "wrap"), [
+    (asserting, (), "none"), (unread, (), "none"), (one_token, (), "masked"), (spikes, (3,), "masked"),
+    (spikes, (3,), "resettable"), (unread, None, "masked"), (boxed, (3,), "none"),
+])  # fmt: skip
+def test_the_batch_where_f_is_particular(step, features, wrap, B):
+    """It asserts, doesn't read x, has no inputs, stands still or begins anew, or has a state of its own kind."""
+    theta_h = {"W": jnp.eye(4) / 2, "embedding": jnp.ones((7, 4))}
+
+    def initial_state(theta_h, batch_shape):
+        h_0 = jnp.zeros((*batch_shape, 4))
+        return Box(h_0) if step is boxed else h_0
+
+    output = (lambda h_t: h_t.h) if step is boxed else None
+    cell = jb.cells.from_step(step, initial_state=initial_state, output=output)
+    xs = () if features is None else jnp.ones((5, B, *features), int)
+    if wrap == "masked":
+        cell, xs = jb.cells.masked(cell), jb.cells.MaskedInput(xs, jnp.ones((5, B), bool))
+    if wrap == "resettable":
+        cell, xs = jb.cells.resettable(cell), jb.cells.ResetInput(xs, jnp.zeros((5, B), bool))
+    model = jb.rnn(cell, jb.readouts.identity())
+    assert model.apply(jb.Theta(theta_h, ()), xs).shape == (5, B, 4)
+
+
 def test_weakly_typed_inputs_widen_no_state():
     """As in a `lax.scan` of the step: 0.5 of Python is of whatever dtype it meets."""
     cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.tanh(h_tm1 * theta_h + x_t))

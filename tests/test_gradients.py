@@ -1,4 +1,4 @@
-"""Laws 2, 3 and 5 for adjoints: every order of evaluation gives the gradient that NumPy and the complex step give."""
+"""Every order of evaluation gives the gradient that NumPy and the complex step give."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""a_t, b_t, c_t against jax.jacobian of a Python loop and against one another; law 4 on their products."""
+"""a_t, b_t, c_t against jax.jacobian of a Python loop and against one another; their products where they are known."""
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ def test_the_order_of_the_products_matters():
 
 @pytest.mark.parametrize("rho", [0.5, 0.9, 1.0, 1.1, 1.5])
 def test_norms_of_orthogonal_products_are_powers(rho):
-    """Law 4: W_h = ρQ gives ‖∂h_t/∂h_k‖ = ρ^(t-k), whatever the inputs."""
+    """W_h = ρQ gives ‖∂h_t/∂h_k‖ = ρ^(t-k), whatever the inputs."""
     cell = jb.cells.linear(W_h_init=jb.initializers.orthogonal(rho))
     theta_h = cell.init(jax.random.key(0), 2, 16, jnp.float64)
     xs = jax.random.normal(jax.random.key(1), (60, 2))

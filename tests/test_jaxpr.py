@@ -7,22 +7,7 @@ import pytest
 import jaxbptt as jb
 from tests import cases
 from tests.cases import ADJOINTS, BUILT_IN, CELLS, problem
-
-
-def equations(jaxpr):
-    """Every equation, those of inner jaxprs too."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in _inner(equation):
-            yield from equations(inner)
-
-
-def _inner(equation):
-    for value in equation.params.values():
-        for entry in value if isinstance(value, (tuple, list)) else (value,):
-            jaxpr = getattr(entry, "jaxpr", entry)
-            if hasattr(jaxpr, "eqns"):
-                yield jaxpr
+from tests.jaxprs import equations
 
 
 def scans(given, adjoint, T=6):

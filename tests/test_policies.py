@@ -9,7 +9,7 @@ import pytest
 import jaxbptt as jb
 from tests import cases
 from tests.cases import ADJOINTS, BUILT_IN, CELLS, problem
-from tests.test_jaxpr import equations
+from tests.jaxprs import equations
 
 MIXED = jb.policies.mixed_precision()
 cell_cases = pytest.mark.parametrize("case", CELLS, ids=cases.name)

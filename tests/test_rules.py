@@ -1,4 +1,4 @@
-"""Law 1: every hand-written pullback is the transpose of the derivative, in every dtype."""
+"""Every hand-written pullback is the transpose of the derivative, in every dtype."""
 
 import jax
 import jax.numpy as jnp

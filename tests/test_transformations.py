@@ -1,4 +1,4 @@
-"""Law 7: jit, vmap, batch axes, higher derivatives; and nothing is traced twice."""
+"""Transformations: jit, vmap, batch axes, higher derivatives; and nothing is traced twice."""
 
 import jax
 import jax.numpy as jnp

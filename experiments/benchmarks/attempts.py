@@ -67,6 +67,7 @@ def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attem
             try:
                 at_work.append(name)
                 found = function(process.measure, *arguments)
+                at_work.clear()  # here too: what comes now is not to lose what was found
             except KeyboardInterrupt:
                 if config.out is None:
                     raise

@@ -79,18 +79,19 @@ def contestants(slots: Sequence[int]) -> tuple[Contender, ...]:
 def at(
     work: works.Work, contestants: Sequence[Contender], rounds: int, limit: float, report: Report
 ) -> side_by_side.SideBySide:
-    """All of them side by side. Arguments as for `speed.row`."""
-    return side_by_side.side_by_side(work, contestants, rounds, limit, report, what="checkpoint")
-
-
-def beside_full(work: works.Work, found: side_by_side.SideBySide) -> Checkpointing:
-    """What was measured, with the steps that are planned.
+    """All of them side by side. Arguments as for `speed.row`.
 
     Raises:
         LeftOutError: without `adjoints.full` there is nothing to be beside of.
     """
+    found = side_by_side.side_by_side(work, contestants, rounds, limit, report, what="checkpoint")
     if FULL not in found.timed:
-        raise LeftOutError(f"{FULL}: {found.left_out[FULL]}")
+        raise LeftOutError(f"{FULL}: {found.left_out.get(FULL, 'not asked')}")
+    return found
+
+
+def beside_full(work: works.Work, found: side_by_side.SideBySide) -> Checkpointing:
+    """What was measured, with the steps that are planned."""
     full = found.timed[FULL]
     slots = tuple(
         Slots(

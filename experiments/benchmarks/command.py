@@ -131,11 +131,7 @@ def _checkpointing(config, attempt, lost):
     work = works.make(config.sweep_cell, works.shape(config.checkpoint_shape), config.seed, reads="last")
     contestants = checkpoint.contestants(config.slots)
     found = _everybody(config, attempt, lost, "checkpoint", checkpoint.at, work, contestants)
-    try:
-        return None if found is None else checkpoint.beside_full(work, found)
-    except LeftOutError as reason:
-        attempt.failed["checkpoint"] = str(reason)
-        return None
+    return None if found is None else checkpoint.beside_full(work, found)
 
 
 def _measured_lengths(config, attempt, lost, report_progress):

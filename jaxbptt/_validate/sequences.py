@@ -159,20 +159,44 @@ def batch_shape_of(cell, theta_h, xs):
 
 
 def _fewest_axes(cell, theta_h, xs, shapes):
-    """With fewer axes than the batch has, f returns a state of more than it was given, or takes none."""
-    x_1, batch = one_step(xs), ()
-    for number in range(min(map(len, shapes)) + 1):
-        if len({shape[:number] for shape in shapes}) > 1:
-            break
-        batch = shapes[0][:number]
+    """With fewer axes than the batch has, f returns a state of more than it was given, or refuses it.
+
+    All that the leaves share where f reads none of them, and nothing tells.
+    """
+    if getattr(xs, "_fields", ()) in (("x", "mask"), ("x", "reset")):  # flags of T and the batch, no other axes
+        batch = np.shape(xs[1])[1:]
+        if all(shape[: len(batch)] == batch for shape in shapes):
+            return batch
+    shared = [shapes[0][:k] for k in range(min(map(len, shapes)) + 1) if len({shape[:k] for shape in shapes}) == 1]
+    state_without_batch(cell, theta_h)  # says what is wrong with one that takes none
+    for batch in shared:
         h_0 = jax.eval_shape(lambda theta_h, batch=batch: cell.initial_state(theta_h, batch), theta_h)
-        try:
-            h_1 = jax.eval_shape(cell.apply, theta_h, x_1, h_0)
-        except _OF_ARGUMENTS:
-            continue
-        if jax.tree.map(jnp.shape, h_1) == jax.tree.map(jnp.shape, h_0):
-            break
-    return batch  # where none fits, the recursion says what f does not accept
+        if _fits(cell, theta_h, xs, h_0):
+            return batch
+    if set(shapes) != {shared[-1]}:
+        raise ValueError(
+            "`h_0` can't be made, as with no batch axes that the leaves of `xs` share does f return a state like its "
+            f"own: got xs={_words.describe(xs)}; pass `h_0`"
+        )
+    return shared[-1]  # the recursion says what f does not accept
+
+
+def _fits(cell, theta_h, xs, h_0):
+    """Whether f reads the inputs, and returns a state like this one."""
+    x_1 = one_step(xs)
+    try:
+        if cell.check is not None:
+            cell.check(theta_h, xs, h_0)
+        program, h_1 = jax.make_jaxpr(cell.apply, return_shape=True)(theta_h, x_1, h_0)
+    except Exception:  # whatever the user's own checks raise
+        return False
+    if jax.tree.structure(h_1) != jax.tree.structure(h_0):
+        return False
+    before, number = len(jax.tree.leaves(theta_h)), len(jax.tree.leaves(x_1))
+    inputs = set(program.jaxpr.invars[before : before + number])
+    read = {var for equation in program.jaxpr.eqns for var in equation.invars if not hasattr(var, "val")}
+    same = [leaf.shape for leaf in jax.tree.leaves(h_1)] == [leaf.shape for leaf in jax.tree.leaves(h_0)]
+    return same and bool(inputs & read)
 
 
 def one_step(tree):

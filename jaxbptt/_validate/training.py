@@ -53,14 +53,22 @@ def stream_without_state():
     )
 
 
-def brings_its_own(**arguments):
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(
-                f"`{name}` would be ignored: got one beside a `theta` that is a TrainState and has its own, expected "
-                "None; write `state._replace(estimator=estimator.init(state.theta, h_0))`, or `key=…`, or begin with "
-                "`state.theta`"
-            )
+def no_state_beside_its_own(streaming, h_0):
+    if h_0 is not None and not streaming:
+        state_without_stream("`fit` without streaming")
+    if h_0 is not None:
+        raise ValueError(
+            "`h_0` would be ignored: got one beside a `theta` that is a TrainState, whose stream has its own, expected "
+            "None; begin the stream anew by `state._replace(estimator=estimator.init(state.theta, h_0))`"
+        )
+
+
+def no_key_beside_its_own(key):
+    if key is not None:
+        raise ValueError(
+            "`key` would be ignored: got one beside a `theta` that is a TrainState and has its own, expected None; "
+            "write `state._replace(key=key)`"
+        )
 
 
 def not_beyond(position, end):
@@ -71,11 +79,17 @@ def not_beyond(position, end):
         )
 
 
-def state_that_moves(carried, objective_state_type):
+def stream_of(streaming, carried, objective_state_type):
+    """What a TrainState carries is that of a stream, or nothing."""
     if isinstance(carried, objective_state_type):
         raise TypeError(
             "`streaming=True` needs an estimator that carries a state from chunk to chunk: got one of "
             "`estimators.from_objective`, which starts each anew; take `estimators.bptt` or `estimators.rtrl`"
+        )
+    if not streaming and jax.tree.leaves(carried):
+        raise ValueError(
+            "`state` must carry no state of an estimator without streaming: got that of a stream; pass "
+            "`streaming=True`, or write `state._replace(estimator=())`"
         )
 
 

@@ -19,27 +19,30 @@ def begin(cell, theta_h, xs, h_0):
 
 
 def push(cell, theta_h, x_t, h_tm1, V):
-    """c_t V for one member, ``V [N, k]``: k tangents at once, no matrix c_t. NaN where a state is not finite."""
+    """c_t V for one member, ``V [N, k]``: k tangents at once, no matrix c_t. NaN where a state overflows."""
     vector, unflatten = _real.flatten(h_tm1)
 
     def f(vector):
         return _real.flatten(cell.apply(theta_h, x_t, unflatten(vector)))[0]
 
     h_t, pushed = jax.vmap(lambda v: jax.jvp(f, (vector,), (v,)), 1, (None, 1))(V.astype(vector.dtype))
-    return _of_finite_states(vector, h_t, pushed.astype(V.dtype))
+    return _unless_overflown(vector, h_t, pushed.astype(V.dtype))
 
 
 def pull(cell, theta_h, x_t, h_tm1, h_t, v):
-    """c_tᵀ v for one member by the cell's own rule, ``v [N]``. NaN where a state is not finite."""
+    """c_tᵀ v for one member by the cell's own rule, ``v [N]``. NaN where a state overflows."""
     vector, unflatten = _real.flatten(h_t)
     _, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, _real.gradient(v.astype(vector.dtype), unflatten))
-    return _of_finite_states(vector, _real.flatten(h_tm1)[0], _real.gradient_vector(h_bar_tm1).astype(v.dtype))
+    return _unless_overflown(_real.flatten(h_tm1)[0], vector, _real.gradient_vector(h_bar_tm1).astype(v.dtype))
 
 
-def _of_finite_states(before, after, values):
-    """At NaN the derivative of a relu is 0, as if what has exploded had vanished."""
-    is_finite = jnp.all(jnp.isfinite(before)) & jnp.all(jnp.isfinite(after))
-    return jnp.where(is_finite, values, jnp.nan)
+def _unless_overflown(before, after, values):
+    """At NaN the derivative of a relu is 0, as if what has exploded had vanished.
+
+    A state may begin at -∞, as a running maximum does: what overflows was finite.
+    """
+    overflows = jnp.any(jnp.isnan(before) | jnp.isnan(after) | (jnp.isfinite(before) & jnp.isinf(after)))
+    return jnp.where(overflows, jnp.nan, values)
 
 
 def norm(v):

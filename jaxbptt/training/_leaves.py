@@ -19,7 +19,7 @@ def form(leaf) -> dict:
     """Shape and dtype; of a key, those of its data and the algorithm."""
     if is_key(leaf):
         return {**form(jax.random.key_data(leaf)), "key": str(jax.random.key_impl(leaf))}
-    array = np.asarray(leaf)
+    array = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)  # what lies on a device stays there
     return {"shape": list(array.shape), "dtype": str(array.dtype)}
 
 

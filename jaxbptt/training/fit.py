@@ -151,7 +151,8 @@ def fit(
     watch = in_turn(tuple(callbacks))
     train = trainer(estimator, optimizer, streaming=streaming)
     if isinstance(theta, TrainState):
-        _validate.brings_its_own(h_0=h_0, key=key)
+        _validate.no_state_beside_its_own(streaming, h_0)
+        _validate.no_key_beside_its_own(key)
     state = jax.tree.map(jnp.array, theta) if isinstance(theta, TrainState) else train.init(theta, h_0, key)
 
     run = Run(state, watch.init(jax.tree.map(jnp.array, state.theta)), np.array(False))
@@ -161,7 +162,6 @@ def fit(
     position = kept = int(run.train.step)
     if steps is not None:
         _validate.not_beyond(position, first + steps)
-    forms = _forms(run.observed)
     source = (batches(k) for k in itertools.count(position)) if callable(batches) else batches
     left = None if steps is None else max(0, first + steps - position)
     groups = _groups((Batch(*_validate.batch(batch)) for batch in itertools.islice(source, left)), steps_per_dispatch)
@@ -174,7 +174,6 @@ def fit(
     def keep():
         if checkpoints is not None:
             check()
-            _validate.same_observed(forms, _forms(run.observed))
             checkpoints.save(position, _copied(run))
         return position
 
@@ -188,6 +187,8 @@ def fit(
             position += len(group)
             history.append(metrics)
             observed, progress, pause = watch.update(run.observed, Progress(position, metrics, state, {}))
+            if checkpoints is not None:
+                _validate.same_observed(_forms(run.observed), _forms(observed))
             run, pause = Run(state, observed, np.array(progress.stop)), pause or progress.stop
             if checkpoints is not None and position // checkpoints.every > kept // checkpoints.every:
                 kept = keep()

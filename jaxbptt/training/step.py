@@ -129,7 +129,8 @@ def trainer(
         optimizer: any optax optimiser, those that want the loss (``value=``) too, but not one that evaluates F anew, as
             a line search does. A learning rate that changes is an optax schedule given to it. For the gradient
             of k batches in one update wrap it, ``optax.MultiSteps(optimizer, k)``: when the batches count equally many
-            steps, that is the update of the one big batch. (It sums in float32 unless ``accumulator_dtype`` says
+            steps, that is the update of the one big batch, but for an optimiser that reads the loss, which gets that
+            of the last. (It sums in float32 unless ``accumulator_dtype`` says
             otherwise.)
         streaming: whether a batch goes on where the last one ended (the estimator's state is carried; pass h_0 to
             ``init``) or starts anew (the default; each batch may bring its own h_0).
@@ -166,7 +167,7 @@ def trainer(
         _validate.key(key)
         theta, h_0, key = jax.tree.map(jnp.array, (theta, h_0, key))  # copies: the state will be donated
         carried = estimator.init(theta, h_0) if streaming else ()
-        _validate.state_that_moves(carried, ObjectiveState)
+        _validate.stream_of(streaming, carried, ObjectiveState)
         opt = jax.tree.map(jnp.array, optimizer.init(theta))  # some keep θ itself, and nothing can be donated twice
         none = Skipped(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
         return TrainState(theta, opt, carried, jnp.zeros((), jnp.int32), key, none)
@@ -177,6 +178,7 @@ def trainer(
 
     def one(state, batch):
         _validate.train_state(state, TrainState)
+        _validate.stream_of(streaming, state.estimator, ObjectiveState)
         xs, ys, mask, h_0 = Batch(*batch)
         if streaming and h_0 is not None:
             _validate.state_without_stream("a batch in a stream")

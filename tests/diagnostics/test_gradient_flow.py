@@ -105,7 +105,7 @@ def test_the_lags_add_up_to_the_gradient(name, lags):
 
 @pytest.mark.parametrize("rho", [0.5, 1.1])
 def test_orthogonal_times_rho(rho):
-    """Law 4, seen by the gradient: ‖∂L_T/∂h_t‖ = ρ^(T-t) ‖∂L_T/∂h_T‖."""
+    """Where W_h = ρQ: ‖∂L_T/∂h_t‖ = ρ^(T-t) ‖∂L_T/∂h_T‖."""
     model = jb.rnn(jb.cells.linear(W_h_init=jb.initializers.orthogonal(rho)), jb.readouts.identity())
     theta = model.init(jax.random.key(0), input_size=2, hidden_size=6, output_size=6, dtype=jnp.float64)
     xs, ys = jax.random.normal(jax.random.key(1), (40, 2)), jnp.ones((40, 6))

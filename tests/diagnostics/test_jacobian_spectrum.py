@@ -63,7 +63,7 @@ def test_close_singular_values_and_their_determinant():
 
 @pytest.mark.parametrize("rho", [0.5, 1.1])
 def test_orthogonal_times_rho(rho):
-    """Law 4: every singular value of a product of t is ρ^t, at horizons where float64 underflows too."""
+    """Where W_h = ρQ every singular value of a product of t is ρ^t, at horizons where float64 underflows too."""
     cell = jb.cells.linear(W_h_init=jb.initializers.orthogonal(rho))
     theta_h = cell.init(jax.random.key(0), 1, 5, jnp.float64)
     given = (cell, theta_h, jnp.ones((1200, 1)), jnp.ones(5))

@@ -61,3 +61,19 @@ def test_nan_is_not_stable(name, where):
 def test_no_number_is_made_of_what_overflows(numbers):
     assert np.isnan(numbers(*exploding(jnp.float32, 150))).all()
     assert np.isfinite(numbers(*exploding(jnp.float32, 40))).all()
+
+
+def test_a_state_that_begins_at_minus_infinity_has_not_overflown():
+    """A running maximum, beside h: its derivative is right."""
+
+    def step(theta_h, x_t, h_tm1):
+        h, m = h_tm1
+        return jnp.tanh(h @ theta_h.T + x_t), jnp.maximum(m - 0.1, x_t)
+
+    cell = jb.cells.from_step(step, initial_state=lambda theta_h, batch_shape: (
+        jnp.zeros((*batch_shape, 3)), jnp.full((*batch_shape, 3), -jnp.inf),
+    ))  # fmt: skip
+    theta_h, xs = jnp.eye(3) / 3, jax.random.normal(KEYS[0], (40, 3))
+    found = D.verdict(cell, theta_h, xs, cell.initial_state(theta_h))
+    assert found.words == "vanishing"
+    assert np.isfinite(D.lyapunov_spectrum(cell, theta_h, xs, cell.initial_state(theta_h), k=2).exponents).all()

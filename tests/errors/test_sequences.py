@@ -35,6 +35,15 @@ from tests.errors.rows import (
 
 ROWS, row = table()
 
+
+def looked_up(theta_h, x_t, h_tm1):
+    return h_tm1 + theta_h[x_t[0]]
+
+
+def two_states(theta_h, batch_shape):
+    return np.zeros((*batch_shape, n))
+
+
 # The inputs and the first state of one cell
 
 for name in ("linear", "elman", "gru", "lstm"):
@@ -205,6 +214,18 @@ row(
     ValueError,
     r"`h_0` can't be made.*floating-point leaves are taken for \[T, \*batch, d\] and others must begin with \[T",
     lambda: objective(xs={"a": ones(T, B, d), "b": flags(T, B + 1)}, h_0=None),
+)
+row(
+    "xs-of-integers-without-a-batch",
+    ValueError,
+    r"`h_0` can't be made, as with no batch axes that the leaves of `xs` share does f return a state like its own: got "
+    r"xs=.*int32\[5, 6\].*bool\[5\].*; pass `h_0`",
+    lambda: objective(
+        jb.rnn(jb.cells.from_step(looked_up, initial_state=two_states), jb.readouts.identity()),
+        theta=jb.Theta(ones(7, n), ()),
+        xs=(ints(T, B), flags(T)),
+        h_0=None,
+    ),
 )
 row(
     "initial_state-of-a-batch-alone",

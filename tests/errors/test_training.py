@@ -72,13 +72,37 @@ row(
     lambda: fit(estimator=jb.estimators.from_objective(jb.objective(MODEL, l2)), streaming=True, h_0=ones(B, n)),
 )
 
-for name, value in (("h_0", ones(B, n)), ("key", 7)):
-    row(
-        f"fit-{name}-of-a-state",
-        ValueError,
-        rf"`{name}` would be ignored: got one beside a `theta` that is a TrainState and has its own",
-        lambda name=name, value=value: fit(theta=jb.training.trainer(BPTT, SGD).init(THETA), **{name: value}),
-    )
+
+def fit_on(was_stream, **changed):
+    """From the state of a run that was a stream, or not."""
+    train = jb.training.trainer(BPTT, SGD, streaming=was_stream)
+    fit(theta=train.init(THETA, ones(B, n) if was_stream else None), **changed)
+
+
+row(
+    "fit-key-of-a-state",
+    ValueError,
+    r"`key` would be ignored: got one beside a `theta` that is a TrainState.*write `state._replace\(key=key\)`",
+    lambda: fit_on(False, key=7),
+)
+row(
+    "fit-h_0-of-a-state",
+    ValueError,
+    r"`h_0` would be ignored: got one beside a `theta` that is a TrainState, whose stream has its own.*estimator.init",
+    lambda: fit_on(True, streaming=True, h_0=ones(B, n)),
+)
+row(
+    "fit-h_0-of-no-stream",
+    ValueError,
+    r"`h_0` of `fit` without streaming would be",
+    lambda: fit_on(False, h_0=ones(B, n)),
+)
+row(
+    "fit-state-of-a-stream",
+    ValueError,
+    r"`state` must carry no state of an estimator without streaming: got that of a stream; pass `streaming=True`",
+    lambda: fit_on(True),
+)
 
 # Batches
 

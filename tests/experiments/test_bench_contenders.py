@@ -243,7 +243,7 @@ def test_a_number_of_slots_that_fails_loses_no_other():
     assert [one.slots for one in beside_full.slots] == [3]
     assert beside_full.left_out == found.left_out
     with pytest.raises(LeftOutError, match="full: MemoryError: of the device"):
-        checkpoint.beside_full(work, checkpoint.at(work, (broken("full"), two), 1, 0.01, silent))
+        checkpoint.at(work, (broken("full"), two), 1, 0.01, silent)
 
 
 def test_a_length_at_which_all_fail_loses_no_other():

@@ -12,8 +12,8 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import cli, devices
-from experiments.benchmarks import attempts, beside, kept, length, side_by_side, speed
+from experiments import cli, devices, output
+from experiments.benchmarks import attempts, beside, command, kept, length, side_by_side, speed
 from experiments.benchmarks.config import Config
 from experiments.options import BadInputError
 from experiments.study import silent
@@ -136,6 +136,30 @@ def test_between_two_measurements_the_end_of_its_time_waits_for_the_next(tmp_pat
     assert attempt.cut_off == ["b"]
     assert list(attempt.failed) == ["b, and what comes after it"]
     assert store.get("b") is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_files_are_written_nothing_ends_the_run(number, tmp_path, monkeypatch):
+    write, before = output.write, signal.getsignal(number)
+
+    def disturbed(*arguments):
+        os.kill(os.getpid(), number)
+        return write(*arguments)
+
+    monkeypatch.setattr(output, "write", disturbed)
+    assert cli.main(["bench", *TINY, "--out", str(tmp_path)]) == 0
+    assert len(json.loads((tmp_path / "result.json").read_text())["speed"]["rows"]) == 2
+    assert signal.getsignal(number) == before
+
+
+def test_ctrl_c_twice_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
+    def ended(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "draw", ended)
+    assert cli.main(["bench", *TINY, "--out", str(tmp_path)]) == 130
+    assert "interrupted; what was measured is saved: go on with" in capsys.readouterr().err
+    assert len(list((tmp_path / "measured").glob("*.pickle"))) == 2
 
 
 def test_what_is_kept_comes_back(tmp_path, capsys):
