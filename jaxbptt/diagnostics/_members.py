@@ -19,30 +19,35 @@ def begin(cell, theta_h, xs, h_0):
 
 
 def push(cell, theta_h, x_t, h_tm1, V):
-    """c_t V for one member, ``V [N, k]``: k tangents at once, no matrix c_t. NaN where a state overflows."""
+    """c_t V for one member, ``V [N, k]``: k tangents at once, no matrix c_t. NaN for what overflow loses."""
     vector, unflatten = _real.flatten(h_tm1)
 
     def f(vector):
         return _real.flatten(cell.apply(theta_h, x_t, unflatten(vector)))[0]
 
-    h_t, pushed = jax.vmap(lambda v: jax.jvp(f, (vector,), (v,)), 1, (None, 1))(V.astype(vector.dtype))
-    return _unless_overflown(vector, h_t, pushed.astype(V.dtype))
+    probe = jnp.cos(jnp.arange(V.shape[0], dtype=V.dtype))  # 0 where a row of c_t is, whatever V
+    tangents = jnp.column_stack([V, probe]).astype(vector.dtype)
+    h_t, pushed = jax.vmap(lambda v: jax.jvp(f, (vector,), (v,)), 1, (None, 1))(tangents)
+    is_lost = _overflows(vector, h_t) & (pushed[:, -1] == 0)
+    return jnp.where(is_lost[:, None], jnp.nan, pushed[:, :-1].astype(V.dtype))
 
 
 def pull(cell, theta_h, x_t, h_tm1, h_t, v):
-    """c_tᵀ v for one member by the cell's own rule, ``v [N]``. NaN where a state overflows."""
+    """c_tᵀ v for one member by the cell's own rule, ``v [N]``. NaN where nothing is left as a state overflows."""
     vector, unflatten = _real.flatten(h_t)
     _, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, _real.gradient(v.astype(vector.dtype), unflatten))
-    return _unless_overflown(_real.flatten(h_tm1)[0], vector, _real.gradient_vector(h_bar_tm1).astype(v.dtype))
+    pulled = _real.gradient_vector(h_bar_tm1).astype(v.dtype)
+    is_lost = jnp.any(_overflows(_real.flatten(h_tm1)[0], vector)) & jnp.all(pulled == 0)
+    return jnp.where(is_lost, jnp.nan, pulled)
 
 
-def _unless_overflown(before, after, values):
-    """At NaN the derivative of a relu is 0, as if what has exploded had vanished.
+def _overflows(before, after):
+    """Which numbers of a state are NaN, or have become infinite in this step.
 
-    A state may begin at -∞, as a running maximum does: what overflows was finite.
+    There a derivative of 0 is none: that of a relu is 0 at NaN, as if what has exploded had vanished. Another is right,
+    such as that of a linear f, which asks for no state.
     """
-    overflows = jnp.any(jnp.isnan(before) | jnp.isnan(after) | (jnp.isfinite(before) & jnp.isinf(after)))
-    return jnp.where(overflows, jnp.nan, values)
+    return jnp.isnan(after) | (jnp.isinf(after) & jnp.isfinite(before))
 
 
 def norm(v):

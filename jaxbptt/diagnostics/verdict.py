@@ -20,8 +20,8 @@ class Verdict(NamedTuple):
     """Of each sequence.
 
     Attributes:
-        sign: ``[*batch]``, -1 vanishing, 0 stable, 1 exploding; 2 where the norm is NaN, as a state has overflowed
-            (float64, or fewer steps, may tell) or something was NaN before. The rest is NaN then.
+        sign: ``[*batch]``, -1 vanishing, 0 stable, 1 exploding; 2 where the norm is NaN, as a state that c_t depends on
+            has overflowed (float64, or fewer steps, may tell) or something was NaN before. The rest is NaN then.
         log_norm: ``[*batch]``, log ‖∂h_T/∂h_0‖₂.
         rate: ``[*batch]``, that for one step, ``log_norm / T``: negative where the norm shrinks.
         float32_horizon: ``[*batch]``, the steps after which, at this rate, the norm leaves what float32 holds (below

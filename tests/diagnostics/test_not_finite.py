@@ -77,3 +77,16 @@ def test_a_state_that_begins_at_minus_infinity_has_not_overflown():
     found = D.verdict(cell, theta_h, xs, cell.initial_state(theta_h))
     assert found.words == "vanishing"
     assert np.isfinite(D.lyapunov_spectrum(cell, theta_h, xs, cell.initial_state(theta_h), k=2).exponents).all()
+
+
+def test_where_no_state_is_asked_for_none_needs_be_finite():
+    """The matrices of a linear network are what they are, however long it explodes."""
+    cell = jb.cells.linear()
+    theta_h = jb.cells.LinearParams(
+        W_x=jnp.ones((2, 1), jnp.float32), W_h=jnp.diag(jnp.array([5.0, -3.0], jnp.float32))
+    )
+    given = cell, theta_h, jnp.ones((200, 1), jnp.float32), jnp.zeros(2, jnp.float32)
+    assert not np.isfinite(jb.unroll(*given)[0]).any()
+    assert D.verdict(*given).words == "exploding"
+    np.testing.assert_allclose(D.lyapunov_spectrum(*given).exponents, np.log([5, 3]), rtol=1e-3)
+    np.testing.assert_allclose(D.jacobian_spectrum(*given).singular_values, [[5, 3]] * 200, rtol=1e-6)
