@@ -231,6 +231,14 @@ def dropped(theta_h, x_t, h_tm1):
     return jnp.tanh(h_tm1 @ theta_h["W"].T + kept @ theta_h["embedding"][:3])
 
 
+@pytest.fixture(params=["raise", "allow"])
+def ranks(request):
+    """As JAX has it, arrays of fewer axes meet others in silence."""
+    with jax.numpy_rank_promotion(request.param):
+        yield
+
+
+@pytest.mark.usefixtures("ranks")
 @pytest.mark.parametrize("batch", [(), (2,), (3,), (4,), (2, 3)])
 @pytest.mark.parametrize("step", [bag_of_words, spikes, one_token, dropped])
 def test_the_batch_of_inputs_without_floating_point(step, batch):
@@ -290,6 +298,7 @@ def boxed(theta_h, x_t, h_tm1):
     return Box(spikes(theta_h, x_t, h_tm1.h))
 
 
+@pytest.mark.usefixtures("ranks")
 @pytest.mark.parametrize("B", [1, 4, 6])
 @pytest.mark.parametrize(("step", "features", "wrap"), [
     (asserting, (), "none"), (unread, (), "none"), (one_token, (), "masked"), (spikes, (3,), "masked"),
