@@ -5,6 +5,15 @@ as those of a training step, runs on the host. One file a concern; callers write
 know which.
 """
 
+from jaxbptt._validate.axes import (
+    batch_axes,
+    batch_shape,
+    batch_shape_of,
+    no_batch,
+    nothing_shared,
+    state_without_batch,
+    time_axis,
+)
 from jaxbptt._validate.checkpoints import (
     json_object,
     new_file,
@@ -89,24 +98,17 @@ from jaxbptt._validate.rules import (
     same_gates,
 )
 from jaxbptt._validate.sequences import (
-    batch_axes,
-    batch_shape,
-    batch_shape_of,
     estimator_state,
     flagged_input,
     layers,
     like,
     matrix_cell,
-    no_batch,
-    nothing_shared,
     parameters,
     recursion,
     sensitivity,
     state_of_reset,
     state_tree,
-    state_without_batch,
     theta,
-    time_axis,
 )
 from jaxbptt._validate.training import (
     batch,

@@ -6,7 +6,8 @@ import numpy as np
 
 from jaxbptt._cotangents import dtype_of
 from jaxbptt._validate import _words
-from jaxbptt._validate.sequences import _same_float_dtype, _traced, one_step, time_axis
+from jaxbptt._validate.axes import one_step, time_axis
+from jaxbptt._validate.sequences import _same_float_dtype
 
 
 def linear_readout(theta_o, hs):
@@ -41,7 +42,7 @@ def linear_network(theta, params_type, readout_params_type):
 def readout_fits(g, theta_o, hs):
     if g.check is not None:
         g.check(theta_o, hs)
-    _traced("readout.apply", g.apply, theta_o, one_step(hs))
+    _words.traced("readout.apply", g.apply, theta_o, one_step(hs))
 
 
 def sequences(xs, ys, mask):
@@ -71,7 +72,7 @@ def loss_fits(loss, y_hats, ys, mask, batch_shape):
             "number; leave an empty batch out"
         )
     y_hat_t, y_t = one_step(y_hats), one_step(ys)
-    L = _traced("loss", loss, y_hat_t, y_t)
+    L = _words.traced("loss", loss, y_hat_t, y_t)
     if not hasattr(L, "shape"):
         raise TypeError(
             f"`loss` must return one array of the shape {batch_shape}: got a {type(L).__name__}; what else is wanted "

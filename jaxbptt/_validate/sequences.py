@@ -5,19 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import types
-from jaxbptt._cotangents import dtype_of, has_derivative
+from jaxbptt._cotangents import dtype_of
 from jaxbptt._validate import _words
+from jaxbptt._validate.axes import one_step, state_without_batch, time_axis
 from jaxbptt._validate.factories import cells
 
 
 def theta(value):
     if not isinstance(value, types.Theta):
         raise TypeError(f"`theta` must be a Theta(h=…, o=…): got {type(value).__name__}; make one with `model.init`")
-
-
-def batch_shape(value):
-    if not isinstance(value, tuple) or not all(isinstance(size, (int, np.integer)) for size in value):
-        raise TypeError(f"`batch_shape` must be a tuple of integers: got {value!r}; for one batch axis write `(6,)`")
 
 
 def parameters(params_type, theta_h):
@@ -108,114 +104,6 @@ def flagged_input(combinator, input_type, xs, h_0):
             )
 
 
-_NOTHING = {
-    "xs": "for a recursion without inputs pass `jnp.zeros((T, 0))`",
-    "ys": "for a loss without targets pass `jnp.zeros((T, *batch))`",
-}
-
-
-def time_axis(name, tree):
-    """T, from leaves that must all have it as axis 0."""
-    leaves = jax.tree.leaves_with_path(tree)
-    if not leaves:
-        raise ValueError(
-            f"`{name}` must have at least one array, to say how many steps there are: got {tree!r}; {_NOTHING[name]}"
-        )
-    lengths = {}
-    for path, leaf in leaves:
-        if np.ndim(leaf) == 0:
-            raise ValueError(
-                f"`{name}{jax.tree_util.keystr(path)}` must have time as its first axis: got a scalar, "
-                "expected [T, *batch, …]"
-            )
-        lengths[jax.tree_util.keystr(path)] = np.shape(leaf)[0]
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"all leaves of `{name}` must share their time axis: got lengths {lengths}")
-    (T,) = set(lengths.values())
-    if T == 0:
-        raise ValueError(f"`{name}` must have at least one step: got T = 0 ({_words.describe(tree)})")
-    return T
-
-
-def batch_shape_of(cell, theta_h, xs):
-    """The batch axes of `xs`, for a state to begin with.
-
-    Floating-point leaves have one axis of features behind them, ``[T, *batch, d]``, and other leaves begin with them.
-    Where all are others (token ids, counts, flags) they are the fewest with which f returns a state like its own.
-    """
-    time_axis("xs", xs)
-    leaves = jax.tree.leaves(xs)
-    shapes = [np.shape(leaf)[1:] for leaf in leaves]
-    said = {shape[:-1] for shape, leaf in zip(shapes, leaves, strict=True) if has_derivative(leaf)}
-    if not said:
-        return _fewest_axes(cell, theta_h, xs, shapes)
-    if len(said) > 1 or any(shape[: len(batch)] != batch for batch in said for shape in shapes):
-        raise ValueError(
-            f"`h_0` can't be made, as the leaves of `xs` suggest different batch axes: got xs={_words.describe(xs)}, "
-            "where floating-point leaves are taken for [T, *batch, d] and others must begin with [T, *batch]; pass "
-            "`h_0`"
-        )
-    return said.pop()
-
-
-def _fewest_axes(cell, theta_h, xs, shapes):
-    """With fewer axes than the batch has, f returns a state of more than it was given, or refuses it.
-
-    All that the leaves share where f reads none of them, and nothing tells.
-    """
-    if getattr(xs, "_fields", ()) in (("x", "mask"), ("x", "reset")):  # flags of T and the batch, no other axes
-        batch = np.shape(xs[1])[1:]
-        if all(shape[: len(batch)] == batch for shape in shapes):
-            return batch
-    shared = [shapes[0][:k] for k in range(min(map(len, shapes)) + 1) if len({shape[:k] for shape in shapes}) == 1]
-    state_without_batch(cell, theta_h)  # says what is wrong with one that takes none
-    for batch in shared:
-        h_0 = jax.eval_shape(lambda theta_h, batch=batch: cell.initial_state(theta_h, batch), theta_h)
-        if _fits(cell, theta_h, xs, h_0):
-            return batch
-    if set(shapes) != {shared[-1]}:
-        raise ValueError(
-            "`h_0` can't be made, as with no batch axes that the leaves of `xs` share does f return a state like its "
-            f"own: got xs={_words.describe(xs)}; pass `h_0`"
-        )
-    return shared[-1]  # the recursion says what f does not accept
-
-
-def _fits(cell, theta_h, xs, h_0):
-    """Whether f reads the inputs, and returns a state like this one."""
-    x_1 = one_step(xs)
-    try:
-        if cell.check is not None:
-            cell.check(theta_h, xs, h_0)
-        program, h_1 = jax.make_jaxpr(cell.apply, return_shape=True)(theta_h, x_1, h_0)
-    except Exception:  # whatever the user's own checks raise
-        return False
-    if jax.tree.structure(h_1) != jax.tree.structure(h_0):
-        return False
-    before, number = len(jax.tree.leaves(theta_h)), len(jax.tree.leaves(x_1))
-    inputs = set(program.jaxpr.invars[before : before + number])
-    read = {var for equation in program.jaxpr.eqns for var in equation.invars if not hasattr(var, "val")}
-    same = [leaf.shape for leaf in jax.tree.leaves(h_1)] == [leaf.shape for leaf in jax.tree.leaves(h_0)]
-    return same and bool(inputs & read)
-
-
-def one_step(tree):
-    """The shapes of one step of what is stacked over time."""
-
-    def of(leaf):
-        is_weak = getattr(leaf, "weak_type", False)
-        return jax.ShapeDtypeStruct(np.shape(leaf)[1:], dtype_of(leaf), weak_type=is_weak)
-
-    return jax.tree.map(of, tree)
-
-
-def no_batch(batch):
-    if batch != ():
-        raise ValueError(
-            f"Jacobian matrices are of one sequence: got a state with batch axes {batch}; use `jax.vmap` over the batch"
-        )
-
-
 def like(name, tree, reference_name, reference):
     """`tree` has the structure, shapes and dtypes of `reference`."""
     if jax.tree.structure(tree) != jax.tree.structure(reference):
@@ -247,23 +135,6 @@ def sensitivity(a, shape):
     return a
 
 
-def batch_axes(shapes, h_0):
-    """The one shape in `shapes`."""
-    if len(shapes) != 1:
-        raise ValueError(
-            f"the leaves of `h_0` must share their batch axes: got {sorted(shapes)} in {_words.describe(h_0)}"
-        )
-    return shapes.pop()
-
-
-def nothing_shared(is_shared, h_0):
-    if is_shared:
-        raise ValueError(
-            "`h_0` must have the batch axes in every floating-point leaf, as the members are taken one by one: "
-            f"got {_words.describe(h_0)}; give the leaf that all share those axes, in f too (`jnp.broadcast_to`)"
-        )
-
-
 def recursion(cell, theta_h, xs, h_0):
     """Checks the arguments of the recursion; returns h_0 as arrays."""
     cells("cell", (cell,))
@@ -274,7 +145,7 @@ def recursion(cell, theta_h, xs, h_0):
     if cell.check is not None:
         cell.check(theta_h, xs, h_0)
     state_tree(cell, theta_h, h_0)
-    h_1 = _traced("cell.apply", cell.apply, theta_h, one_step(xs), h_0)
+    h_1 = _words.traced("cell.apply", cell.apply, theta_h, one_step(xs), h_0)
     if jax.tree.structure(h_1) != jax.tree.structure(h_0):
         raise TypeError(
             f"f must return the tree of its state: got {jax.tree.structure(h_1)}, "
@@ -298,18 +169,6 @@ def state_tree(cell, theta_h, h_0):
         )
 
 
-def state_without_batch(cell, theta_h):
-    """The shapes of the cell's state for no batch; ``None`` where the cell has no `initial_state`."""
-    try:
-        return jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, ()), theta_h)
-    except NotImplementedError:
-        return None
-    except _OF_ARGUMENTS as error:
-        raise _kind(error)(
-            f"`cell.initial_state` must take `batch_shape=()`, which says which axes of a state are its own: {error}"
-        ) from error
-
-
 def state_of_reset(cell, theta_h, reset, h_0):
     """The state that a sequence begins with has the shapes of those between."""
     begun = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, reset.shape[1:]), theta_h)
@@ -320,18 +179,3 @@ def state_of_reset(cell, theta_h, reset, h_0):
                 f"begins with {list(wanted.shape)}, and `h_0{jax.tree_util.keystr(path)}` of shape {np.shape(leaf)}; "
                 "use `jnp.broadcast_to`"
             )
-
-
-_OF_ARGUMENTS = (TypeError, ValueError, IndexError, KeyError, AttributeError)
-
-
-def _kind(error):
-    return ValueError if isinstance(error, (ValueError, IndexError)) else TypeError
-
-
-def _traced(name, function, *arguments):
-    try:
-        return jax.eval_shape(function, *arguments)
-    except _OF_ARGUMENTS as error:
-        came = ", ".join(str(_words.describe(argument)) for argument in arguments)
-        raise _kind(error)(f"`{name}` does not accept its arguments ({came}): {error}") from error

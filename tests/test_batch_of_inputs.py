@@ -1,0 +1,117 @@
+"""Where h_0 is made, it is of the batch of the inputs, whatever these are."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxbptt as jb
+from tests.cases import assert_close
+
+
+def bag_of_words(theta_h, tokens_t, h_tm1):
+    return jnp.tanh(h_tm1 @ theta_h["W"].T + jnp.sum(theta_h["embedding"][tokens_t], axis=-2))
+
+
+def spikes(theta_h, x_t, h_tm1):
+    return jnp.tanh(h_tm1 @ theta_h["W"].T + x_t.astype(h_tm1.dtype) @ theta_h["embedding"][:3])
+
+
+def one_token(theta_h, token_t, h_tm1):
+    return jnp.tanh(h_tm1 @ theta_h["W"].T + theta_h["embedding"][token_t])
+
+
+def dropped(theta_h, x_t, h_tm1):
+    kept = jnp.where(x_t["kept"], x_t["x"], jnp.zeros_like(x_t["x"]))
+    return jnp.tanh(h_tm1 @ theta_h["W"].T + kept @ theta_h["embedding"][:3])
+
+
+@pytest.fixture(params=["raise", "allow"])
+def ranks(request):
+    """As JAX has it, arrays of fewer axes meet others in silence."""
+    with jax.numpy_rank_promotion(request.param):
+        yield
+
+
+@pytest.mark.usefixtures("ranks")
+@pytest.mark.parametrize("batch", [(), (2,), (3,), (4,), (2, 3)])
+@pytest.mark.parametrize("step", [bag_of_words, spikes, one_token, dropped])
+def test_the_batch_of_inputs_without_floating_point(step, batch):
+    """h_0 is made for it. A batch may have the size of the d = 3 features, or of the n = 4 units."""
+    keys = jax.random.split(jax.random.key(4), 4)
+    axes = batch if step is one_token else (*batch, 3)
+    xs = jax.random.randint(keys[0], (5, *axes), 0, 2 if step is spikes else 7)
+    if step is spikes:
+        xs = xs.astype(bool)
+    if step is dropped:
+        xs = {"x": jax.random.normal(keys[3], (5, *axes)), "kept": xs > 2}
+    theta_h = {"W": jax.random.normal(keys[1], (4, 4)) / 2, "embedding": jax.random.normal(keys[2], (7, 4))}
+    cell = jb.cells.from_step(step, initial_state=lambda theta_h, batch_shape: jnp.full((*batch_shape, 4), 0.1))
+    model, theta = jb.rnn(cell, jb.readouts.identity()), jb.Theta(theta_h, ())
+    ys = jnp.zeros((5, *batch, 4))
+
+    def by_hand(theta_h):
+        h, F = jnp.full((*batch, 4), 0.1), 0.0
+        for t in range(5):
+            h = step(theta_h, jax.tree.map(lambda leaf, t=t: leaf[t], xs), h)
+            F = F + jnp.sum(h**2)
+        return F
+
+    F = jb.objective(model, lambda y_hat_t, y_t: jnp.sum((y_hat_t - y_t) ** 2, -1), reduction="sum")
+    found, wanted = jax.value_and_grad(F)(theta, xs, ys), jax.value_and_grad(by_hand)(theta_h)
+    assert_close(found[0], wanted[0], 1e-12)
+    assert_close(found[1].h, wanted[1], 1e-11)
+    assert model.apply(theta, xs).shape == (5, *batch, 4)
+    assert all(row.bytes > 0 for row in jb.plan(model, theta, xs).rows)
+
+
+def asserting(theta_h, token_t, h_tm1):
+    assert token_t.shape == h_tm1.shape[:-1]
+    return one_token(theta_h, token_t, h_tm1)
+
+
+def unread(theta_h, x_t, h_tm1):
+    return jnp.tanh(h_tm1 @ theta_h["W"].T)
+
+
+@jax.tree_util.register_pytree_node_class
+class Box:
+    """A state without an `==` of its own."""
+
+    def __init__(self, h):
+        self.h = h
+
+    def tree_flatten(self):
+        return (self.h,), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        return cls(*leaves)
+
+
+def boxed(theta_h, x_t, h_tm1):
+    return Box(spikes(theta_h, x_t, h_tm1.h))
+
+
+@pytest.mark.usefixtures("ranks")
+@pytest.mark.parametrize("B", [1, 4, 6])
+@pytest.mark.parametrize(("step", "features", "wrap"), [
+    (asserting, (), "none"), (unread, (), "none"), (one_token, (), "masked"), (spikes, (3,), "masked"),
+    (spikes, (3,), "resettable"), (unread, None, "masked"), (boxed, (3,), "none"),
+])  # fmt: skip
+def test_the_batch_where_f_is_particular(step, features, wrap, B):
+    """It asserts, doesn't read x, has no inputs, stands still or begins anew, or has a state of its own kind."""
+    theta_h = {"W": jnp.eye(4) / 2, "embedding": jnp.ones((7, 4))}
+
+    def initial_state(theta_h, batch_shape):
+        h_0 = jnp.zeros((*batch_shape, 4))
+        return Box(h_0) if step is boxed else h_0
+
+    output = (lambda h_t: h_t.h) if step is boxed else None
+    cell = jb.cells.from_step(step, initial_state=initial_state, output=output)
+    xs = () if features is None else jnp.ones((5, B, *features), int)
+    if wrap == "masked":
+        cell, xs = jb.cells.masked(cell), jb.cells.MaskedInput(xs, jnp.ones((5, B), bool))
+    if wrap == "resettable":
+        cell, xs = jb.cells.resettable(cell), jb.cells.ResetInput(xs, jnp.zeros((5, B), bool))
+    model = jb.rnn(cell, jb.readouts.identity())
+    assert model.apply(jb.Theta(theta_h, ()), xs).shape == (5, B, 4)
