@@ -1,6 +1,5 @@
 """One study, from its configuration to the files of its folder."""
 
-import contextlib
 import dataclasses
 import signal
 import time
@@ -8,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import output, terminal, trained
+from experiments import output, signals, terminal, trained
 from experiments.study import Result, Study
 
 
@@ -32,23 +31,8 @@ def carry_out(study: Study, config: Any, folder: Path, command: Sequence[str]) -
     began = time.perf_counter()
     with terminal.progress() as report:
         result = study.run(dataclasses.replace(config, out=folder), report)
-    with _put_off():
+    # Ctrl-C, or the end of its time, finds the run over: its files are worth the moment.
+    with signals.answered({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}):
         paths = output.write(folder, study.name, config, command, result, time.perf_counter() - began)
     trained.done(folder)
     return result, paths
-
-
-@contextlib.contextmanager
-def _put_off():
-    """Ctrl-C, or the end of its time, finds a run over whose files are being written: they are worth the moment."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = [signal.signal(number, signal.SIG_IGN) for number in signals]
-    except ValueError:  # in another thread than the first, which has no signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import devices
+from experiments import devices, signals
 from experiments.benchmarks import beside, kept, side_by_side
 from experiments.benchmarks import work as works
 from experiments.benchmarks.config import Config
@@ -47,8 +47,9 @@ def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attem
     begin = functools.partial(devices.start, config.gpu, config.devices)
     here = beside.Beside(lambda function, *arguments: function(*arguments, report), lambda: None)
 
-    def end():
-        """Ends what is being measured, but nothing else: what was measured is to be written."""
+    def end(*_):
+        """Ends what is being measured, once, but nothing else: what was measured is to be written."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come twice
         told_to_end.append(True)
         if at_work:
             raise KeyboardInterrupt
@@ -86,29 +87,10 @@ def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attem
         return known[1]
 
     with (
-        _at_the_end_of_its_time(end),
+        signals.answered({signal.SIGTERM: end}),  # a time limit sends it some time before it kills
         beside.beside(begin, report) if config.gpu else contextlib.nullcontext(here) as process,
     ):
         yield Attempts(make, process.end, failed, taken, cut_off)
-
-
-@contextlib.contextmanager
-def _at_the_end_of_its_time(end):
-    """SIGTERM, which a time limit sends some time before it kills, calls `end`: once, as it may come twice."""
-
-    def once(*_):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        end()
-
-    try:
-        before = signal.signal(signal.SIGTERM, once)
-    except ValueError:  # in another thread than the first, which has no signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _said(error):

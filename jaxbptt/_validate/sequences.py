@@ -171,6 +171,7 @@ def state_tree(cell, theta_h, h_0):
 
 def state_of_reset(cell, theta_h, reset, h_0):
     """The state that a sequence begins with has the shapes of those between."""
+    state_tree(cell, theta_h, h_0)
     begun = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, reset.shape[1:]), theta_h)
     for (path, leaf), wanted in zip(jax.tree.leaves_with_path(h_0), jax.tree.leaves(begun), strict=True):
         if np.shape(leaf) != wanted.shape:

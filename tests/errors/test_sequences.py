@@ -238,6 +238,12 @@ row(
     ),
 )
 row(
+    "resettable-h_0-of-another-tree",
+    TypeError,
+    r"`h_0` must have the tree of the cell's state, .*: got .*make one with `initial_state",
+    lambda: unroll("resettable", xs=ResetInput(ones(T, B, d), flags(T, B)), h_0=(ones(B, n), ones(B, n))),
+)
+row(
     "reset-of-a-batch",
     ValueError,
     r"`xs.reset` must have all axes \[T, \*batch\] of the state: got \(5,\), .*begins with \[4\], and `h_0` of shape "
