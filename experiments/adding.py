@@ -23,8 +23,10 @@ import numpy as np
 import optax
 
 import jaxbptt as jb
-from experiments import memory_figure, memory_tasks, options, over_seeds, trained
+from experiments.common import options, over_seeds, trained
+from experiments.figures import memory as figures
 from experiments.study import Report, Result, Study, Table, verdict
+from experiments.tasks import memory as memory_tasks
 
 LEARNED = 0.01  # mean squared error of a network that remembers; mean over the seeds, as the next
 FAILED = 0.1  # of one that doesn't
@@ -242,7 +244,7 @@ def _figure(config, todo, curves):
     panels = {f"three networks, T = {config.length}": panel("tanh", "irnn", "gru")}
     for T in config.chrono_lengths:
         panels[f"chrono initialisation, T = {T}"] = panel(f"lstm_{T}", f"chrono_{T}")
-    return memory_figure.draw(panels, "mean squared error")
+    return figures.draw(panels, "mean squared error")
 
 
 STUDY = Study(

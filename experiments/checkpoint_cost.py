@@ -25,10 +25,11 @@ import jax
 import numpy as np
 
 import jaxbptt as jb
-from experiments import options, plots
+from experiments import plots
 from experiments.benchmarks import checkpoint, measure, ours
 from experiments.benchmarks import work as works
 from experiments.benchmarks.contender import arrays, loss
+from experiments.common import options
 from experiments.study import Report, Result, Study, Table, verdict
 
 TOLERANCE = 0.15  # relative, of time against (steps/T + 2)/3

@@ -23,8 +23,10 @@ import numpy as np
 import optax
 
 import jaxbptt as jb
-from experiments import chorales_figure, music, options, over_seeds, trained
+from experiments.common import options, over_seeds, trained
+from experiments.figures import chorales as figures
 from experiments.study import Report, Result, Study, Table, verdict
+from experiments.tasks import music
 
 CELLS = {"elman": jb.cells.elman(), "gru": jb.cells.gru(), "lstm": jb.cells.lstm()}
 UNITS = {"elman": 100, "gru": 46, "lstm": 36}  # about 20,000 weights each, as Chung et al. (2014)
@@ -190,7 +192,7 @@ def run(config: Config, report: Report) -> Result:
     }
     curves = {NAMES[cell]: np.array([one.valid for one in ones]) for cell, ones in runs.items()}
     published = {NAMES[cell]: entry["value"] for cell, entry in zip(CELLS, PUBLISHED.values(), strict=False)}
-    figure = chorales_figure.draw(curves, {NAMES[cell]: tests for cell, tests in nats.items()}, floors, published)
+    figure = figures.draw(curves, {NAMES[cell]: tests for cell, tests in nats.items()}, floors, published)
     return Result(numbers, (_table(config, numbers),), {"chorales": figure})
 
 

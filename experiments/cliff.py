@@ -28,7 +28,8 @@ import numpy as np
 import optax
 
 import jaxbptt as jb
-from experiments import cliff_figure, options
+from experiments.common import options
+from experiments.figures import cliff as figures
 from experiments.study import Report, Result, Study, Table, verdict
 
 X_0, TARGET = 0.5, 0.7
@@ -275,7 +276,7 @@ def run(config: Config, report: Report) -> Result:
             for name, one in runs.items()
         },
     }
-    figure = cliff_figure.draw(w, b, norms.reshape(config.grid, config.grid), runs, wall, (some_b, branches, interval))
+    figure = figures.draw(w, b, norms.reshape(config.grid, config.grid), runs, wall, (some_b, branches, interval))
     return Result(numbers, _tables(config, numbers), {"cliff": figure})
 
 

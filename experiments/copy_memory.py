@@ -4,7 +4,7 @@
 
 Without memory of the symbols the blanks can be known and each symbol costs log 8, so F = 10 log 8/(T+20) at best. A
 tanh network comes down to that line and stays on it; a network whose W_h is unitary, so that products of its Jacobians
-neither shrink nor grow (`experiments.unitary_cell`), goes on below.
+neither shrink nor grow (`experiments.networks.unitary`), goes on below.
 
 All seeds of a network are trained as one, each on sequences of its own that are never seen twice, with RMSprop and the
 gradient clipped entry by entry, until F is below a twentieth of the line for every seed or the updates are used up.
@@ -20,9 +20,11 @@ import numpy as np
 import optax
 
 import jaxbptt as jb
-from experiments import memory_figure, memory_tasks, options, over_seeds, trained
+from experiments.common import options, over_seeds, trained
+from experiments.figures import memory as figures
+from experiments.networks.unitary import UNITARY
 from experiments.study import Report, Result, Study, Table, verdict
-from experiments.unitary_cell import UNITARY
+from experiments.tasks import memory as memory_tasks
 
 ON_THE_LINE = 0.02  # how far the tanh network may be off the line, relative; mean over the seeds, as the next
 REMEMBERS = 0.5  # of the line: the unitary network is below
@@ -179,7 +181,7 @@ def run(config: Config, report: Report) -> Result:
         },
     }
     panels = {f"T = {T}": ({todo[name].label: one for name, one in curves[T].items()}, lines[T]) for T in curves}
-    figure = memory_figure.draw(panels, "cross-entropy a step (nats)")
+    figure = figures.draw(panels, "cross-entropy a step (nats)")
     return Result(numbers, _tables(config, todo, numbers), {"copy_memory": figure})
 
 

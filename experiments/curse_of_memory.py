@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxbptt as jb
-from experiments import options, plots
+from experiments import plots
+from experiments.common import options
 from experiments.study import Report, Result, Study, Table, verdict
 
 TOLERANCE = 0.05  # relative, of the mean over seeds

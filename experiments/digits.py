@@ -19,8 +19,11 @@ import numpy as np
 import optax
 
 import jaxbptt as jb
-from experiments import data, digits_figures, last_step, options, timing, trained
+from experiments.common import options, timing, trained
+from experiments.figures import digits as figures
 from experiments.study import Report, Result, Study, Table, verdict
+from experiments.tasks import digits as data
+from experiments.tasks import last_step
 
 ACCURACY = 0.95
 GRADIENT_ERROR = 1e-10
@@ -199,8 +202,8 @@ def run(config: Config, report: Report) -> Result:
             "ratio_hand_written_to_jax_grad": timing.spread(rates["hand_written"] / rates["jax_grad"])._asdict(),
         },
     }
-    figures = {"curves": digits_figures.curves(curves), "gradient_by_step": digits_figures.delta_norms(norms)}
-    return Result(numbers, _tables(config, numbers), figures)
+    drawn = {"curves": figures.curves(curves), "gradient_by_step": figures.delta_norms(norms)}
+    return Result(numbers, _tables(config, numbers), drawn)
 
 
 _LABELS = ("hand-written", "jax.grad", "hand-written on all devices")

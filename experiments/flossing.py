@@ -26,10 +26,11 @@ import numpy as np
 import optax
 
 import jaxbptt as jb
-from experiments import flossing_figure, options, over_seeds, trained
-from experiments.flossing_net import CELL, MODEL, accuracies, loss, spectra
+from experiments.common import options, over_seeds, trained
+from experiments.figures import flossing as figures
+from experiments.networks.flossing import CELL, MODEL, accuracies, loss, spectra
 from experiments.study import Report, Result, Study, Table, verdict
-from experiments.temporal_tasks import delayed_xor
+from experiments.tasks.temporal import delayed_xor
 
 SOLVED, JUDGED_SHARE = 0.95, 0.8  # accuracy of a flossed network, and in how many of the seeds: 4 of 5
 CHANCE, NEAR = 0.5, 0.05  # the mean accuracy without flossing
@@ -207,7 +208,7 @@ def run(config: Config, report: Report) -> Result:
         "mean_squared_exponent": {"first_step": squares[0], "last_step": squares[-1]},
         "exponents": {moment: np.mean(values, axis=0) for moment, values in exponents.items()},
     }
-    figure = flossing_figure.draw(runs, exponents, config.exponents, SOLVED)
+    figure = figures.draw(runs, exponents, config.exponents, SOLVED)
     return Result(numbers, _tables(config, numbers), {"flossing": figure})
 
 

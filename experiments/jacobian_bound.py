@@ -23,7 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxbptt as jb
-from experiments import lags, options, plots
+from experiments import plots
+from experiments.common import options
+from experiments.measures import lags
 from experiments.study import Report, Result, Study, Table, verdict
 
 Activation = Literal["tanh", "sigmoid"]

@@ -20,8 +20,10 @@ import numpy as np
 import optax
 
 import jaxbptt as jb
-from experiments import last_step, mnist1d_figure, options, over_seeds, trained
+from experiments.common import options, over_seeds, trained
+from experiments.figures import mnist1d as figures
 from experiments.study import Report, Result, Study, Table, verdict
+from experiments.tasks import last_step
 
 CLASSES = 10
 LEAST = 0.85  # mean accuracy in order: the published 91% less what another size and schedule may cost
@@ -179,7 +181,7 @@ def run(config: Config, report: Report) -> Result:
         ("signals", "published", "test accuracy", "training accuracy"),
         rows,
     )
-    return Result(numbers, (table,), {"mnist1d": mnist1d_figure.draw(found, ORDERS, PUBLISHED)})
+    return Result(numbers, (table,), {"mnist1d": figures.draw(found, ORDERS, PUBLISHED)})
 
 
 def failures(means: dict[str, float]) -> dict[str, bool]:

@@ -29,11 +29,13 @@ import numpy as np
 import optax
 
 import jaxbptt as jb
-from experiments import binomial, options, over_seeds, temporal_order_figure, trained
-from experiments.devices import sharing
+from experiments.common import options, over_seeds, trained
+from experiments.common.devices import sharing
+from experiments.figures import temporal_order as figures
+from experiments.measures import binomial
+from experiments.networks.temporal_order import MODELS, guarded, objective
 from experiments.study import Report, Result, Study, Table, verdict
-from experiments.temporal_order_net import MODELS, guarded, objective
-from experiments.temporal_tasks import ORDERS, SYMBOLS, temporal_order
+from experiments.tasks.temporal import ORDERS, SYMBOLS, temporal_order
 
 METHODS = {"sgd": "SGD", "sgd_c": "SGD-C", "sgd_cr": "SGD-CR"}
 SOLVED = 0.01  # of the test sequences wrong, fewer than that
@@ -188,7 +190,7 @@ def run(config: Config, report: Report) -> Result:
             for method, rows in found.items()
         },
     }
-    figure = temporal_order_figure.draw(found, METHODS, config.seeds, SOLVED)
+    figure = figures.draw(found, METHODS, config.seeds, SOLVED)
     return Result(numbers, _tables(config, numbers), {"temporal_order": figure})
 
 

@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxbptt as jb
-from experiments import lags, options
-from experiments import vanishing_exploding_figure as figures
+from experiments.common import options
+from experiments.figures import vanishing_exploding as figures
+from experiments.measures import lags
 from experiments.study import Report, Result, Study, Table, verdict
 
 Activation = Literal["tanh", "relu", "sigmoid"]

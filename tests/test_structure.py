@@ -7,10 +7,12 @@ import re
 
 import pytest
 
+import experiments
 import jaxbptt as jb
 
 ROOT = pathlib.Path(jb.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
+STUDIES = pathlib.Path(experiments.__file__).parent
 
 # From the bottom up. A module may import what stands in a lower row, or in its own room.
 ROWS = [
@@ -30,18 +32,33 @@ ROWS = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ROWS) for room in rooms}
 
+# The same of the experiments. Every study is a room of its own, so none stands on another.
+ROWS_OF_EXPERIMENTS = [
+    ("study",),
+    ("plots",),
+    ("common",),
+    ("tasks", "measures"),
+    ("networks", "figures"),
+    ("benchmarks",),
+    ("a study",),
+    ("catalogue",),
+    ("runner",),
+    ("__main__",),
+]
+RANK_OF_EXPERIMENTS = {room: rank for rank, rooms in enumerate(ROWS_OF_EXPERIMENTS) for room in rooms}
 
-def room(path):
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+def room(path, root=ROOT):
+    return path.relative_to(root).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path):
+def imported_rooms(path, package="jaxbptt"):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "jaxbptt":
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package:
             parts = node.module.split(".")
             yield from ([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
         elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("jaxbptt."))
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith(f"{package}."))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -51,6 +68,16 @@ def test_imports_point_downward(path):
     here = room(path)
     for other in imported_rooms(path):
         assert other == here or RANK[other] < RANK[here], f"{here} imports {other}"
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.rglob("*.py")), ids=lambda path: str(path.relative_to(STUDIES)))
+def test_imports_of_experiments_point_downward(path):
+    def rank(name):
+        return RANK_OF_EXPERIMENTS.get(name, RANK_OF_EXPERIMENTS["a study"])
+
+    here = room(path, STUDIES)
+    for other in imported_rooms(path, "experiments"):
+        assert other == here or rank(other) < rank(here), f"{here} imports {other}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import devices, signals
 from experiments.benchmarks import beside, kept, side_by_side
 from experiments.benchmarks import work as works
 from experiments.benchmarks.config import Config
 from experiments.benchmarks.contender import Contender
+from experiments.common import devices, signals
 from experiments.study import Report
 
 

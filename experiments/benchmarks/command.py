@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 
-from experiments import devices, output, trained
 from experiments.benchmarks import (
     attempts,
     checkpoint,
@@ -27,6 +26,7 @@ from experiments.benchmarks import (
 from experiments.benchmarks import work as works
 from experiments.benchmarks.config import QUICK, Config
 from experiments.benchmarks.contender import LeftOutError
+from experiments.common import devices, output, trained
 from experiments.study import Report, Result, Study, verdict
 
 _OF_ONE_SITTING = {"out", "resume", "markdown"}  # flags that say nothing of what is measured

@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments import options
 from experiments.benchmarks import contenders
 from experiments.benchmarks import work as works
-from experiments.options import BadInputError
+from experiments.common import options
+from experiments.common.options import BadInputError
 
 What = Literal["speed", "checkpoint", "length", "memory"]
 SHAPES = ("1,1000,32,32", "32,200,64,64", "16,784,1,128", "128,96,128,128", "64,256,256,256", "32,64,512,512")

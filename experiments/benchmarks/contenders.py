@@ -1,9 +1,9 @@
 """All contenders. To add one is to add a line to the CONTENDERS of its file, or a file and a line here."""
 
-from experiments import output
 from experiments.benchmarks import cudnn_peer, equinox_peer, flax_peers, haiku_peer, ours, plain, torch_peer
 from experiments.benchmarks.contender import Built, Contender, LeftOutError
 from experiments.benchmarks.work import Work
+from experiments.common import output
 
 OURS: tuple[Contender, ...] = ours.CONTENDERS
 PEERS: tuple[Contender, ...] = (

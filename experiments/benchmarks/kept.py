@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import output
-from experiments.options import BadInputError
+from experiments.common import output
+from experiments.common.options import BadInputError
 
 _FOLDER = "measured"
 

@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import devices
 from experiments.benchmarks import contenders
 from experiments.benchmarks import work as works
 from experiments.benchmarks.contender import Contender, LeftOutError
+from experiments.common import devices
 
 _TIMEOUT = 600
 _CALLS = 3

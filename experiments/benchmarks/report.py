@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.options import BadInputError
+from experiments.common.options import BadInputError
 from experiments.study import Table
 
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from experiments.options import BadInputError
+from experiments.common.options import BadInputError
 
 CellName = Literal["elman", "gru", "lstm"]
 GATES: dict[str, int] = {"elman": 1, "gru": 3, "lstm": 4}

@@ -30,7 +30,7 @@ def x64():
 @pytest.fixture(scope="package", autouse=True)
 def chorales_file(tmp_path_factory):
     """A JSB_Chorales.mat of a few random pieces, which passes for the published one and is already downloaded."""
-    io, music = pytest.importorskip("scipy.io"), pytest.importorskip("experiments.music")
+    io, music = pytest.importorskip("scipy.io"), pytest.importorskip("experiments.tasks.music")
     rng, sample = np.random.default_rng(0), {}
     for part, count in (("train", 18), ("valid", 3), ("test", 4)):
         rolls = np.empty((1, count), object)
@@ -49,7 +49,7 @@ def chorales_file(tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def rolls(chorales_file):
-    from experiments import music
+    from experiments.tasks import music
 
     return music.load(music.JSB)
 
@@ -57,7 +57,7 @@ def rolls(chorales_file):
 @pytest.fixture(scope="package")
 def quick(tmp_path_factory):
     """``result.json`` of a quick run and its folder, run once."""
-    from experiments import cli
+    from experiments.runner import cli
 
     @functools.cache
     def run(study):
@@ -73,7 +73,7 @@ def cut_off(monkeypatch):
     """``cut_off(name, step)``: Ctrl-C, once, when the training of that name has come so far."""
 
     def at(name, step):
-        from experiments import terminal
+        from experiments.runner import terminal
 
         left = [step]
 

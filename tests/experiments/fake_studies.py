@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import plots, reproduce
+from experiments import plots
+from experiments.runner import reproduce
 from experiments.study import Result, Study, Table, verdict
 
 CLAIM = '‖a_t‖ < |b| & "c" <script>alert(1)</script> | *d*'

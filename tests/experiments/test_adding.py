@@ -9,8 +9,10 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 
-from experiments import adding, cli, memory_tasks
-from experiments.options import BadInputError
+from experiments import adding
+from experiments.common.options import BadInputError
+from experiments.runner import cli
+from experiments.tasks import memory as memory_tasks
 
 TINY = ["run", "adding", "--quick", "--seeds=2", "--length=6", "--chrono-lengths", "5", "--hidden-size=3"]
 TINY += [

@@ -10,9 +10,9 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import cli
 from experiments.benchmarks import checkpoint, report
-from experiments.options import BadInputError
+from experiments.common.options import BadInputError
+from experiments.runner import cli
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the peers' own
 

@@ -12,10 +12,11 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import cli, devices, output
 from experiments.benchmarks import attempts, beside, command, kept, length, side_by_side, speed
 from experiments.benchmarks.config import Config
-from experiments.options import BadInputError
+from experiments.common import devices, output
+from experiments.common.options import BadInputError
+from experiments.runner import cli
 from experiments.study import silent
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the peers' own

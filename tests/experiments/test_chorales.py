@@ -19,7 +19,9 @@ pytest.importorskip("orbax.checkpoint")
 pytest.importorskip("scipy")
 
 import jaxbptt as jb
-from experiments import chorales, cli, music, terminal
+from experiments import chorales
+from experiments.runner import cli, terminal
+from experiments.tasks import music
 
 QUICK = ["run", "chorales", "--quick", "--out"]
 

@@ -13,8 +13,9 @@ pytest.importorskip("scipy")
 
 from scipy import io
 
-from experiments import cli, fetched, music
-from experiments.options import NoDataError
+from experiments.common.options import NoDataError
+from experiments.runner import cli
+from experiments.tasks import fetched, music
 
 QUICK = ["run", "chorales", "--quick", "--out"]
 

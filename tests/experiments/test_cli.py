@@ -11,8 +11,9 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import cli, options
 from experiments.catalogue import STUDIES
+from experiments.common import options
+from experiments.runner import cli
 
 ROOT = Path(__file__).parents[2]
 TINY = {

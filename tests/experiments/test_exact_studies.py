@@ -9,7 +9,8 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import checkpoint_cost, cli, cliff, curse_of_memory, jacobian_bound, lyapunov
+from experiments import checkpoint_cost, cliff, curse_of_memory, jacobian_bound, lyapunov
+from experiments.runner import cli
 
 EXACT = (jacobian_bound, cliff, lyapunov, curse_of_memory, checkpoint_cost)
 

@@ -19,8 +19,12 @@ pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 
 import jaxbptt as jb
-from experiments import cli, flossing, flossing_net, options, temporal_tasks, terminal
+from experiments import flossing
+from experiments.common import options
 from experiments.flossing import Config
+from experiments.networks import flossing as flossing_net
+from experiments.runner import cli, terminal
+from experiments.tasks import temporal as temporal_tasks
 
 SMALL = {"hidden_size": 5, "exponents": 3, "delay": 2, "length": 9, "flossing_length": 12, "transient": 4, "seeds": 2}
 TINY = shlex.split(

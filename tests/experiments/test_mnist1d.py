@@ -13,8 +13,10 @@ pytest.importorskip("rich")
 pytest.importorskip("mnist1d")
 pytest.importorskip("orbax.checkpoint")
 
-from experiments import cli, mnist1d, options
+from experiments import mnist1d
+from experiments.common import options
 from experiments.mnist1d import Config
+from experiments.runner import cli
 
 TINY = ["run", "mnist1d", "--quick", "--epochs=2", "--hidden-size=3", "--batch-size=400", "--out"]
 

@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import jaxbptt as jb
-from experiments import memory_tasks, over_seeds, trained
+from experiments.common import over_seeds, trained
 from experiments.study import silent
+from experiments.tasks import memory as memory_tasks
 
 S, B, T = 3, 4, 9
 SIZES = {"input_size": 2, "hidden_size": 5, "output_size": 1}

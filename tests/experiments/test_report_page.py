@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import cli, rows
+from experiments.runner import cli, rows
 from tests.experiments.fake_studies import CELL, CLAIM, PUBLISHED, REASON, Fakes
 from tests.experiments.reports import Page, page, table_of
 

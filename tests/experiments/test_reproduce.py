@@ -10,9 +10,10 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import cli, output, reproduce
 from experiments.catalogue import STUDIES
-from experiments.options import BadInputError, NoDataError
+from experiments.common import output
+from experiments.common.options import BadInputError, NoDataError
+from experiments.runner import cli, reproduce
 from tests.experiments.fake_studies import REASON, Fakes, Flags, NoFileFlags
 from tests.experiments.reports import page, table_of
 

@@ -11,8 +11,12 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
 import jaxbptt as jb
-from experiments import cli, data, lags, last_step, vanishing_exploding
+from experiments import vanishing_exploding
+from experiments.measures import lags
+from experiments.runner import cli
 from experiments.study import silent
+from experiments.tasks import digits as data
+from experiments.tasks import last_step
 from experiments.vanishing_exploding import Config
 
 # the shapes of the small run in test_cli.py: compiled once

@@ -20,7 +20,12 @@ pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 
 import jaxbptt as jb
-from experiments import binomial, cli, options, temporal_order, temporal_order_net, temporal_tasks, terminal
+from experiments import temporal_order
+from experiments.common import options
+from experiments.measures import binomial
+from experiments.networks import temporal_order as temporal_order_net
+from experiments.runner import cli, terminal
+from experiments.tasks import temporal as temporal_tasks
 from experiments.temporal_order import Config
 
 TINY = shlex.split("run temporal_order --quick --updates=12 --hidden-size=5 --seeds=2 --test-size=40 --check-every=4")

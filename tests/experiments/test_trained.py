@@ -16,7 +16,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 pytest.importorskip("tensorboardX")
 
-from experiments import cli, terminal
+from experiments.runner import cli, terminal
 
 TINY = shlex.split("run digits --quick --epochs=4 --hidden-size=6 --rounds=1 --batch-size=200 --cell=elman --seed=1")
 TINY.append("--out")

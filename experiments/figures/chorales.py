@@ -16,7 +16,7 @@ def draw(
     Args:
         curves: ``[seeds, epochs]`` by name, NaN after the end of a training.
         tests: ``[seeds]`` by name.
-        floors: `experiments.music.Floors`.
+        floors: `experiments.tasks.music.Floors`.
         published: by name.
 
     Returns:

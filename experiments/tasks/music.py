@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 import jaxbptt as jb
-from experiments import fetched
-from experiments.options import NoDataError
+from experiments.common.options import NoDataError
+from experiments.tasks import fetched
 
 PITCHES = 88
 PART = 32  # sequences are padded to a multiple of it: a program is compiled for each length

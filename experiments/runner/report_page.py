@@ -10,8 +10,8 @@ import struct
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from experiments import rows
-from experiments.rows import Figure, Found, Row
+from experiments.runner import rows
+from experiments.runner.rows import Figure, Found, Row
 from experiments.study import Table
 
 Element = ElementTree.Element

@@ -18,7 +18,7 @@ import numpy as np
 
 import jaxbptt as jb
 from experiments import plots
-from experiments.options import BadInputError
+from experiments.common.options import BadInputError
 from experiments.study import Result
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "optax", "scikit-learn", "matplotlib")

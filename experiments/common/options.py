@@ -30,7 +30,7 @@ def at_least(name: str, value: float, least: float) -> None:
     >>> at_least("epochs", -3, 1)
     Traceback (most recent call last):
     ...
-    experiments.options.BadInputError: `--epochs` must be at least 1: got -3
+    experiments.common.options.BadInputError: `--epochs` must be at least 1: got -3
     """
     if not (math.isfinite(value) and value >= least):
         raise BadInputError(f"`{_flag(name)}` must be at least {least}: got {value}")

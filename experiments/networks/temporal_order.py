@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 import jaxbptt as jb
-from experiments.temporal_tasks import ORDERS, SYMBOLS
+from experiments.tasks.temporal import ORDERS, SYMBOLS
 
 ENTRIES, RADIUS = 15, 0.95
 LOSS = jb.losses.softmax_cross_entropy

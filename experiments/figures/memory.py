@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments import plots
-from experiments.over_seeds import Curves
+from experiments.common.over_seeds import Curves
 
 
 def draw(panels: Mapping[str, tuple[Mapping[str, Curves], float]], measured: str) -> Any:

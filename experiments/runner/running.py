@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import output, signals, terminal, trained
+from experiments.common import output, signals, trained
+from experiments.runner import terminal
 from experiments.study import Result, Study
 
 

@@ -21,9 +21,9 @@ import jax
 import numpy as np
 
 import jaxbptt as jb
-from experiments import options, output
-from experiments.devices import sharing
-from experiments.options import BadInputError
+from experiments.common import options, output
+from experiments.common.devices import sharing
+from experiments.common.options import BadInputError
 from experiments.study import Report
 
 

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import devices, options, running, terminal, trained
-from experiments.options import BadInputError
+from experiments.common import devices, options, trained
+from experiments.common.options import BadInputError
+from experiments.runner import running, terminal
 from jaxbptt.checking import GradientMismatchError
 
 _FOR_BENCH = ("tyro", "rich", "matplotlib")  # of the extras: a machine that is lent for it may have no others
@@ -106,8 +107,8 @@ def _bench(argv):
 
 
 def _reproduce(argv):
-    from experiments import reproduce
     from experiments.catalogue import STUDIES
+    from experiments.runner import reproduce
 
     config = _parsed(reproduce.Config, reproduce.Config(), argv[1:], "reproduce")
     devices.make_cores_devices()

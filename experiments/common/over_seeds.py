@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import jaxbptt as jb
-from experiments import trained
+from experiments.common import trained
 from experiments.study import Report
 
 
@@ -112,7 +112,7 @@ def train(
     every: int,
     solved: float,
 ) -> Curves:
-    """Trains all seeds by `experiments.trained.fit`, measures each now and then, and ends when all are solved.
+    """Trains all seeds by `experiments.common.trained.fit`, measures each now and then, and ends when all are solved.
 
     Args:
         config: with the flags of a study that trains.

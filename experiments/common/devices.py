@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from experiments.options import BadInputError
+from experiments.common.options import BadInputError
 
 _PATIENCE = 300  # seconds for JAX to say what devices there are
 

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import options, output, report_markdown, report_page, rows, running, trained
-from experiments.options import BadInputError, NoDataError
-from experiments.rows import Row
+from experiments.common import options, output, trained
+from experiments.common.options import BadInputError, NoDataError
+from experiments.runner import report_markdown, report_page, rows, running
+from experiments.runner.rows import Row
 from experiments.study import Study
 from jaxbptt.checking import GradientMismatchError
 

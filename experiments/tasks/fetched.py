@@ -10,8 +10,8 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import output
-from experiments.options import NoDataError
+from experiments.common import output
+from experiments.common.options import NoDataError
 
 _SECONDS = 30  # without an answer
 _MOST = 2**26  # bytes of a download

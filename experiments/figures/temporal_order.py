@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import binomial, plots
+from experiments import plots
+from experiments.measures import binomial
 
 
 def draw(found: Mapping[str, Mapping[int, Any]], names: Mapping[str, str], seeds: int, solved: float) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.rows import Row, circumstances, duration
+from experiments.runner.rows import Row, circumstances, duration
 
 
 def markdown(rows: Sequence[Row], command: str) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import lags, plots
+from experiments import plots
+from experiments.measures import lags
 
 _LOW, _HIGH = 1e-65, 1e40
 _FLOAT32_TINY = float(np.finfo(np.float32).tiny)

@@ -1,0 +1,1 @@
+"""Networks that a study needs and the library has not."""

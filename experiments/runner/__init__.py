@@ -1,0 +1,1 @@
+"""Who runs the studies: the command, the terminal, and the report of all."""
