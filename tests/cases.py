@@ -4,6 +4,7 @@ To add a cell, write its step once more in `oracles.py` and add a `CellCase`; to
 a line.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,16 +26,33 @@ class CellCase(NamedTuple):
     inputs: Callable | None = None
 
 
-def _normal(key, shape, d, dtype=jnp.float64):
-    return jax.random.normal(key, (*shape, d), dtype)
+def normal(key, shape, dtype=jnp.float64, scale=1.0):
+    """By NumPy, as all that is random here: every shape that JAX draws is one more program to compile."""
+    rng = _generator(key)
+    drawn = scale * rng.standard_normal(shape)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        drawn = (drawn + 1j * scale * rng.standard_normal(shape)) / np.sqrt(2)
+    return jnp.asarray(drawn.astype(dtype))
+
+
+def _generator(key):
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+
+def _normal_input(key, shape, d, dtype=jnp.float64):
+    return normal(key, (*shape, d), dtype)
+
+
+def _flags(key, p, shape):
+    return jnp.asarray(_generator(key).random(shape) < p)
 
 
 def _masked_input(key, shape, d, dtype=jnp.float64):
-    return jb.cells.MaskedInput(_normal(key, shape, d, dtype), jax.random.bernoulli(key, 0.6, shape))
+    return jb.cells.MaskedInput(normal(key, (*shape, d), dtype), _flags(key, 0.6, shape))
 
 
 def _reset_input(key, shape, d, dtype=jnp.float64):
-    return jb.cells.ResetInput(_normal(key, shape, d, dtype), jax.random.bernoulli(key, 0.3, shape))
+    return jb.cells.ResetInput(normal(key, (*shape, d), dtype), _flags(key, 0.3, shape))
 
 
 def _h(state):
@@ -154,20 +172,23 @@ def problem(case, *, seed=0, T=6, batch=(2,), d=3, n=4, m=2, dtype=jnp.float64, 
     """A `Problem`: W_h is a random Gaussian matrix, so neither symmetric nor normal; every bias and h_0 is non-zero."""
     keys = jax.random.split(jax.random.key(seed), 6)
     model = jb.rnn(case.cell, jb.readouts.linear(bias=bias))
-    theta = model.init(keys[0], input_size=d, hidden_size=n, output_size=m, dtype=dtype)
-    theta = randomised(theta, keys[1], 0.6)
-    xs = (case.inputs or _normal)(keys[2], (T, *batch), d, dtype)
-    ys = jax.random.normal(keys[3], (T, *batch, m), dtype)
-    h_0 = randomised(model.initial_state(theta, batch), keys[4], 0.5)
+    init = functools.partial(model.init, input_size=d, hidden_size=n, output_size=m, dtype=dtype)
+    theta = randomised(jax.eval_shape(init, keys[0]), keys[1], 0.6)
+    xs = inputs(case, keys[2], (T, *batch), d, dtype)
+    ys = normal(keys[3], (T, *batch, m), dtype)
+    h_0 = randomised(jax.eval_shape(lambda theta: model.initial_state(theta, batch), theta), keys[4], 0.5)
     return Problem(case, model, theta, xs, ys, h_0)
 
 
+def inputs(case, key, shape, d, dtype=jnp.float64):
+    return (case.inputs or _normal_input)(key, shape, d, dtype)
+
+
 def randomised(tree, key, scale):
+    """Numbers like those of `tree`, or of the shapes in it."""
     leaves, treedef = jax.tree.flatten(tree)
     keys = jax.random.split(key, len(leaves))
-    return treedef.unflatten(
-        [scale * jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-    )
+    return treedef.unflatten([normal(k, leaf.shape, leaf.dtype, scale) for k, leaf in zip(keys, leaves, strict=True)])
 
 
 def oracle(problem, mask=None):

@@ -7,7 +7,7 @@ once: nine tenths of the time would go into optimising them.
 import importlib.metadata
 import os
 
-_FAST_TO_COMPILE = ["--xla_backend_optimization_level=0"]
+_FAST_TO_COMPILE = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
     _FAST_TO_COMPILE.append("--xla_cpu_use_fusion_emitters=false")  # newer ones don't know it
 os.environ.setdefault("XLA_FLAGS", " ".join(_FAST_TO_COMPILE))

@@ -33,7 +33,8 @@ def test_estimators_with_any_batch_axes(make, batch):
     (case,) = (case for case in CELLS if case.name == "lstm")
     given = problem(case, T=4, batch=batch, seed=3)
     estimator = make(given.model, jb.losses.l2_loss)
-    estimate, _ = estimator.update(given.theta, estimator.init(given.theta, given.h_0), given.xs, given.ys)
+    state = estimator.init(given.theta, given.h_0)
+    estimate, _ = jax.jit(estimator.update)(given.theta, state, given.xs, given.ys)
     assert_close(estimate.grads, oracle(given)[1][0], 1e-11)
 
 
@@ -50,7 +51,7 @@ def test_masks_in_estimators(make, name):
     ys = jnp.where(mask[..., None], given.ys, jnp.nan)
     matters = np.flip(np.maximum.accumulate(np.flip(mask, 0)), 0)
     xs = jnp.where(matters[..., None], given.xs, jnp.nan)
-    estimate, _ = estimator.update(given.theta, state, xs, ys, mask=jnp.asarray(mask))
+    estimate, _ = jax.jit(estimator.update)(given.theta, state, xs, ys, mask=jnp.asarray(mask))
     np.testing.assert_allclose(estimate.loss, value, rtol=1e-12)
     assert_close(estimate.grads, theta_bar, 1e-11)
 
@@ -136,11 +137,11 @@ def test_online_estimators_add_up_over_chunks(name, make, chunk):
 
 
 def _fed_in_chunks(estimator, given, chunk):
-    state = estimator.init(given.theta, given.h_0)
+    state, update = estimator.init(given.theta, given.h_0), jax.jit(estimator.update)
     total = jax.tree.map(jnp.zeros_like, given.theta)
     for start in range(0, 6, chunk):
         part = slice(start, start + chunk)
-        estimate, state = estimator.update(given.theta, state, given.xs[part], given.ys[part])
+        estimate, state = update(given.theta, state, given.xs[part], given.ys[part])
         total = jax.tree.map(jnp.add, total, estimate.grads)
     return total
 

@@ -25,13 +25,13 @@ def differ(cell, theta_h, xs, h_0, T, loss, argnums=(0,)):
             _, hs = jb.unroll(cell, theta_h, xs, h_0, adjoint=adjoint)
             return loss(hs)
 
-        return jax.grad(F, argnums=argnums, allow_int=True)(theta_h, xs, h_0)
+        return jax.jit(jax.grad(F, argnums=argnums, allow_int=True))(theta_h, xs, h_0)
 
     def loop(theta_h, xs, h_0):
         _, outputs = python_loop(cell, theta_h, xs, h_0, T)
         return loss(jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs))
 
-    wanted = jax.grad(loop, argnums=argnums, allow_int=True)(theta_h, xs, h_0)
+    wanted = jax.jit(jax.grad(loop, argnums=argnums, allow_int=True))(theta_h, xs, h_0)
     return [by(adjoint) for adjoint in ADJOINTS.values()], wanted
 
 
@@ -77,7 +77,7 @@ def test_none_leaves_integer_state_and_keys():
     def loop(theta_h, xs, h):
         return loss(jnp.stack(python_loop(cell, theta_h, xs, h_0 | {"h": h}, 5)[1]))
 
-    wanted = jax.grad(loop, argnums=(0, 1, 2))(theta_h, xs, h_0["h"])
+    wanted = jax.jit(jax.grad(loop, argnums=(0, 1, 2)))(theta_h, xs, h_0["h"])
     for adjoint in ADJOINTS.values():
         got = jax.jit(jax.grad(lambda *a, adjoint=adjoint: F(*a, adjoint), argnums=(0, 1, 2)))(theta_h, xs, h_0["h"])
         assert_close(got, wanted, 1e-11)

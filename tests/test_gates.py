@@ -91,7 +91,7 @@ def drawn(case, begin=0.0):
     """θ_h, xs, h_0, and h_1 … h_T by the cell itself, step by step."""
     keys = jax.random.split(jax.random.key(0), 3)
     theta_h = case.cell.init(keys[0], d, n, jnp.float64)
-    xs = (case.inputs or cases._normal)(keys[1], (T, B), d)
+    xs = cases.inputs(case, keys[1], (T, B), d)
     h_0 = jax.tree.map(lambda leaf: leaf + begin, case.cell.initial_state(theta_h, (B,)))
     hs = [h_0]
     for t in range(T):
@@ -187,7 +187,7 @@ def test_gates_with_a_loop_in_a_shard_of_a_batch(name):
         )
     )
     theta_h = plain.init(jax.random.key(0), d, n, jnp.float64)
-    xs, h_0 = cases._normal(jax.random.key(1), (T, 4), d), jnp.ones((4, n))
+    xs, h_0 = cases.normal(jax.random.key(1), (T, 4, d)), jnp.ones((4, n))
 
     def loss(theta_h, xs, h_0):
         return jnp.sum(jb.unroll(cell, theta_h, xs, h_0, adjoint=ADJOINTS[name])[0])

@@ -1,5 +1,7 @@
 """a_t, b_t, c_t against jax.jacobian of a Python loop and against one another; their products where they are known."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,16 +33,20 @@ def by_jax(case, theta_h, xs, h_0, T):
             out.append(ravel_pytree(h_t)[0])
         return jnp.stack(out)
 
-    return jax.jacobian(states, argnums=(0, 1))(theta, h)
+    return jax.jit(jax.jacobian(states, argnums=(0, 1)))(theta, h)
+
+
+def jitted(function, case):
+    return jax.jit(functools.partial(function, case.cell))
 
 
 @cell_cases
 def test_sensitivities(case):
     given = unbatched(case)
     wanted, wanted_product = by_jax(case, *given, T=4)
-    np.testing.assert_allclose(jacobians.recursion(case.cell, *given), wanted, rtol=1e-10, atol=1e-13)
-    np.testing.assert_allclose(jacobians.written_out(case.cell, *given), wanted, rtol=1e-10, atol=1e-13)
-    np.testing.assert_allclose(jacobians.product(case.cell, *given), wanted_product, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(jitted(jacobians.recursion, case)(*given), wanted, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(jitted(jacobians.written_out, case)(*given), wanted, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(jitted(jacobians.product, case)(*given), wanted_product, rtol=1e-10, atol=1e-13)
     assert np.max(np.abs(wanted)) > 0.1
 
 
@@ -49,9 +55,9 @@ def test_one_step(case):
     theta_h, xs, h_0 = unbatched(case)
     x_1 = jax.tree.map(lambda leaf: leaf[0], xs)
     b, c = by_jax(case, theta_h, xs, h_0, T=1)
-    np.testing.assert_allclose(jacobians.immediate(case.cell, theta_h, x_1, h_0), b[0], rtol=1e-11, atol=1e-14)
-    np.testing.assert_allclose(jacobians.state(case.cell, theta_h, x_1, h_0), c[0], rtol=1e-11, atol=1e-14)
-    bs, cs = jacobians.along(case.cell, theta_h, xs, h_0)
+    np.testing.assert_allclose(jitted(jacobians.immediate, case)(theta_h, x_1, h_0), b[0], rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(jitted(jacobians.state, case)(theta_h, x_1, h_0), c[0], rtol=1e-11, atol=1e-14)
+    bs, cs = jitted(jacobians.along, case)(theta_h, xs, h_0)
     np.testing.assert_allclose(bs[0], b[0], rtol=1e-11, atol=1e-14)
     np.testing.assert_allclose(cs[0], c[0], rtol=1e-11, atol=1e-14)
 
@@ -61,12 +67,12 @@ def test_products_with_a_vector_form_no_matrix_and_agree(case):
     theta_h, xs, h_0 = unbatched(case)
     _, product = by_jax(case, theta_h, xs, h_0, T=4)
     v = cases.randomised(h_0, jax.random.key(1), 1.0)
-    pushed = jacobians.jvp(case.cell, theta_h, xs, h_0, v)
+    pushed = jitted(jacobians.jvp, case)(theta_h, xs, h_0, v)
     flat = np.stack([ravel_pytree(jax.tree.map(lambda leaf, t=t: leaf[t], pushed))[0] for t in range(4)])
     np.testing.assert_allclose(flat, product @ ravel_pytree(v)[0], rtol=1e-10, atol=1e-13)
 
     u = cases.randomised(jax.tree.map(lambda leaf: jnp.zeros((4, *leaf.shape)), h_0), jax.random.key(2), 1.0)
-    h_0_bar, deltas = jacobians.vjp(case.cell, theta_h, xs, h_0, u)
+    h_0_bar, deltas = jitted(jacobians.vjp, case)(theta_h, xs, h_0, u)
     us = np.stack([ravel_pytree(jax.tree.map(lambda leaf, t=t: leaf[t], u))[0] for t in range(4)])
     np.testing.assert_allclose(ravel_pytree(h_0_bar)[0], np.einsum("tn,tnk->k", us, product), rtol=1e-10, atol=1e-13)
     last = ravel_pytree(jax.tree.map(lambda leaf: leaf[-1], deltas))[0]
