@@ -1,7 +1,7 @@
 """Strictness for every test: float64, no implicit promotion of dtypes or ranks; warnings are errors (pyproject).
 
 Two devices, so that what splits a batch has something to split it over. The programs here are small, thousands, and run
-once: nine tenths of the time would go into optimising them.
+once: nine tenths of the time would go into optimising them, and into splitting them to do so in parallel.
 """
 
 import importlib.metadata
