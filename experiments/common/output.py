@@ -1,5 +1,6 @@
 """The output folder: results, configuration, tables and figures, each file written whole or not at all."""
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -21,6 +22,11 @@ from experiments import plots
 from experiments.common.options import BadInputError
 from experiments.study import Result
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 _PACKAGES = ("jax", "jaxlib", "numpy", "optax", "scikit-learn", "matplotlib")
 
 
@@ -36,6 +42,33 @@ def prepare(folder: Path) -> None:
         (folder / "writable").unlink()
     except OSError as error:
         raise BadInputError(f"cannot write to the output folder `{folder}`: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def alone(folder: Path):
+    """Only one process at a time: what two runs write to one folder would be a mixture of both.
+
+    The lock is the system's, on the folder itself; it leaves no file and ends with the process, however that ends. A
+    file system that has no locks is used without one.
+
+    Raises:
+        BadInputError: when another run has it.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # of a file system without locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInputError(
+                    f"another run writes to the output folder `{folder}`: wait for its end, or give `--out`"
+                ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def write(

@@ -76,10 +76,15 @@ def reproduce(config: Config, command: Sequence[str], studies: Sequence[Study]) 
         data; 130 after Ctrl-C.
 
     Raises:
-        BadInputError: for a name that isn't there, and when the report can't be written.
+        BadInputError: for a name that isn't there, when the report can't be written, and when another run writes it.
     """
     runs = chosen(config, studies)
     output.prepare(config.out)
+    with output.alone(config.out):
+        return _reproduce(runs, config, command)
+
+
+def _reproduce(runs, config, command):
     table = [Row(study.name, study.claim) for study, _ in runs]
     paths = _write(config.out, table, command)
     for k, (study, own) in enumerate(runs):
@@ -137,8 +142,9 @@ def _attempt(study, own):
         command += ["--data", str(own.data)]
     try:
         output.prepare(own.out)
-        for name in ("result.json", "error.txt"):  # of an earlier run: must not pass for this one's
-            (own.out / name).unlink(missing_ok=True)
+        with output.alone(own.out):
+            for name in ("result.json", "error.txt"):  # of an earlier run: must not pass for this one's
+                (own.out / name).unlink(missing_ok=True)
         running.carry_out(study, own, own.out, command)
         return row._replace(state="ran", found=rows.read(own.out))
     except (KeyboardInterrupt, trained.InterruptedRunError) as error:

@@ -26,14 +26,16 @@ def carry_out(study: Study, config: Any, folder: Path, command: Sequence[str]) -
 
     Raises:
         InterruptedRunError: when a training was interrupted and saved.
-        BadInputError: when the folder can't be written to, before the run; or for flags that the study refuses.
+        BadInputError: before the run, when the folder can't be written to or another run writes to it; or for flags
+            that the study refuses.
     """
     output.prepare(folder)
-    began = time.perf_counter()
-    with terminal.progress() as report:
-        result = study.run(dataclasses.replace(config, out=folder), report)
-    # Ctrl-C, or the end of its time, finds the run over: its files are worth the moment.
-    with signals.answered({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}):
-        paths = output.write(folder, study.name, config, command, result, time.perf_counter() - began)
-    trained.done(folder)
+    with output.alone(folder):
+        began = time.perf_counter()
+        with terminal.progress() as report:
+            result = study.run(dataclasses.replace(config, out=folder), report)
+        # Ctrl-C, or the end of its time, finds the run over: its files are worth the moment.
+        with signals.answered({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}):
+            paths = output.write(folder, study.name, config, command, result, time.perf_counter() - began)
+        trained.done(folder)
     return result, paths

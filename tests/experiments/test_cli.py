@@ -12,7 +12,7 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
 from experiments.catalogue import STUDIES
-from experiments.common import options
+from experiments.common import options, output
 from experiments.runner import cli
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +104,18 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_run(tmp_path, capsy
         err = capsys.readouterr().err
         assert err.startswith(f"error: cannot write to the output folder `{folder}`: ")
         assert err.count("\n") == 1
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
+    """The second one, before it writes; the first one's end lets the next run."""
+    run = ["run", "vanishing_exploding", *TINY["vanishing_exploding"].split(), "--out", str(tmp_path)]
+    with output.alone(tmp_path):
+        for command in (run, ["reproduce", "--quick", "--only", "cliff", "--out", str(tmp_path)]):
+            assert cli.main(command) == 2
+            said = f"error: another run writes to the output folder `{tmp_path}`: wait for its end, or give `--out`\n"
+            assert capsys.readouterr().err.endswith(said)
+        assert not list(tmp_path.iterdir())
+    assert cli.main(run) == 0
 
 
 def test_missing_packages_are_named_with_the_remedy(monkeypatch, capsys):
