@@ -26,7 +26,7 @@ import jaxbptt as jb
 from experiments.common import options, over_seeds, trained
 from experiments.figures import memory as figures
 from experiments.study import Report, Result, Study, Table, verdict
-from experiments.tasks import memory as memory_tasks
+from experiments.tasks import memory
 
 LEARNED = 0.01  # mean squared error of a network that remembers; mean over the seeds, as the next
 FAILED = 0.1  # of one that doesn't
@@ -134,7 +134,7 @@ def train(config: Config, name: str, training: Training, report: Report) -> tupl
     model = jb.rnn(training.cell, jb.readouts.linear())
     F = jax.jit(jax.vmap(jb.objective(model, jb.losses.l2_loss), in_axes=(0, None, None, None, None)))
     watched, test = (
-        over_seeds.held_out(lambda rng, size=size: memory_tasks.adding(rng, training.T, (size,)), config.seed, which)
+        over_seeds.held_out(lambda rng, size=size: memory.adding(rng, training.T, (size,)), config.seed, which)
         for which, size in enumerate((config.watch_size, config.test_size))
     )
 
@@ -142,7 +142,7 @@ def train(config: Config, name: str, training: Training, report: Report) -> tupl
         return 2 * F(theta, batch.xs, batch.ys, None, batch.mask)
 
     def drawn(rng):
-        return memory_tasks.adding(rng, training.T, (config.batch_size,))
+        return memory.adding(rng, training.T, (config.batch_size,))
 
     theta = over_seeds.init(
         model, config.seed, config.seeds, input_size=2, hidden_size=training.hidden_size, output_size=1
@@ -199,7 +199,7 @@ def run(config: Config, report: Report) -> Result:
     numbers = {
         "verdict": judge(errors, ratios),
         "published": PUBLISHED,
-        "floor": memory_tasks.ADDING_FLOOR,
+        "floor": memory.ADDING_FLOOR,
         "trainings": {
             name: {
                 "T": training.T,
@@ -229,7 +229,7 @@ def _tables(config, todo, numbers):
         )
         for name, row in numbers["trainings"].items()
     )
-    title = f"mean squared error on {config.test_size} sequences, without memory {memory_tasks.ADDING_FLOOR:.4f}"
+    title = f"mean squared error on {config.test_size} sequences, without memory {memory.ADDING_FLOOR:.4f}"
     ratios = tuple((str(T), f"{value:.2f}") for T, value in numbers["lstm_over_chrono"].items())
     return (
         Table(title, ("network", "T", "mean ± standard error", "each seed", f"updates to {SOLVED:g}"), rows),
@@ -239,7 +239,7 @@ def _tables(config, todo, numbers):
 
 def _figure(config, todo, curves):
     def panel(*names):
-        return {todo[name].label: curves[name] for name in names}, memory_tasks.ADDING_FLOOR
+        return {todo[name].label: curves[name] for name in names}, memory.ADDING_FLOOR
 
     panels = {f"three networks, T = {config.length}": panel("tanh", "irnn", "gru")}
     for T in config.chrono_lengths:

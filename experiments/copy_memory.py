@@ -24,7 +24,7 @@ from experiments.common import options, over_seeds, trained
 from experiments.figures import memory as figures
 from experiments.networks.unitary import UNITARY
 from experiments.study import Report, Result, Study, Table, verdict
-from experiments.tasks import memory as memory_tasks
+from experiments.tasks import memory
 
 ON_THE_LINE = 0.02  # how far the tanh network may be off the line, relative; mean over the seeds, as the next
 REMEMBERS = 0.5  # of the line: the unitary network is below
@@ -104,18 +104,18 @@ def train(config: Config, name: str, network: Network, T: int, report: Report) -
     """All seeds of one network at one T, measured by F on the test."""
     model = jb.rnn(network.cell, jb.readouts.linear())
     F = jax.jit(jax.vmap(jb.objective(model, LOSS), in_axes=(0, None, None)))
-    test = over_seeds.held_out(lambda rng: memory_tasks.copying(rng, T, (config.test_size,)), config.seed)
+    test = over_seeds.held_out(lambda rng: memory.copying(rng, T, (config.test_size,)), config.seed)
 
     def drawn(rng):
-        return memory_tasks.copying(rng, T, (config.batch_size,))
+        return memory.copying(rng, T, (config.batch_size,))
 
     theta = over_seeds.init(
         model,
         config.seed,
         config.seeds,
-        input_size=memory_tasks.SYMBOLS + 2,
+        input_size=memory.SYMBOLS + 2,
         hidden_size=network.hidden_size,
-        output_size=memory_tasks.SYMBOLS + 1,
+        output_size=memory.SYMBOLS + 1,
     )
     return over_seeds.train(
         config,
@@ -128,7 +128,7 @@ def train(config: Config, name: str, network: Network, T: int, report: Report) -
         name=name,
         steps=config.updates,
         every=config.every,
-        solved=DONE * memory_tasks.copying_floor(T),
+        solved=DONE * memory.copying_floor(T),
     )
 
 
@@ -149,7 +149,7 @@ def judge(shares: dict[int, dict[str, float]]) -> str:
 
 def run(config: Config, report: Report) -> Result:
     """Trains both networks at every T, and draws."""
-    todo, lines = networks(config), {T: memory_tasks.copying_floor(T) for T in config.delays}
+    todo, lines = networks(config), {T: memory.copying_floor(T) for T in config.delays}
     curves = {
         T: {name: train(config, f"{name}_{T}", network, T, report) for name, network in todo.items()}
         for T in config.delays

@@ -21,9 +21,9 @@ import optax
 import jaxbptt as jb
 from experiments.common import options, timing, trained
 from experiments.figures import digits as figures
+from experiments.measures import last_step
 from experiments.study import Report, Result, Study, Table, verdict
 from experiments.tasks import digits as data
-from experiments.tasks import last_step
 
 ACCURACY = 0.95
 GRADIENT_ERROR = 1e-10

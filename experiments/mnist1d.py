@@ -9,10 +9,8 @@ Source: Greydanus (2020), Scaling down deep learning; the signals are made by th
 """
 
 import dataclasses
-import functools
-import random
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +20,9 @@ import optax
 import jaxbptt as jb
 from experiments.common import options, over_seeds, trained
 from experiments.figures import mnist1d as figures
+from experiments.measures import last_step
 from experiments.study import Report, Result, Study, Table, verdict
-from experiments.tasks import last_step
+from experiments.tasks.mnist1d import Signals, signals
 
 CLASSES = 10
 LEAST = 0.85  # mean accuracy in order: the published 91% less what another size and schedule may cost
@@ -66,34 +65,6 @@ class Config(trained.Flags):
         options.positive("learning_rate", self.learning_rate)
         options.positive("clip_norm", self.clip_norm)
         options.at_least("weight_decay", self.weight_decay, 0)
-
-
-class Signals(NamedTuple):
-    """``xs [T, N, 1]`` and labels ``[N]``, for training and for the test."""
-
-    train_xs: np.ndarray
-    train_labels: np.ndarray
-    test_xs: np.ndarray
-    test_labels: np.ndarray
-
-
-@functools.cache
-def signals(shuffled: bool) -> Signals:
-    """The 4000 + 1000 signals of the published seed, made by the author's package: nothing is downloaded.
-
-    Args:
-        shuffled: whether all signals go through one permutation of their 40 steps.
-    """
-    from mnist1d.data import get_dataset_args, make_dataset
-
-    how: Any = get_dataset_args()
-    how.shuffle_seq = shuffled
-    before = np.random.get_state(), random.getstate()  # the package seeds the global generators
-    made = make_dataset(how)
-    np.random.set_state(before[0])
-    random.setstate(before[1])
-    xs, test_xs = (np.ascontiguousarray(made[name].T[:, :, None], np.float32) for name in ("x", "x_test"))
-    return Signals(xs, made["y"].astype(np.int32), test_xs, made["y_test"].astype(np.int32))
 
 
 def batches(config: Config, data: Signals) -> Callable[[int], jb.training.Batch]:

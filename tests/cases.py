@@ -5,6 +5,7 @@ a line.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,7 +28,8 @@ class CellCase(NamedTuple):
 
 
 def normal(key, shape, dtype=jnp.float64, scale=1.0):
-    """By NumPy, as all that is random here: every shape that JAX draws is one more program to compile."""
+    """By NumPy: every shape that JAX draws is one more program to compile."""
+    assert jnp.issubdtype(dtype, jnp.inexact), "only floating-point numbers are drawn"
     rng = _generator(key)
     drawn = scale * rng.standard_normal(shape)
     if jnp.issubdtype(dtype, jnp.complexfloating):
@@ -35,8 +37,8 @@ def normal(key, shape, dtype=jnp.float64, scale=1.0):
     return jnp.asarray(drawn.astype(dtype))
 
 
-def _generator(key):
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+def _generator(key, stream=0):
+    return np.random.default_rng([*np.asarray(jax.random.key_data(key)), stream])
 
 
 def _normal_input(key, shape, d, dtype=jnp.float64):
@@ -44,7 +46,12 @@ def _normal_input(key, shape, d, dtype=jnp.float64):
 
 
 def _flags(key, p, shape):
-    return jnp.asarray(_generator(key).random(shape) < p)
+    """Of more than one some are True and some False, or a law would be held of half a cell."""
+    size, rng = math.prod(shape), _generator(key, stream=1)  # another one than that of x
+    if size == 1:
+        return jnp.asarray(rng.random(shape) < 0.5)
+    true = min(max(round(p * size), 1), size - 1)
+    return jnp.asarray(rng.permutation(np.arange(size) < true).reshape(shape))
 
 
 def _masked_input(key, shape, d, dtype=jnp.float64):

@@ -30,12 +30,12 @@ def gradient(given, adjoint):
 @pytest.mark.parametrize("case", CELLS, ids=cases.name)
 @pytest.mark.parametrize(("T", "slots", "block"), SOME, ids=str)
 def test_it_gives_the_gradient(case, T, slots, block):
-    given = problem(case, T=T, batch=(2,), seed=T)
+    given = problem(case, T=T, batch=(2,), seed=T + 1)
     value, bars = gradient(given, checkpointed(slots, block=block))
     wanted_value, wanted = oracle(given)
     np.testing.assert_allclose(value, wanted_value, rtol=1e-12)
     for bar, wanted_bar in zip(jax.tree.leaves(bars), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(bar, wanted_bar, rtol=1e-10, atol=1e-12 * max(1.0, np.max(np.abs(wanted_bar))))
+        np.testing.assert_allclose(bar, wanted_bar, rtol=1e-10, atol=1e-12)
     if T > 2 and case.name not in ("masked", "resettable"):  # a flag can hide a leaf
         assert all(np.any(np.asarray(bar)) for bar in jax.tree.leaves(bars))
 

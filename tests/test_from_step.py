@@ -17,7 +17,7 @@ def python_loop(cell, theta_h, xs, h_0, T):
     return h, outputs
 
 
-def differ(cell, theta_h, xs, h_0, T, loss, argnums=(0,)):
+def differ(cell, theta_h, xs, h_0, T, loss, argnums=(0,), names=tuple(ADJOINTS), compiled=jax.jit):
     """The gradient by each adjoint, and by a Python loop with jax.grad."""
 
     def by(adjoint):
@@ -25,17 +25,22 @@ def differ(cell, theta_h, xs, h_0, T, loss, argnums=(0,)):
             _, hs = jb.unroll(cell, theta_h, xs, h_0, adjoint=adjoint)
             return loss(hs)
 
-        return jax.jit(jax.grad(F, argnums=argnums, allow_int=True))(theta_h, xs, h_0)
+        return compiled(jax.grad(F, argnums=argnums, allow_int=True))(theta_h, xs, h_0)
 
     def loop(theta_h, xs, h_0):
         _, outputs = python_loop(cell, theta_h, xs, h_0, T)
         return loss(jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs))
 
     wanted = jax.jit(jax.grad(loop, argnums=argnums, allow_int=True))(theta_h, xs, h_0)
-    return [by(adjoint) for adjoint in ADJOINTS.values()], wanted
+    return [by(ADJOINTS[name]) for name in names], wanted
 
 
-def test_token_ids_get_no_cotangent():
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"names": ("full", "checkpointed", "autodiff"), "compiled": lambda function: function}],
+    ids=["jit", "eager"],
+)
+def test_token_ids_get_no_cotangent(how):
     def step(theta_h, token_t, h_tm1):
         return jnp.tanh(theta_h["embedding"][token_t] + h_tm1 @ theta_h["W_h"].T)
 
@@ -43,7 +48,7 @@ def test_token_ids_get_no_cotangent():
     keys = jax.random.split(jax.random.key(0), 3)
     theta_h = {"embedding": jax.random.normal(keys[0], (7, 4)), "W_h": jax.random.normal(keys[1], (4, 4))}
     tokens = jax.random.randint(keys[2], (6, 3), 0, 7)
-    got, wanted = differ(cell, theta_h, tokens, jnp.zeros((3, 4)), 6, lambda hs: jnp.sum(hs**2), argnums=(0, 1))
+    got, wanted = differ(cell, theta_h, tokens, jnp.zeros((3, 4)), 6, lambda hs: jnp.sum(hs**2), argnums=(0, 1), **how)
     for theta_bar, tokens_bar in got:
         assert_close(theta_bar, wanted[0], 1e-11)
         assert tokens_bar.dtype == jax.dtypes.float0

@@ -53,6 +53,15 @@ def test_a_cells_pullback_is_the_vjp_of_its_step(case, batch, seed):
         np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize("case", [case for case in CELLS if case.inputs], ids=cases.name)
+def test_flags_are_true_and_false_among_the_seeds(case, batch):
+    flags = [np.asarray(one_step(case, seed, batch, n=5)[1][1]) for seed in range(3)]
+    assert {bool(flag) for drawn in flags for flag in drawn.flat} == {True, False}
+    if batch:
+        assert len({drawn.tobytes() for drawn in flags}) > 1
+
+
 @cell_cases
 @pytest.mark.parametrize("seed", range(3))
 def test_the_pullback_is_the_transpose_of_the_pushforward(case, seed):

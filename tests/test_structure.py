@@ -32,7 +32,7 @@ ROWS = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ROWS) for room in rooms}
 
-# The same of the experiments. Every study is a room of its own, so none stands on another.
+# The same of the experiments. Every study is a room of its own: none stands on another, but on `benchmarks`.
 ROWS_OF_EXPERIMENTS = [
     ("study",),
     ("plots",),
@@ -54,6 +54,7 @@ def room(path, root=ROOT):
 
 def imported_rooms(path, package="jaxbptt"):
     for node in ast.walk(ast.parse(path.read_text())):
+        assert not getattr(node, "level", 0), "a relative import, which would not be seen here"
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package:
             parts = node.module.split(".")
             yield from ([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])

@@ -52,7 +52,8 @@ def test_vmap_is_a_loop(case, adjoint):
     several = [problem(case, T=3, seed=seed) for seed in range(3)]
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(p.theta, p.xs, p.ys, p.h_0) for p in several])
     F = jb.objective(several[0].model, jb.losses.l2_loss, adjoint=adjoint)
-    mapped = jax.jit(jax.vmap(jax.grad(F)))(*stack)
+    over_problems = jax.vmap(jax.grad(F))
+    mapped = (over_problems if case is GRU else jax.jit(over_problems))(*stack)
     for k, given in enumerate(several):
         assert_close(jax.tree.map(lambda leaf, k=k: leaf[k], mapped), grads(given, adjoint)[1], 1e-11)
 

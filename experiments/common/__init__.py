@@ -1,1 +1,1 @@
-"""What studies stand on: flags, files and devices, training with checkpoints, by itself and over seeds, and a clock."""
+"""What studies stand on: flags, files and devices, a clock, and training with checkpoints, by itself or over seeds."""

@@ -1,1 +1,3 @@
-"""What a study draws, in a file of its name; `experiments.plots` has what all of them draw with."""
+"""What studies draw that `experiments.plots` has no function for; a file is named after its study, or after what
+two of them share.
+"""

@@ -1,1 +1,1 @@
-"""What more than one study measures."""
+"""What studies measure and the library does not."""

@@ -1,1 +1,1 @@
-"""Networks that a study needs and the library has not."""
+"""Networks that a study needs and the library does not have."""

@@ -1,1 +1,1 @@
-"""What is to be learned: data sets, fetched or drawn, as arrays with time first."""
+"""What is to be learned: data sets, fetched, made or drawn, as arrays with time first."""

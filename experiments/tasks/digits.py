@@ -1,4 +1,4 @@
-"""Data sets as arrays ``[T, N, d]``, time first."""
+"""Handwritten digits, 8 × 8 pixels, as sequences ``[T, N, 1]`` of pixels, time first."""
 
 from typing import NamedTuple
 

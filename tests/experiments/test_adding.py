@@ -12,7 +12,7 @@ pytest.importorskip("orbax.checkpoint")
 from experiments import adding
 from experiments.common.options import BadInputError
 from experiments.runner import cli
-from experiments.tasks import memory as memory_tasks
+from experiments.tasks import memory
 
 TINY = ["run", "adding", "--quick", "--seeds=2", "--length=6", "--chrono-lengths", "5", "--hidden-size=3"]
 TINY += [
@@ -33,7 +33,7 @@ def result(folder):
 
 @pytest.mark.parametrize(("T", "batch_shape"), [(2, (40,)), (7, (30,)), (12, (5, 6))])
 def test_the_target_is_the_sum_of_one_number_of_each_half(T, batch_shape):
-    xs, ys, mask, h_0 = memory_tasks.adding(np.random.default_rng(T), T, batch_shape)
+    xs, ys, mask, h_0 = memory.adding(np.random.default_rng(T), T, batch_shape)
     assert (xs.shape, ys.shape, mask.shape, h_0) == (
         (T, *batch_shape, 2),
         (T, *batch_shape, 1),
@@ -60,9 +60,9 @@ def test_the_target_is_the_sum_of_one_number_of_each_half(T, batch_shape):
 
 
 def test_without_memory_the_error_is_a_sixth():
-    y = memory_tasks.adding(np.random.default_rng(0), 4, (200_000,)).ys[-1, :, 0]
-    assert np.mean((y - 1) ** 2) == pytest.approx(memory_tasks.ADDING_FLOOR, rel=0.01)
-    assert abs(memory_tasks.ADDING_FLOOR - 2 * (1 / 3 - 1 / 4)) < 1e-15  # E u² - (E u)², twice
+    y = memory.adding(np.random.default_rng(0), 4, (200_000,)).ys[-1, :, 0]
+    assert np.mean((y - 1) ** 2) == pytest.approx(memory.ADDING_FLOOR, rel=0.01)
+    assert abs(memory.ADDING_FLOOR - 2 * (1 / 3 - 1 / 4)) < 1e-15  # E u² - (E u)², twice
 
 
 GOOD = {"tanh": np.array([0.17, 0.16]), "irnn": np.array([0.002, 0.015]), "gru": np.array([1e-3, 1e-3])}

@@ -15,9 +15,9 @@ pytest.importorskip("orbax.checkpoint")
 import jaxbptt as jb
 from experiments import copy_memory
 from experiments.common.options import BadInputError
-from experiments.networks import unitary as unitary_cell
+from experiments.networks import unitary
 from experiments.runner import cli
-from experiments.tasks import memory as memory_tasks
+from experiments.tasks import memory
 
 TINY = ["run", "copy_memory", "--quick", "--seeds=2", "--delays", "2", "--hidden-size=3", "--unitary-hidden-size=4"]
 TINY += ["--updates=8", "--every=2", "--test-size=8", "--batch-size=4", "--seed=1", "--out"]
@@ -29,7 +29,7 @@ def result(folder):
 
 @pytest.mark.parametrize(("delay", "batch_shape"), [(1, (5,)), (3, (2, 4)), (30, (3,))])
 def test_what_was_shown_is_asked_for_after_the_delay(delay, batch_shape):
-    xs, ys, mask, h_0 = memory_tasks.copying(np.random.default_rng(0), delay, batch_shape)
+    xs, ys, mask, h_0 = memory.copying(np.random.default_rng(0), delay, batch_shape)
     assert (mask, h_0) == (None, None)
     assert (xs.shape, ys.shape) == ((delay + 20, *batch_shape, 10), (delay + 20, *batch_shape))
     assert (xs.dtype, ys.dtype) == (np.float32, np.int32)
@@ -44,7 +44,7 @@ def test_what_was_shown_is_asked_for_after_the_delay(delay, batch_shape):
 
 
 def test_all_symbols_are_shown_equally_often():
-    ys = memory_tasks.copying(np.random.default_rng(0), 1, (4000,)).ys[-10:]
+    ys = memory.copying(np.random.default_rng(0), 1, (4000,)).ys[-10:]
     counts = np.bincount(ys.ravel(), minlength=9)
     assert counts[8] == 0
     assert np.all(np.abs(counts[:8] - 5000) < 5 * math.sqrt(5000))
@@ -52,28 +52,28 @@ def test_all_symbols_are_shown_equally_often():
 
 def test_the_line_is_the_loss_of_the_best_guess_without_memory():
     delay = 13
-    ys = memory_tasks.copying(np.random.default_rng(1), delay, (6,)).ys
+    ys = memory.copying(np.random.default_rng(1), delay, (6,)).ys
     probabilities = np.full((*ys.shape, 9), 1e-30)
     probabilities[:-10, :, 8] = 1
     probabilities[-10:, :, :8] = 1 / 8
     loss = -np.mean(np.log(np.take_along_axis(probabilities, ys[..., None], axis=-1)))
-    assert memory_tasks.copying_floor(delay) == pytest.approx(loss, rel=1e-12)
+    assert memory.copying_floor(delay) == pytest.approx(loss, rel=1e-12)
 
 
 def test_the_unitary_cell_is_a_complex_diagonal_and_keeps_every_norm():
     with jax.enable_x64(True):
-        theta_h = unitary_cell.init(jax.random.key(0), 3, 8, jnp.float64)
+        theta_h = unitary.init(jax.random.key(0), 3, 8, jnp.float64)
         xs = jax.random.normal(jax.random.key(1), (5, 2, 3), jnp.float64)
         h_0 = jax.random.normal(jax.random.key(2), (2, 8), jnp.float64)
-        h_T, _ = jb.unroll(unitary_cell.UNITARY, theta_h, xs, h_0)
+        h_T, _ = jb.unroll(unitary.UNITARY, theta_h, xs, h_0)
         phi, W_x = map(np.asarray, theta_h)
         start = np.asarray(h_0)
         h, W = start[:, :4] + 1j * start[:, 4:], W_x[:4] + 1j * W_x[4:]
         for x_t in np.asarray(xs):
             h = np.exp(1j * phi) * h + x_t @ W.T
         np.testing.assert_allclose(h_T, np.concatenate([h.real, h.imag], axis=-1), rtol=1e-12)
-        state_jacobian = jax.jacobian(lambda h_0: jb.unroll(unitary_cell.UNITARY, theta_h, xs[:, 0], h_0)[0])(h_0[0])
-        assert unitary_cell.UNITARY.initial_state(theta_h, (3,)).shape == (3, 8)
+        state_jacobian = jax.jacobian(lambda h_0: jb.unroll(unitary.UNITARY, theta_h, xs[:, 0], h_0)[0])(h_0[0])
+        assert unitary.UNITARY.initial_state(theta_h, (3,)).shape == (3, 8)
         np.testing.assert_allclose(state_jacobian @ state_jacobian.T, np.eye(8), atol=1e-13)
     assert np.ptp(phi) > 1
 

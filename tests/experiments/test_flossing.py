@@ -24,7 +24,7 @@ from experiments.common import options
 from experiments.flossing import Config
 from experiments.networks import flossing as flossing_net
 from experiments.runner import cli, terminal
-from experiments.tasks import temporal as temporal_tasks
+from experiments.tasks import temporal
 
 SMALL = {"hidden_size": 5, "exponents": 3, "delay": 2, "length": 9, "flossing_length": 12, "transient": 4, "seeds": 2}
 TINY = shlex.split(
@@ -36,7 +36,7 @@ TINY.append("--out")
 
 @pytest.mark.parametrize(("length", "delay"), [(3, 1), (30, 7), (9, 4)])
 def test_each_target_compares_two_bits_of_the_past(length, delay):
-    xs, ys, mask = temporal_tasks.delayed_xor(np.random.default_rng(0), length, 500, delay)
+    xs, ys, mask = temporal.delayed_xor(np.random.default_rng(0), length, 500, delay)
     assert xs.shape == (length, 500, 1)
     for bits, targets, counts in zip(xs[:, :, 0].T, ys.T, mask.T, strict=True):
         for t in range(length):
@@ -65,7 +65,7 @@ def logits(theta, bits):
 
 def test_the_objective_and_the_accuracy_are_those_of_a_loop():
     config = Config(**SMALL)
-    xs, ys, mask = temporal_tasks.delayed_xor(np.random.default_rng(3), 9, 20, 2)
+    xs, ys, mask = temporal.delayed_xor(np.random.default_rng(3), 9, 20, 2)
     with jax.enable_x64(True):
         theta = small(config)
         F = jb.objective(flossing.MODEL, flossing.loss)

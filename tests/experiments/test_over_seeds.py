@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 import jaxbptt as jb
 from experiments.common import over_seeds, trained
 from experiments.study import silent
-from experiments.tasks import memory as memory_tasks
+from experiments.tasks import memory
 
 S, B, T = 3, 4, 9
 SIZES = {"input_size": 2, "hidden_size": 5, "output_size": 1}
@@ -24,7 +24,7 @@ def model():
 
 
 def draw(rng):
-    return memory_tasks.adding(rng, T, (B,))
+    return memory.adding(rng, T, (B,))
 
 
 def train(model, *, steps=6, solved=0.0, measure=None):

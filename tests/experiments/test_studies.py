@@ -12,11 +12,10 @@ pytest.importorskip("sklearn")
 
 import jaxbptt as jb
 from experiments import vanishing_exploding
-from experiments.measures import lags
+from experiments.measures import lags, last_step
 from experiments.runner import cli
 from experiments.study import silent
 from experiments.tasks import digits as data
-from experiments.tasks import last_step
 from experiments.vanishing_exploding import Config
 
 # the shapes of the small run in test_cli.py: compiled once
@@ -36,7 +35,7 @@ def assert_figures(folder, names):
 
 
 def test_digits_learns_and_its_gradient_is_right(tmp_path, capsys):
-    found = quick("digits", tmp_path, "--epochs", "8", "--rounds", "1")
+    found = quick("digits", tmp_path, "--epochs", "8", "--rounds", "2")
     assert_figures(tmp_path, ("curves", "gradient_by_step"))
     assert found["test_accuracy"] > 0.4  # chance is 0.1
     assert found["test_images"] == 360

@@ -25,7 +25,7 @@ from experiments.common import options
 from experiments.measures import binomial
 from experiments.networks import temporal_order as temporal_order_net
 from experiments.runner import cli, terminal
-from experiments.tasks import temporal as temporal_tasks
+from experiments.tasks import temporal
 from experiments.temporal_order import Config
 
 TINY = shlex.split("run temporal_order --quick --updates=12 --hidden-size=5 --seeds=2 --test-size=40 --check-every=4")
@@ -37,7 +37,7 @@ TINY.append("--out")
 
 @pytest.mark.parametrize("length", [10, 27, 50])
 def test_two_letters_stand_where_they_should_and_name_the_class(length):
-    symbols, classes = temporal_tasks.temporal_order(np.random.default_rng(1), length, 4000)
+    symbols, classes = temporal.temporal_order(np.random.default_rng(1), length, 4000)
     assert symbols.shape == (length, 4000)
     places = set()
     for sequence, label in zip(symbols.T.tolist(), classes.tolist(), strict=True):
@@ -90,7 +90,7 @@ def network(alpha):
     model = temporal_order_net.MODELS["basic_tanh"]
     theta = model.init(jax.random.key(4), input_size=6, hidden_size=5, output_size=4, dtype=jnp.float64)
     theta = jax.tree.map(lambda leaf: 4 * leaf + 0.1, theta)
-    symbols, classes = temporal_tasks.temporal_order(np.random.default_rng(2), 11, 6)
+    symbols, classes = temporal.temporal_order(np.random.default_rng(2), 11, 6)
     ys, mask = np.broadcast_to(classes, (11, 6)), np.broadcast_to((np.arange(11) == 10)[:, None], (11, 6))
     return temporal_order.objective(model, alpha), theta, (symbols, ys, None, mask)
 
@@ -148,7 +148,7 @@ def test_error_rates_are_those_of_the_last_answers():
     keys = jax.random.split(jax.random.key(0), 2)
     theta = jax.vmap(lambda key: model.init(key, input_size=6, hidden_size=3, output_size=4))(keys)
     theta = theta._replace(h=theta.h._replace(b=jnp.zeros((2, 3))), o=jax.tree.map(lambda leaf: 100 * leaf, theta.o))
-    symbols, classes = temporal_tasks.temporal_order(np.random.default_rng(3), 10, 50)
+    symbols, classes = temporal.temporal_order(np.random.default_rng(3), 10, 50)
     found = temporal_order.error_rates(model, theta, symbols, classes)
     for s in range(2):
         one = jax.tree.map(operator.itemgetter(s), theta)
