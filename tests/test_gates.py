@@ -39,6 +39,12 @@ def _of_unit_length(theta_h, x_t, h_tm1):
     return jnp.tanh(h_tm1 @ theta_h + x_t / jnp.linalg.norm(x_t, axis=-1, keepdims=True))
 
 
+def _held_input(key, shape, d, dtype=jnp.float64):
+    """One member is held at h_0 for a step."""
+    xs = cases._masked_input(key, shape, d, dtype)
+    return xs._replace(mask=xs.mask.at[0, 0].set(False))
+
+
 def in_another_order(cell):
     """A division over time that keeps what is there twice, in another order, beside what is computed."""
     split = split_of(cell)
@@ -78,7 +84,7 @@ plain = jb.cells.from_step(
 NESTS = [
     CellCase(name, cell, lambda *a: None, inputs=inputs)
     for name, cell, inputs in (
-        ("masked, singular", jb.cells.masked(singular), cases._masked_input),
+        ("masked, singular", jb.cells.masked(singular), _held_input),
         ("masked, of unit length", jb.cells.masked(jb.cells.stacked(elman, unit)), cases._masked_input),
         ("masked, stacked", jb.cells.masked(jb.cells.stacked(elman, jb.cells.gru())), cases._masked_input),
         ("resettable, by hand", jb.cells.resettable(cases.by_hand), cases._reset_input),
