@@ -21,7 +21,7 @@ def factory(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound = signature.bind(*args, **kwargs)
+        bound = _validate.factory_arguments(function, signature, args, kwargs)
         bound.apply_defaults()
         for name, value in bound.arguments.items():
             _validate.hashable(function.__name__, name, value)

@@ -44,6 +44,7 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
         _validate.readout(readout)
 
     def init(key, *, input_size, hidden_size, output_size, dtype=jnp.float32):
+        """A `Theta` drawn by the initialisers of cell and readout."""
         _validate.key(key)
         key_h, key_o = jax.random.split(key)
         return Theta(
@@ -52,10 +53,12 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
         )
 
     def initial_state(theta, batch_shape=()):
+        """h_0 for a batch of this shape, as the cell begins."""
         _validate.theta(theta)
         return cell.initial_state(theta.h, batch_shape)
 
     def apply(theta, xs, h_0=None, *, adjoint=None):
+        """``y_hats [T, *batch, m]`` for ``xs [T, *batch, d]``: see `jaxbptt.rnn`."""
         _validate.theta(theta)
         if h_0 is None:
             h_0 = initial_state(theta, _validate.batch_shape_of(cell, theta.h, xs))

@@ -31,7 +31,8 @@ def objective(
         ``mask [T, *batch]``, True where a step counts in F.
         What ``ys`` holds where it doesn't, and a NaN in ``xs`` after a sequence's last step that counts, reach
         neither F nor a gradient; a recursion that overflows there reaches the gradient (`jaxbptt.cells.masked` stands
-        still instead). The same arguments give the same function.
+        still instead). In float16 the cotangent of a step is its share 1/(T·B), which beyond T·B = 16,000 is no normal
+        number: take the sum of a loss that you scale, or bfloat16. The same arguments give the same function.
 
     Raises:
         TypeError, ValueError: now, for what is not a model, loss, adjoint or reduction; and when F is traced, for

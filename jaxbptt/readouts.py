@@ -60,7 +60,8 @@ def linear(bias: bool = True, *, W_o_init=initializers.glorot_uniform, b_init=in
     >>> g.apply(theta_o, jnp.ones((7, 5))).shape
     (7, 2)
     """
-    _validate.initializers(W_o_init=W_o_init, b_init=b_init)
+    _validate.flag("bias", bias, "; sizes go to `readouts.linear().init(key, hidden_size, output_size)`")
+    W_o_init, b_init = _validate.initializers(W_o_init=W_o_init, b_init=b_init)
 
     def init(key, hidden_size, output_size, dtype=jnp.float32):
         _validate.init_arguments(key, dtype, hidden_size=hidden_size, output_size=output_size)

@@ -1,5 +1,8 @@
 """Where h_0 is made, it is of the batch of the inputs, whatever these are."""
 
+import math
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -63,6 +66,28 @@ def test_the_batch_of_inputs_without_floating_point(step, batch):
     assert_close(found[1].h, wanted[1], 1e-11)
     assert jax.jit(model.apply)(theta, xs).shape == (5, *batch, 4)
     assert all(row.bytes > 0 for row in jb.plan(model, theta, xs).rows)
+
+
+class Observed(NamedTuple):
+    """A user's own, with the field names of `MaskedInput`, and a mask of features."""
+
+    x: jax.Array
+    mask: jax.Array
+
+
+def observed(theta_h, x_t, h_tm1):
+    seen = jnp.where(x_t.mask, x_t.x, jnp.zeros_like(x_t.x)).astype(h_tm1.dtype)
+    return jnp.tanh(h_tm1 @ theta_h["W"].T + seen @ theta_h["embedding"][:3])
+
+
+@pytest.mark.usefixtures("ranks")
+@pytest.mark.parametrize("batch", [(), (1,), (3,), (4,), (2, 3)])
+def test_a_mask_of_features_is_no_mask_of_the_batch(batch):
+    x = jnp.arange(5 * math.prod(batch) * 3).reshape(5, *batch, 3)
+    theta_h = {"W": jnp.eye(4), "embedding": jnp.ones((7, 4))}
+    cell = jb.cells.from_step(observed, initial_state=lambda theta_h, batch_shape: jnp.zeros((*batch_shape, 4)))
+    model, theta = jb.rnn(cell, jb.readouts.identity()), jb.Theta(theta_h, ())
+    assert jax.eval_shape(model.apply, theta, Observed(x, x > 2)).shape == (5, *batch, 4)
 
 
 def asserting(theta_h, token_t, h_tm1):

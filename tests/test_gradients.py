@@ -66,6 +66,22 @@ def test_masks_in_the_objective(adjoint):
         np.testing.assert_array_equal(bar, padded_bar)
 
 
+@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
+def test_a_product_that_overflows_where_nothing_is_read(adjoint):
+    """h_t = W h_{t-1}, two steps count of 200, from h_0 = 0: ∂F/∂h_0 = -(W1 + W²1)ᵀ / 2. W^198 is beyond float32."""
+    model = jb.rnn(jb.cells.linear(), jb.readouts.identity())
+    W_h = jnp.asarray([[4.0, -3.0], [1.0, 4.0]], jnp.float32)  # turns: inf - inf is NaN as well
+    theta = jb.Theta(jb.cells.LinearParams(jnp.ones((2, 1), jnp.float32), W_h), ())
+    xs, ys, mask = jnp.zeros((200, 1), jnp.float32), jnp.ones((200, 2), jnp.float32), jnp.arange(200) < 2
+    gradient = jax.grad(jb.objective(model, jb.losses.l2_loss, adjoint=adjoint), (0, 1, 3))
+    theta_bar, xs_bar, h_0_bar = jax.jit(gradient)(theta, xs, ys, jnp.zeros(2, jnp.float32), mask)
+    W, one = np.asarray(W_h), np.ones(2, np.float32)
+    np.testing.assert_array_equal(h_0_bar, -(W.T @ one + W.T @ W.T @ one) / 2)
+    np.testing.assert_array_equal(xs_bar[:2, 0], [-(one @ one + one @ W @ one) / 2, -one @ one / 2])
+    assert not np.any(xs_bar[2:])
+    assert not np.any(theta_bar.h.W_h)
+
+
 def test_a_mask_that_counts_nothing_gives_zero():
     given = problem(CELLS[1], T=3)
     nothing = jnp.zeros((3, 2), bool)

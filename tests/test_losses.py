@@ -32,8 +32,9 @@ def test_sigmoid_binary_cross_entropy():
 
 @pytest.mark.parametrize("label", [-1, 5, 1000])
 def test_a_label_out_of_range_is_not_silent(label):
-    value = losses.softmax_cross_entropy(y_hat[0, 0], jnp.array(label))
+    value, slope = jax.value_and_grad(losses.softmax_cross_entropy)(y_hat[0, 0], jnp.array(label))
     assert jnp.isnan(value)
+    assert jnp.isnan(slope).all()
 
 
 def test_saturated_logits_stay_finite():

@@ -32,3 +32,11 @@ def test_rtrl_is_not_spoilt_by_a_sensitivity_that_explodes_after_the_last_step_t
     estimate, state = estimator.update(theta, estimator.init(theta), xs, ys, mask)
     assert not jnp.all(jnp.isfinite(state.a))
     assert estimate.grads.h.b.tolist() == [-(1.0 + 4.0 + 13.0)] * 2
+
+    def weighed(y_hat_t, y_t):  # the same by weights of 0 in the loss
+        return y_t[..., 2] * jb.losses.l2_loss(y_hat_t, y_t[..., :2])
+
+    estimator = jb.estimators.rtrl(model, weighed, reduction="sum")
+    ys = jnp.concatenate([ys, mask[:, None].astype(jnp.float32)], axis=-1)
+    estimate, _ = estimator.update(theta, estimator.init(theta), xs, ys)
+    assert estimate.grads.h.b.tolist() == [-(1.0 + 4.0 + 13.0)] * 2

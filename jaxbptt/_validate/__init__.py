@@ -11,6 +11,7 @@ from jaxbptt._validate.axes import (
     batch_shape_of,
     no_batch,
     nothing_shared,
+    some_member,
     state_without_batch,
     time_axis,
 )
@@ -39,6 +40,7 @@ from jaxbptt._validate.diagnostics import (
     gate_blocks,
     more_than,
     one_batch_axis,
+    one_input,
     one_threshold,
     solver,
     square_matrix,
@@ -54,8 +56,9 @@ from jaxbptt._validate.factories import (
     cells,
     choices,
     count,
+    factory_arguments,
+    flag,
     hashable,
-    initializers,
     model,
     not_both,
     one_of,
@@ -66,6 +69,7 @@ from jaxbptt._validate.factories import (
 from jaxbptt._validate.initialisation import (
     gate_rows,
     init_arguments,
+    initializers,
     key,
     matrix_shape,
     square,
@@ -93,6 +97,7 @@ from jaxbptt._validate.rules import (
     mismatch,
     no_missing_cotangents,
     not_checkable,
+    reads_numbers,
     reference_not_finite,
     same_gates,
 )

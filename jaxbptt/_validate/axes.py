@@ -22,9 +22,10 @@ def time_axis(name, tree):
     lengths = {}
     for path, leaf in leaves:
         if np.ndim(leaf) == 0:
+            came = "a scalar" if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
             raise ValueError(
-                f"`{name}{jax.tree_util.keystr(path)}` must have time as its first axis: got a scalar, "
-                "expected [T, *batch, …]"
+                f"`{name}{jax.tree_util.keystr(path)}` must have time as its first axis: got {came}, "
+                f"expected [T, *batch, …]; make an array of a list, by `jnp.asarray({name})`"
             )
         lengths[jax.tree_util.keystr(path)] = np.shape(leaf)[0]
     if len(set(lengths.values())) > 1:
@@ -66,7 +67,7 @@ def _fewest_axes(cell, theta_h, xs, shapes):
 
     All that the leaves share where f reads none of them, and nothing tells.
     """
-    if getattr(xs, "_fields", ()) in (("x", "mask"), ("x", "reset")):  # flags of T and the batch, no other axes
+    if getattr(type(xs), "flags_every_member", False):  # `MaskedInput`, `ResetInput`: flags of T and the batch alone
         batch = np.shape(xs[1])[1:]
         if all(shape[: len(batch)] == batch for shape in shapes):
             return batch
@@ -100,6 +101,14 @@ def _fits(cell, theta_h, xs, h_0):
     read = {var for equation in program.jaxpr.eqns for var in equation.invars if not hasattr(var, "val")}
     same = [leaf.shape for leaf in jax.tree.leaves(h_1)] == [leaf.shape for leaf in jax.tree.leaves(h_0)]
     return same and bool(inputs & read)
+
+
+def some_member(batch_shape):
+    if 0 in batch_shape:
+        raise ValueError(
+            f"the batch must have at least one sequence: got batch axes {batch_shape}, and a mean over none is no "
+            "number; leave an empty batch out"
+        )
 
 
 def state_without_batch(cell, theta_h):

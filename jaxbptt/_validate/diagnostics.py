@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxbptt._validate import _words
+from jaxbptt._validate.axes import state_without_batch
 from jaxbptt._validate.factories import count
 
 
@@ -49,6 +50,8 @@ def gate_blocks(name, W, gates):
             f"`{name}` must have shape [gates · n, n] with gates={gates}: got {_words.shape(W)}; "
             "gates is 1 for an Elman network, 3 for a GRU, 4 for an LSTM"
         )
+    if not _words.is_float(W):
+        raise TypeError(f"`{name}` must be floating point: got {W.dtype}; write `{name}.astype(jnp.float32)`")
 
 
 def one_threshold(**thresholds):
@@ -61,10 +64,28 @@ def one_threshold(**thresholds):
         more_than(name, value, 0)
 
 
-def first_guesses(h_0):
-    """S, the leading axis of every leaf."""
-    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(h_0)}
-    if len(sizes) != 1 or sizes == {()} or sizes == {(0,)}:
+def one_input(cell, theta_h, x):
+    """With an x of no batch f returns a state of no batch, as does this; ``None`` where the cell doesn't make one."""
+    single = state_without_batch(cell, theta_h)
+    if single is None or jax.tree.leaves(single) == []:
+        return None
+    with jax.numpy_rank_promotion("allow"):  # what f returns for a batch is said below
+        h_1 = _words.traced("cell.apply", cell.apply, theta_h, x, single)
+    if [leaf.shape for leaf in jax.tree.leaves(h_1)] != [leaf.shape for leaf in jax.tree.leaves(single)]:
+        raise ValueError(
+            f"`x` must be one input, without axes of time and batch: got {_words.describe(x)}, for which f makes of a "
+            f"state {_words.describe(single)} one of {_words.describe(h_1)}; use `jax.vmap` over several"
+        )
+    return single
+
+
+def first_guesses(h_0, single):
+    """S, the leading axis of every leaf, and the only one beside those of a state without a batch."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(h_0)]
+    sizes, ranks = {shape[:1] for shape in shapes}, [len(shape) for shape in shapes]
+    known = jax.tree.structure(single) == jax.tree.structure(h_0)
+    wanted = [1 + leaf.ndim for leaf in jax.tree.leaves(single)] if known else ranks
+    if len(sizes) != 1 or sizes in ({()}, {(0,)}) or ranks != wanted:
         raise ValueError(
             f"`h_0` must hold S first guesses, leaves [S, …] with S ≥ 1: got {_words.describe(h_0)}; "
             "for one of them write `h[None]`"

@@ -18,6 +18,28 @@ def hashable(function, name, value):
             ) from None
 
 
+def factory_arguments(function, signature, args, kwargs):
+    """What a factory is called with, bound to its signature."""
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError as wrong:
+        error = str(wrong)
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    bare = [one if one.default is one.empty else one.replace(default=...) for one in bare]
+    call = str(inspect.Signature(bare)).replace("Ellipsis", "…")
+    sizes = {types.Cell: "input_size, hidden_size", types.Readout: "hidden_size, output_size"}
+    made = sizes.get(signature.return_annotation)
+    remedy = f"; sizes go to what it makes: `{function.__name__}().init(key, {made})`" if made else ""
+    raise TypeError(
+        f"`{function.__name__}` can't be called so ({error}): expected {function.__name__}{call}{remedy}"
+    ) from None
+
+
+def flag(name, value, remedy=""):
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{name}` must be True or False: got {value!r:.80}{remedy}")
+
+
 def callable_argument(name, value):
     if not callable(value):
         raise TypeError(f"`{name}` must be a function: got {type(value).__name__} ({value!r:.80})")
@@ -36,11 +58,6 @@ def called_with(name, value, *arguments):
         raise TypeError(
             f"`{name}` must be a function that can be called as {name}({', '.join(arguments)}): got one of {signature}"
         ) from None
-
-
-def initializers(**functions):
-    for name, value in functions.items():
-        callable_argument(name, value)
 
 
 def adjoint(value):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt._validate import _words
-from jaxbptt._validate.factories import count
+from jaxbptt._validate.factories import called_with, count
 
 
 def key(value):
@@ -27,6 +27,32 @@ def init_arguments(key_value, dtype, **sizes):
     floating_dtype(dtype)
     for name, value in sizes.items():
         count(name, value)
+
+
+def initializers(**functions):
+    """Functions of ``(key, shape, dtype)``; returned as such that name themselves when they make something else."""
+    for name, value in functions.items():
+        if hasattr(value, "__wrapped__"):
+            raise TypeError(
+                f"`{name}` must be an initialiser: got the factory {value.__name__}; call it, as in "
+                "`initializers.orthogonal()`"
+            )
+        called_with(name, value, "key", "shape", "dtype")
+    return [_checked(name, function) for name, function in functions.items()]
+
+
+def _checked(name, function):
+    def init(key, shape, dtype):
+        made = function(key, shape, dtype)
+        if not hasattr(made, "shape") or made.shape != tuple(shape) or not _words.is_float(made):
+            came = f"{made.dtype}{list(made.shape)}" if hasattr(made, "shape") else f"a {type(made).__name__}"
+            raise TypeError(
+                f"`{name}` must return an array {jnp.dtype(dtype)}{list(shape)} for (key, shape, dtype): got {came}; "
+                "one of `jax.nn.initializers` that is a factory has to be called first, as in `he_normal()`"
+            )
+        return made
+
+    return init
 
 
 def matrix_shape(name, shape):

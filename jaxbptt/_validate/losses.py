@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxbptt._cotangents import dtype_of
 from jaxbptt._validate import _words
-from jaxbptt._validate.axes import one_step, time_axis
+from jaxbptt._validate.axes import one_step, some_member, time_axis
 from jaxbptt._validate.sequences import _same_float_dtype
 
 
@@ -56,7 +56,10 @@ def sequences(xs, ys, mask):
     if mask is not None:
         if not hasattr(mask, "dtype") or mask.dtype != jnp.bool_:
             came = mask.dtype if hasattr(mask, "dtype") else type(mask).__name__
-            raise TypeError(f"`mask` must be boolean: got {came}; write `mask.astype(bool)`, or weigh the loss itself")
+            raise TypeError(
+                f"`mask` must be boolean: got {came}; write `jnp.asarray(mask, bool)`, or weigh the loss itself (in a "
+                "batch it is the third, before h_0, and None for no mask)"
+            )
         if mask.ndim < 1 or mask.shape[0] != T:
             raise ValueError(f"`mask` must share the time axis of `xs`, T={T}: got mask.shape={mask.shape}")
 
@@ -66,11 +69,7 @@ def loss_fits(loss, y_hats, ys, mask, batch_shape):
 
     Returns the dtype of the loss.
     """
-    if 0 in batch_shape:
-        raise ValueError(
-            f"the batch must have at least one sequence: got batch axes {batch_shape}, and a mean over none is no "
-            "number; leave an empty batch out"
-        )
+    some_member(batch_shape)
     y_hat_t, y_t = one_step(y_hats), one_step(ys)
     L = _words.traced("loss", loss, y_hat_t, y_t)
     if not hasattr(L, "shape"):

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxbptt._cotangents import dtype_of, has_derivative
+from jaxbptt._validate import _words
+from jaxbptt._validate.axes import one_step
 from jaxbptt._validate.initialisation import floating_dtype
 
 
@@ -33,6 +35,20 @@ def made_in(dtype, name, theta):
                 f"`{name}{jax.tree_util.keystr(path)}`, expected {jnp.dtype(dtype)}; hand `dtype` on, or check with "
                 f"`dtype=jnp.{dtype_of(leaf)}`"
             )
+
+
+def reads_numbers(cell, theta_h, xs, h_0):
+    """The inputs that a check draws of its own accord are those that f reads."""
+    x = one_step(xs)
+    try:
+        jax.eval_shape(cell.apply, theta_h, x, h_0)
+    except _words.OF_ARGUMENTS as error:
+        raise _words.kind(error)(
+            f"`inputs` must be given for an f that doesn't read arrays of numbers [*batch, input_size]: got None, and "
+            f"f refuses {_words.describe(x)}: {error}; for token ids "
+            "`lambda key, shape, input_size, dtype: jax.random.randint(key, shape, 0, input_size)`, or `--tokens` in "
+            "the shell"
+        ) from error
 
 
 def mismatch(leaf, got, wanted, error, tolerance, reference, where):

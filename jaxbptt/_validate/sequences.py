@@ -68,9 +68,14 @@ def _same_float_dtype(name, tree, dtype, reference):
         )
     for path, leaf in jax.tree.leaves_with_path(tree):
         if dtype_of(leaf) != dtype:
+            converted = (
+                f"jax.tree.map(lambda leaf: leaf.astype(jnp.{dtype}), {name})"
+                if path
+                else f"{name}.astype(jnp.{dtype})"
+            )
             raise TypeError(
                 f"`{name}{jax.tree_util.keystr(path)}` must have the dtype of `{reference}`, {dtype}: got "
-                f"{dtype_of(leaf)}; convert one of them, as in `{name}.astype(jnp.{dtype})`"
+                f"{dtype_of(leaf)}; convert one of them, as in `{converted}`"
             )
 
 
@@ -90,7 +95,7 @@ def flagged_input(combinator, input_type, xs, h_0):
     flag = xs[1]
     if not hasattr(flag, "dtype") or flag.dtype != jnp.bool_:
         came = flag.dtype if hasattr(flag, "dtype") else type(flag).__name__
-        raise TypeError(f"`xs.{field}` must be boolean: got {came}; write `{field}.astype(bool)`")
+        raise TypeError(f"`xs.{field}` must be boolean: got {came}; write `jnp.asarray({field}, bool)`")
     for leaf in jax.tree.leaves(xs.x):
         if np.shape(leaf)[: flag.ndim] != flag.shape:
             raise ValueError(

@@ -5,6 +5,8 @@ import numpy as np
 
 from jaxbptt import types
 from jaxbptt._cotangents import dtype_of, has_derivative
+from jaxbptt._validate import _words
+from jaxbptt._validate.factories import called_with
 
 
 def estimator(value):
@@ -119,17 +121,24 @@ def evaluated(value):
 
 def batch(value):
     if not isinstance(value, (tuple, list)) or not 2 <= len(value) <= 4:
-        came = f"a tuple of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
-        raise TypeError(f"a batch must be a tuple (xs, ys[, mask[, h_0]]): got {came}")
+        came = f"a tuple of {len(value)}" if isinstance(value, (tuple, list)) else f"an entry {_words.describe(value)}"
+        raise TypeError(
+            f"`batches` must hold tuples (xs, ys[, mask[, h_0]]): got {came}; for one batch write `[(xs, ys)]`"
+        )
     for leaf in jax.tree.leaves(value):
         if not hasattr(leaf, "dtype"):
-            raise TypeError(f"a batch must hold arrays: got a {type(leaf).__name__}; write `jnp.asarray(…)`")
+            raise TypeError(
+                f"`batches` must hold tuples of arrays: got a {type(leaf).__name__} in one; write `jnp.asarray(…)`"
+            )
     return value
 
 
 def callback(value, observer_type):
-    if not callable(value) and not isinstance(value, observer_type):
+    if isinstance(value, observer_type):
+        return
+    if not callable(value):
         raise TypeError(f"`callback` must be a function or an Observer, or several: got {type(value).__name__}")
+    called_with("callback", value, "progress")
 
 
 def saver(value, saver_type):
@@ -163,6 +172,8 @@ def finite_steps(metrics, position, allowed, theta):
 def scalar(name, value):
     if np.shape(value) != ():
         raise ValueError(f"`{name}` must return a scalar, the lower the better: got the shape {np.shape(value)}")
+    if not isinstance(value, (int, float)) and not (hasattr(value, "dtype") and np.issubdtype(value.dtype, np.number)):
+        raise TypeError(f"`{name}` must return a number, the lower the better: got {value!r:.80}")
     return value
 
 

@@ -18,6 +18,7 @@ from jax import lax
 
 from jaxbptt import _batch, _real, _varying
 from jaxbptt import _cotangents as cotangents
+from jaxbptt._algebra import where_read
 from jaxbptt._factory import factory
 from jaxbptt.adjoints._blocks import shifted, states, states_and_gates
 from jaxbptt.cells._from_split import split_of
@@ -73,7 +74,8 @@ def _rule(cell: Cell) -> Callable:
         def compose(later, earlier):
             (v_later, C_later), (v_earlier, C_earlier) = later, earlier
             highest = lax.Precision.HIGHEST  # errors of long products compound
-            v = v_earlier + jnp.einsum("...i,...ij->...j", v_later, C_earlier, precision=highest)
+            # Where nothing later is read, C may long have overflown; v_later C is 0 there.
+            v = v_earlier + jnp.einsum("...i,...ij->...j", v_later, where_read(v_later, C_earlier), precision=highest)
             return v, jnp.matmul(C_later, C_earlier, precision=highest)
 
         deltas, _ = lax.associative_scan(compose, (v, following), reverse=True)

@@ -113,7 +113,7 @@ def elman(
         z_bar_t = phi.derivative(h_t) * delta_t
         return z_bar_t, vecmat(z_bar_t, theta_h.W_h)
 
-    _validate.initializers(W_x_init=W_x_init, W_h_init=W_h_init, b_init=b_init)
+    W_x_init, W_h_init, b_init = _validate.initializers(W_x_init=W_x_init, W_h_init=W_h_init, b_init=b_init)
 
     def init(key, input_size, hidden_size, dtype=jnp.float32):
         _validate.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)

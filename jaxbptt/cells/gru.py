@@ -127,7 +127,9 @@ def gru(
     >>> theta_h.W_x.shape, cell.apply(theta_h, jnp.ones((2, 3)), cell.initial_state(theta_h, (2,))).shape
     ((15, 3), (2, 5))
     """
-    _validate.initializers(W_x_init=W_x_init, W_h_init=W_h_init, b_x_init=b_x_init, b_h_init=b_h_init)
+    W_x_init, W_h_init, b_x_init, b_h_init = _validate.initializers(
+        W_x_init=W_x_init, W_h_init=W_h_init, b_x_init=b_x_init, b_h_init=b_h_init
+    )
 
     def init(key, input_size, hidden_size, dtype=jnp.float32):
         _validate.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)

@@ -81,7 +81,7 @@ def linear(W_x_init=initializers.glorot_uniform, W_h_init=initializers.orthogona
     >>> cell.apply(theta_h, jnp.ones((2, 3)), cell.initial_state(theta_h, (2,))).shape
     (2, 5)
     """
-    _validate.initializers(W_x_init=W_x_init, W_h_init=W_h_init)
+    W_x_init, W_h_init = _validate.initializers(W_x_init=W_x_init, W_h_init=W_h_init)
 
     def init(key, input_size, hidden_size, dtype=jnp.float32):
         _validate.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)

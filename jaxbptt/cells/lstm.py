@@ -136,7 +136,7 @@ def lstm(
         A `Cell`. Equal arguments give the same object.
 
     Raises:
-        ValueError: when both `forget_bias` and `b_init` are given.
+        ValueError: for a `forget_bias` other than 1 beside a `b_init`, which would not be read.
 
     Source: Hochreiter and Schmidhuber (1997); the forget gate, Gers, Schmidhuber and Cummins (2000).
 
@@ -152,9 +152,7 @@ def lstm(
         _validate.not_both(
             "forget_bias", forget_bias != 1.0, "b_init", "put the forget gate's bias in row 1 of `b_init`"
         )
-    bias_init = b_init
-
-    _validate.initializers(W_x_init=W_x_init, W_h_init=W_h_init, b_init=b_init)
+    W_x_init, W_h_init, bias_init = _validate.initializers(W_x_init=W_x_init, W_h_init=W_h_init, b_init=b_init)
 
     def init(key, input_size, hidden_size, dtype=jnp.float32):
         _validate.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)

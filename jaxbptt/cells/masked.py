@@ -28,6 +28,7 @@ class MaskedInput(NamedTuple):
 
     x: Any
     mask: Array | None
+    flags_every_member = True  # no field: the axes of `mask` are time and batch, where those of x may not tell
 
 
 @factory

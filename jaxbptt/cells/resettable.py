@@ -28,6 +28,7 @@ class ResetInput(NamedTuple):
 
     x: Any
     reset: Array | None
+    flags_every_member = True  # as in `MaskedInput`
 
 
 @factory

@@ -59,7 +59,8 @@ def _token_ids(number):
     return lambda key, shape, input_size, dtype: jax.random.randint(key, shape, 0, number)
 
 
-def _pair(text):
+def pair_of_integers(text):
+    """INPUT,HIDDEN as two; argparse says the name of this function when it can't."""
     first, second = (int(part) for part in text.split(","))  # a ValueError is argparse's sign of a bad argument
     return first, second
 
@@ -74,7 +75,7 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, default=3, help="how many random problems of each shape (default: 3)")
     parser.add_argument(
         "--sizes",
-        type=_pair,
+        type=pair_of_integers,
         nargs="+",
         help="pairs INPUT,HIDDEN of a cell or HIDDEN,OUTPUT of a readout (default: 3,5 1,4)",
     )

@@ -87,6 +87,8 @@ def check_cell(
                     theta_h = _random.perturbed(theta_h, keys[1])
                     xs = inputs(keys[2], (steps, *batch), d, dtype)
                     h_0 = _random.perturbed(cell.initial_state(theta_h, batch), keys[3], scale=1.0)
+                    if inputs is _normal_inputs:
+                        _validate.reads_numbers(cell, theta_h, xs, h_0)
                     h_0 = _validate.recursion(cell, theta_h, xs, h_0)
                     case = f"seed={seed}, input_size={d}, hidden_size={n}, batch_shape={batch}"
 

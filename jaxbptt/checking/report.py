@@ -99,6 +99,8 @@ def relative_errors(name, got, wanted, primal, tolerance, where, largest=0.0):
         if errors[label] > tolerance:
             index = np.unravel_index(np.argmax(error), error.shape)
             element = label + (f"[{', '.join(map(str, index))}]" if index else "")
+            if w.dtype.itemsize < 8:
+                where += f"; gradients that explode amplify the rounding of {w.dtype}: see whether float64 agrees"
             _validate.mismatch(element, g[index], w[index], errors[label], tolerance, "jax.vjp", where)
     _validate.no_missing_cotangents(missing, where)
     return errors
@@ -169,9 +171,9 @@ def difference_errors(name, function, primal, got, key, scales, where):
 def _tells_otherwise(at, derivative, difference, step):
     """Whether differences settle on another value than `derivative`, as they do where a rule is wrong.
 
-    They don't where the function is no line over the first step (a corner near by, gradients that explode), and with
-    finer ones come to the derivative or to nothing; nor where it has a corner at the point itself, whose two slopes
-    don't come together.
+    They don't where the function is no line over the first step (a corner near by), and with finer ones come to the
+    derivative; nor where gradients explode, so that they come to nothing: the slope, or the bend, of the next step is
+    another one each time; nor where it has a corner at the point itself, whose two slopes don't come together.
     """
     middle, apart, found = at(0.0), abs(difference - derivative), []
     for h in (step, step / 8, step / 64, step / 512):
@@ -183,8 +185,11 @@ def _tells_otherwise(at, derivative, difference, step):
     if len(found) < 2:
         return True
     (slope_before, corner_before, _), (slope, corner, rounding) = found[-2:]
-    off = abs(slope - derivative)
-    settles = abs(slope - slope_before) < 0.5 * off and off > rounding
+    off, moved = abs(slope - derivative), abs(slope - slope_before)
+    explodes = moved > 0.1 * max(abs(slope), abs(slope_before)) + rounding or corner > max(
+        2 * corner_before, 4 * rounding
+    )
+    settles = moved < 0.5 * off and off > rounding and not explodes
     is_corner = corner > max(0.5 * corner_before, 4 * rounding, 0.1 * off)
     return settles and not is_corner
 

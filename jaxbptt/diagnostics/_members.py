@@ -14,6 +14,7 @@ def begin(cell, theta_h, xs, h_0):
     """
     h_0 = _validate.recursion(cell, theta_h, xs, h_0)
     batch = _batch.separate(cell, theta_h, h_0)
+    _validate.some_member(batch)
     members = jax.eval_shape(lambda h: _batch.over_members(lambda h: _real.flatten(h)[0], batch, h), h_0)
     return h_0, batch, members.shape[-1], wide(members.dtype)
 

@@ -92,7 +92,8 @@ def fixed_points(
     for name, value in (("tolerance", tolerance), ("separation", separation)):
         if value is not None:
             _validate.more_than(name, value, 0)
-    S = _validate.first_guesses(h_0)
+    _validate.cells("cell", (cell,))
+    S = _validate.first_guesses(h_0, _validate.one_input(cell, theta_h, x))
     xs = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, S, *jnp.shape(leaf))), x)
     h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
     _validate.one_batch_axis(batch)

@@ -152,12 +152,16 @@ def kaplan_yorke_dimension(exponents: Array) -> Array:
     Returns:
         D, ``[...]``; 0 when λ_1 < 0, an attractor that is a point.
 
+    Raises:
+        ValueError: for no exponents.
+
     Source: Kaplan and Yorke (1979), Chaotic behavior of multidimensional difference equations.
 
     >>> kaplan_yorke_dimension(jnp.array([0.5, 0.0, -2.0])).item()
     2.25
     """
     exponents = jnp.asarray(exponents)
+    _validate.count("exponents.shape[-1]", exponents.shape[-1] if exponents.ndim else 0)
     descending = -jnp.sort(-exponents, axis=-1)
     sums = jnp.cumsum(descending, axis=-1)
     j = jnp.sum(sums >= 0, axis=-1, keepdims=True)  # the sums rise, then fall: those not negative come first

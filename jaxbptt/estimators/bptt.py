@@ -83,6 +83,7 @@ def bptt(
         return BPTTState(h_0)
 
     def update(theta, state, xs, ys, mask=None, key=None):
+        """``(Estimate, state)`` of one batch, or one chunk of a stream: see `jaxbptt.estimators.bptt`."""
         _validate.theta(theta)
         _validate.estimator_state(state, BPTTState)
         _validate.sequences(xs, ys, mask)

@@ -42,7 +42,7 @@ def from_objective(F: Callable) -> GradientEstimator:
         A `GradientEstimator`; ``update`` needs no key.
 
     Raises:
-        TypeError: when F is not callable.
+        TypeError: when F can't be called so.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -52,7 +52,7 @@ def from_objective(F: Callable) -> GradientEstimator:
     >>> estimate.grads.h.W_h.shape
     (5, 5)
     """
-    _validate.callable_argument("F", F)
+    _validate.called_with("F", F, "theta", "xs", "ys", "h_0", "mask")
 
     def init(theta, h_0=None):
         _validate.theta(theta)

@@ -39,6 +39,7 @@ def saver(folder: str | os.PathLike, *, every: int, keep: int = 2, about: Mappin
 
     The same call of `fit` after a kill goes on from the newest good checkpoint, and ends with the same bits as if
     nothing had happened. One that is torn or tampered with is refused, with a warning, and the one before it used.
+    A run that is over is returned at once: that call is also the way to its θ.
 
     Args:
         folder: where; made when it is not there. One run has it to itself.

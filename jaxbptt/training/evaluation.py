@@ -56,6 +56,7 @@ def evaluator(model: Model, loss: Loss) -> Callable[[Theta, Iterable], float]:
         return F(theta, xs, ys, h_0, mask), steps(theta, xs, ys, h_0, mask)
 
     def evaluate(theta, batches):
+        """The mean over all steps of `batches` that count, a float: see `jaxbptt.training.evaluator`."""
         _validate.evaluated(batches)
         found = [sums(theta, Batch(*_validate.batch(batch))) for batch in batches]
         total, counted = np.sum(np.array(found, np.float64).reshape(-1, 2), axis=0)
@@ -71,7 +72,7 @@ class Best(NamedTuple):
         theta: it; where the run began until something was measured.
         loss: what it scored; infinite until then.
         step: after how many steps it was reached.
-        seen: after how many steps was last measured.
+        seen: after how many steps was last measured; before the first time, where the run began, and -1 at its start.
         waited: how many measurements in a row were no better.
 
     >>> Best(theta=None, loss=np.array(0.5), step=np.array(40), seen=np.array(80), waited=np.array(1)).loss.item()
@@ -125,19 +126,20 @@ def early_stopping(
     >>> int(result.state.step) < 500, evaluate(best.theta, [held_out]) == float(best.loss)
     (True, True)
     """
-    _validate.callable_argument("evaluate", evaluate)
+    _validate.called_with("evaluate", evaluate, "theta")
     _validate.count("every", every)
     if patience is not None:
         _validate.count("patience", patience)
     _validate.at_least("min_delta", min_delta, 0)
 
     def init(theta):
-        return Best(_copied(theta), np.array(np.inf), np.array(0), np.array(0), np.array(0))
+        return Best(_copied(theta), np.array(np.inf), np.array(0), np.array(-1), np.array(0))
 
     def update(best, progress):
-        step = progress.step
-        if step // every == int(best.seen) // every:
-            return best, progress
+        step, seen = progress.step, int(best.seen)
+        before = seen if seen >= 0 else step - len(progress.metrics.loss)  # θ may come from steps of an earlier fit
+        if step // every == before // every:
+            return best._replace(seen=np.array(before)), progress
         loss = float(_validate.scalar("evaluate", evaluate(progress.state.theta)))
         if loss < best.loss - min_delta:
             theta = _copied(progress.state.theta)

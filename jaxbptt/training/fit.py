@@ -102,14 +102,16 @@ def fit(
 
     Args:
         estimator: what makes the gradient.
-        optimizer: any optax optimiser; see `trainer` for schedules and for accumulation.
+        optimizer: any optax optimiser; see `trainer` for schedules and for accumulation. Make it once: a second
+            ``optax.adam(1e-3)`` is another object, and its programs are compiled anew.
         theta: the parameters to start from, or the `TrainState` of an earlier fit to go on from; copied either way.
         batches: a function, ``k -> batch``, of the number of steps made before; or an iterable. A batch is a `Batch`
             or a tuple ``(xs, ys)``, ``(xs, ys, mask)``, ``(xs, ys, mask, h_0)``. Don't overwrite one after it is
             yielded: several are gathered before they run. An iterator that is used again after a run was paused may
             have lost one batch, which was taken to see that its shape is another.
         steps: how many batches to take, counted from `theta`; those that a run had taken before it was restored from
-            `checkpoints` count as well. ``None`` takes all of an iterable.
+            `checkpoints` count as well. An iterable may end before, and ``None`` takes all of it:
+            ``len(metrics.loss)`` says how many there were.
         steps_per_dispatch: how many steps run between two calls of `callback`.
         callback: called after each dispatch with a `Progress`, whose arrays may still be on their way (wait for them
             with ``jax.block_until_ready``): a function, which returns True to pause the run, or an `Observer` such as
@@ -149,6 +151,8 @@ def fit(
     several = isinstance(callback, (list, tuple)) and not isinstance(callback, Observer)
     callbacks: Any = callback if several else () if callback is None else (callback,)
     watch = in_turn(tuple(callbacks))
+    _validate.estimator(estimator)  # before the factory asks whether they are hashable
+    _validate.optimizer(optimizer)
     train = trainer(estimator, optimizer, streaming=streaming)
     if isinstance(theta, TrainState):
         _validate.no_state_beside_its_own(streaming, h_0)

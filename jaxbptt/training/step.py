@@ -155,6 +155,7 @@ def trainer(
     """
     _validate.estimator(estimator)
     _validate.optimizer(optimizer)
+    _validate.flag("streaming", streaming)
 
     def init(theta, h_0=None, key=None):
         _validate.theta(theta)

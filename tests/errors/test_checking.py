@@ -116,6 +116,19 @@ for name, check in (
         lambda check=check: check(lambda key, d, n, dtype: {"U": jnp.ones((n, n), jnp.float32)}),
     )
 row(
+    "check_cell-token-ids",
+    TypeError,
+    r"`inputs` must be given for an f that doesn't read arrays of numbers .*refuses float64\[\d\]: .*`--tokens` in",
+    lambda: jb.check_cell(
+        jb.cells.from_step(
+            lambda theta_h, token_t, h_tm1: h_tm1 + theta_h["U"][token_t],
+            lambda key, d, n, dtype: {"U": jnp.ones((n, n), dtype)},
+            half_state,
+        ),
+        **ONCE,
+    ),
+)
+row(
     "check_cell-missing",
     GradientMismatchError,
     r"the rule gives no cotangent of the right shape for x_t \(step t=1, seed=0.*return one of the leaf's own shape",

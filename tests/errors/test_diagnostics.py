@@ -152,7 +152,20 @@ row(
 )
 row("fixed_points-none", ValueError, r"`h_0` must hold S first guesses.*S ≥ 1", lambda: find(h_0=ones(0, n)))
 row("fixed_points-scalar", ValueError, r"`h_0` must hold S first guesses.*write `h\[None\]`", lambda: find(h_0=1.0))
-row("fixed_points-one", ValueError, r"`h_0` must have shape", lambda: find(h_0=ones(n)))
+row("fixed_points-one", ValueError, r"`h_0` must hold S first guesses.*write `h\[None\]`", lambda: find(h_0=ones(n)))
+row(
+    "fixed_points-inputs",
+    ValueError,
+    r"`x` must be one input, without axes of time and batch: got float64\[6, 3\], .*float64\[6, 4\]; use `jax.vmap`",
+    lambda: find(x=ones(B, d)),
+)
+row("fixed_points-cell", TypeError, "`cell` must be a Cell: got Model", lambda: find(cell=MODEL))
+row("spectral_clipping-integer", TypeError, r"`W_h` must be floating point: got int32; write `W_h.astype", lambda: (
+    DIAGNOSTICS.spectral_clipping(ints(n, n), 1.0)))  # fmt: skip
+row("kaplan_yorke-none", ValueError, r"`exponents.shape\[-1\]` must be an integer, at least 1: got 0", lambda: (
+    DIAGNOSTICS.kaplan_yorke_dimension(ones(0))))  # fmt: skip
+row("lyapunov-no-member", ValueError, r"the batch must have at least one sequence: got batch axes \(0,\)", lambda: (
+    spectrum(xs=ones(T, 0, d), h_0=ones(0, n))))  # fmt: skip
 row(
     "fixed_points-two-axes",
     ValueError,

@@ -73,6 +73,53 @@ for factory, good in FACTORIES.items():
                 rf"`{argument}` must be a function: got float \(0.1\)",
                 lambda factory=factory, good=good, argument=argument: factory(**good | {argument: 0.1}),
             )
+            for what, bad, pattern in (
+                ("not-called", initializers.orthogonal, "must be an initialiser: got the factory orthogonal; call it"),
+                (
+                    "two",
+                    lambda key, shape: 0.0,
+                    r"can be called as \w+\(key, shape, dtype\): got one of \(key, shape\)",
+                ),
+            ):
+                row(
+                    f"{where}-{argument}-{what}",
+                    TypeError,
+                    rf"`{argument}` .*{pattern}",
+                    lambda factory=factory, good=good, argument=argument, bad=bad: factory(**good | {argument: bad}),
+                )
+# Sizes, where other libraries have them; what is missing; what is a keyword
+for name, wrong, pattern in (
+    (
+        "gru",
+        lambda: jb.cells.gru(32),
+        r"too many positional.*gru\(\*, W_x_init=…, .*\(\).init\(key, input_size, hidden_s",
+    ),
+    (
+        "lstm",
+        lambda: jb.cells.lstm(hidden_size=32),
+        r"got an unexpected keyword argument 'hidden_size'.*`lstm\(\).init\(key",
+    ),
+    (
+        "from_apply",
+        jb.readouts.from_apply,
+        r"missing a required .*'apply'.*from_apply\(apply, .*hidden_size, output_size",
+    ),
+    (
+        "objective",
+        lambda: jb.objective(MODEL),
+        r"missing a required .*'loss'\): expected objective\(model, loss, \*, adj",
+    ),
+    (
+        "full",
+        lambda: jb.adjoints.full("states"),
+        r"too many .*\): expected full\(\*, block=…, residuals=…, memory=…\)$",
+    ),
+):
+    row(f"{name}-arguments", TypeError, rf"`{name}` can't be called so \({pattern}", wrong)
+row("linear-bias", TypeError, r"`bias` must be True or False: got 10; sizes go to `readouts.linear\(\).init", lambda: (
+    jb.readouts.linear(10)))  # fmt: skip
+row("from_objective-F", TypeError, r"`F` must be a function that can be called as F\(theta, xs, ys, h_0", lambda: (
+    jb.estimators.from_objective(lambda theta, xs, ys: 0.0)))  # fmt: skip
 row(
     "stacked-list",
     TypeError,

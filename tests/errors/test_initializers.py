@@ -2,6 +2,9 @@
 
 import re
 
+import jax
+import numpy as np
+
 import jaxbptt as jb
 from jaxbptt import initializers
 from tests.errors.rows import assert_refused, d, each, key, n, table
@@ -33,6 +36,23 @@ row(
     r"initializers.orthogonal makes a matrix: got shape=\(3,\), expected two axes",
     lambda: initializers.orthogonal()(key(), (3,)),
 )
+for name, make, argument in (
+    ("elman", lambda init: jb.cells.elman(W_x_init=init).init, "W_x_init"),
+    ("gru", lambda init: jb.cells.gru(W_h_init=init).init, "W_h_init"),
+    ("lstm", lambda init: jb.cells.lstm(b_init=init).init, "b_init"),
+    ("readout", lambda init: jb.readouts.linear(W_o_init=init).init, "W_o_init"),
+):
+    for what, init, came in (
+        ("factory", jax.nn.initializers.he_normal, r"a function; .*as in `he_normal\(\)`"),
+        ("shape", lambda key, shape, dtype: np.ones((1, 2), dtype), r"float32\[1, 2\]"),
+        ("integer", lambda key, shape, dtype: np.ones(shape, np.int32), "int32"),
+    ):
+        row(
+            f"{name}-{argument}-{what}",
+            TypeError,
+            rf"`{argument}` must return an array float32\[.*\] for \(key, shape, dtype\): got {came}",
+            lambda make=make, init=init: make(init)(key(), d, n),
+        )
 row(
     "orthogonal-bias",
     ValueError,

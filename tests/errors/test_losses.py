@@ -73,7 +73,7 @@ for name, call in {
         lambda call=call: call(loss=lambda y_hat: y_hat),
     )
     for what, mask, kind, pattern in (
-        ("integer", ints(T, B), TypeError, r"`mask` must be boolean: got int32; write `mask.astype\(bool\)`"),
+        ("integer", ints(T, B), TypeError, r"`mask` must be boolean: got int32; write `jnp.asarray\(mask, bool\)`"),
         ("float", ones(T, B), TypeError, r"`mask` must be boolean: got float64"),
         ("list", [[True]], TypeError, r"`mask` must be boolean: got list"),
         ("T", flags(T - 1, B), ValueError, r"`mask` must share the time axis of `xs`, T=5: got mask.shape=\(4, 6\)"),

@@ -122,7 +122,7 @@ for combinator, make, field in (("masked", MaskedInput, "mask"), ("resettable", 
     row(
         f"{combinator}-integer-flags",
         TypeError,
-        rf"`xs.{field}` must be boolean: got int32; write `{field}.astype\(bool\)`",
+        rf"`xs.{field}` must be boolean: got int32; write `jnp.asarray\({field}, bool\)`",
         lambda combinator=combinator, make=make: unroll(combinator, xs=make(ones(T, B, d), ints(T, B))),
     )
     row(
@@ -154,7 +154,8 @@ for combinator, make, field in (("masked", MaskedInput, "mask"), ("resettable", 
 
 EMPTY = r"must have at least one array, to say how many steps there are: got .*for a %s pass `jnp.zeros"
 NOTHING = {"xs": EMPTY % "recursion without inputs", "ys": EMPTY % "loss without targets"}
-SCALAR = r"must have time as its first axis: got a scalar, expected \[T, \*batch, …\]"
+SCALAR = r"must have time as its first axis: got a (float|scalar), expected \[T, \*batch, …\]; make an array of a list"
+NO_AXIS = r"must have time as its first axis: got a scalar, expected"
 NO_STEP = r"must have at least one step: got T = 0 \(float64\[0, 6, \d\]\)"
 for name, call in {
     "unroll": lambda **changed: unroll(**changed),
@@ -169,7 +170,8 @@ for name, call in {
     for argument, last in (("xs", d),) if name in ("unroll", "apply") else (("xs", d), ("ys", m)):
         for what, value, pattern in (
             ("none", (), NOTHING[argument]),
-            ("scalar", 1.0, SCALAR),
+            ("number", 1.0, SCALAR),
+            ("scalar", np.float64(1.0), NO_AXIS),
             ("T-0", ones(0, B, last), NO_STEP),
         ):
             row(

@@ -125,21 +125,21 @@ row(
     lambda: jb.training.evaluator(MODEL, l2)(THETA, lambda k: (ones(T, B, d), ones(T, B, m))),
 )
 for what, batch, came in (
-    ("dict", {"xs": ones(T, B, d), "ys": ones(T, B, m)}, "dict"),
-    ("array", ones(T, B, d), "ndarray"),
+    ("dict", {"xs": ones(T, B, d), "ys": ones(T, B, m)}, r"an entry {'xs': 'float64\[5, 6, 3\]'"),
+    ("array", ones(T, B, d), r"an entry float64\[5, 6, 3\]"),
     ("one", (ones(T, B, d),), "a tuple of 1"),
     ("five", (ones(T, B, d),) * 5, "a tuple of 5"),
 ):
     row(
         f"fit-batch-{what}",
         TypeError,
-        rf"a batch must be a tuple \(xs, ys\[, mask\[, h_0\]\]\): got {came}",
+        rf"`batches` must hold tuples \(xs, ys\[, mask\[, h_0\]\]\): got {came}.*for one batch write `\[\(xs, ys\)\]`",
         lambda batch=batch: fit(batches=[batch]),
     )
 row(
     "fit-batch-of-lists",
     TypeError,
-    r"a batch must hold arrays: got a float; write `jnp.asarray",
+    r"`batches` must hold tuples of arrays: got a float in one; write `jnp.asarray",
     lambda: fit(batches=[([[1.0]], [[1.0]])]),
 )
 row("fit-empty", ValueError, r"`batches` must yield at least one batch: got none", lambda: fit(batches=[]))
@@ -219,6 +219,32 @@ row(
     ValueError,
     r"`evaluate` must return a scalar, the lower the better: got the shape \(4,\)",
     lambda: fit(callback=jb.training.early_stopping(lambda theta: ones(n), every=1)),
+)
+row(
+    "early_stopping-no-number",
+    TypeError,
+    r"`evaluate` must return a number, the lower the better: got None",
+    lambda: fit(callback=jb.training.early_stopping(lambda theta: None, every=1)),
+)
+row(
+    "early_stopping-evaluator",
+    TypeError,
+    r"`evaluate` must be a function that can be called as evaluate\(theta\): got one of \(theta, batches\)",
+    lambda: jb.training.early_stopping(jb.training.evaluator(MODEL, l2), every=1),
+)
+row(
+    "fit-callback-arguments",
+    TypeError,
+    r"`callback` must be a function that can be called as callback\(progress\): got one of \(step, loss\)",
+    lambda: fit(callback=lambda step, loss: None),
+)
+row("trainer-streaming", TypeError, r"`streaming` must be True or False: got 'no'", lambda: jb.training.trainer(
+    BPTT, SGD, streaming="no"))  # fmt: skip
+row(
+    "fit-theta-and-optimizer",
+    TypeError,
+    r"`optimizer` must be an optax optimiser: got Theta",
+    lambda: jb.training.fit(BPTT, THETA, SGD, [(ones(T, B, d), ones(T, B, m))]),
 )
 for name, call in (
     ("every", lambda value: jb.training.early_stopping(len, every=value)),

@@ -93,6 +93,15 @@ def test_observers_hand_on_what_they_measured():
     assert seen == [(2, {}), (4, {"first": 1.0}), (6, {"second": 3.0}), (8, {"first": 2.0})]
 
 
+def test_the_multiples_of_every_go_on_where_an_earlier_fit_ended():
+    begun, seen = fit(BPTT, SGD, GIVEN.theta, batches(5), steps_per_dispatch=1), []
+    fit(BPTT, SGD, begun.state, batches(4), steps_per_dispatch=1, callback=[
+        jb.training.early_stopping(measured([1.0]), every=4),
+        lambda progress: seen.append((progress.step, dict(progress.scalars))),
+    ])  # fmt: skip
+    assert seen == [(6, {}), (7, {}), (8, {"validation_loss": 1.0}), (9, {})]
+
+
 def test_an_evaluation_in_half_precision_does_not_overflow():
     """The sum of 80,000 losses of about 2, and their number, are beyond float16; the mean is not."""
     model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
