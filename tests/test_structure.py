@@ -4,11 +4,13 @@ import ast
 import inspect
 import pathlib
 import re
+import tomllib
 
 import pytest
 
 import experiments
 import jaxbptt as jb
+from experiments.common.options import EXTRAS
 
 ROOT = pathlib.Path(jb.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -219,3 +221,9 @@ def test_public_names_are_those_of_the_design():
     assert jb.Cell._fields[:5] == ("init", "initial_state", "apply", "vjp", "output")
     assert jb.Readout._fields[:3] == ("init", "apply", "vjp")
     assert jb.GradientEstimator._fields == ("init", "update")
+
+
+def test_what_the_experiments_ask_for_is_what_their_extra_installs():
+    written = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installed = {re.split("[><=]", requirement)[0] for requirement in written["experiments"]}
+    assert set(EXTRAS.values()) == installed

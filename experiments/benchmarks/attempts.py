@@ -43,9 +43,9 @@ class Attempts(NamedTuple):
 @contextlib.contextmanager
 def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attempts]:
     """`Attempts` for a run, whose process beside this one, if any, ends with it."""
-    failed, taken, cut_off, told_to_end, at_work = {}, [], [], [], []
+    failed, taken, cut_off, told_to_end, at_work, last = {}, [], [], [], [], []
     begin = functools.partial(devices.start, config.gpu, config.devices)
-    here = beside.Beside(lambda function, *arguments: function(*arguments, report), lambda: None)
+    here = beside.Beside(lambda function, *arguments: function(*arguments, noted), lambda: None)
 
     def end(*_):
         """Ends what is being measured, once, but nothing else: what was measured is to be written."""
@@ -54,10 +54,15 @@ def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attem
         if at_work:
             raise KeyboardInterrupt
 
-    def cut(name):
+    def noted(stage, done, total, note=""):
+        last[:] = time.perf_counter(), ", ".join(filter(None, (stage, note)))
+        report(stage, done, total, note)
+
+    def cut(name, during=False):
         if not cut_off:
             cut_off.append(name)
-            failed[f"{name}, and what comes after it"] = "not measured: the run was told to end"
+            where = f", {time.perf_counter() - last[0]:.0f} s into {last[1]}" if during and last else ""
+            failed[f"{name}, and what comes after it"] = f"not measured: the run was told to end{where}"
 
     def make(name, function, *arguments):
         known = store.get(name)
@@ -67,12 +72,13 @@ def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attem
             start = time.perf_counter()
             try:
                 at_work.append(name)
+                last.clear()
                 found = function(process.measure, *arguments)
                 at_work.clear()  # here too: what comes now is not to lose what was found
             except KeyboardInterrupt:
                 if config.out is None:
                     raise
-                return cut(name)
+                return cut(name, during=True)
             except Exception as error:
                 if not config.gpu:
                     raise
@@ -88,7 +94,7 @@ def attempts(config: Config, store: kept.Kept, report: Report) -> Iterator[Attem
 
     with (
         signals.answered({signal.SIGTERM: end}),  # a time limit sends it some time before it kills
-        beside.beside(begin, report) if config.gpu else contextlib.nullcontext(here) as process,
+        beside.beside(begin, noted) if config.gpu else contextlib.nullcontext(here) as process,
     ):
         yield Attempts(make, process.end, failed, taken, cut_off)
 
@@ -123,16 +129,20 @@ def everybody(
         What the function returns.
 
     Raises:
-        LostError: when nobody knows at whom, or nobody is left.
+        LostError: when twice nobody knows at whom, or nobody is left.
     """
     left_out = {contender.name: "ended two rows before" for contender in contestants if lost[contender.name] > 1}
+    at_nobody = False
     while True:
         others = tuple(contender for contender in contestants if contender.name not in left_out)
         try:
             found = measure(_then_let_go, function, work, others, rounds, limit)
         except beside.LostError as error:
             if error.at not in {contender.name for contender in others}:
-                raise
+                if at_nobody:
+                    raise
+                at_nobody = True  # once is an accident: of a process that begins, of the reference
+                continue
             lost[error.at] += 1
             left_out[error.at] = str(error).splitlines()[0][:200]
         else:
@@ -146,7 +156,8 @@ def _then_let_go(function, *arguments):
     try:
         return function(*arguments)
     finally:
-        jax.clear_caches()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        with contextlib.suppress(Exception):  # of a device that computes no more: another error says why
+            jax.clear_caches()
+            torch = sys.modules.get("torch")
+            if torch is not None and torch.cuda.is_initialized():
+                torch.cuda.empty_cache()

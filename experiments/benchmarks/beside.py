@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from experiments.study import Report
 
 _PATIENCE = 30.0  # seconds for the end of a process that is killed
-SILENCE = 600.0  # seconds without a report after which a measurement counts as hanging
+SILENCE = 180.0  # seconds without a report, of which there is one a contender, after which it counts as hanging
 
 
 class LostError(Exception):

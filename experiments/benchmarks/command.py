@@ -12,6 +12,7 @@ import jax
 from experiments.benchmarks import (
     attempts,
     checkpoint,
+    contenders,
     figures,
     kept,
     length,
@@ -80,19 +81,20 @@ def _run(config, about, attempt, report_progress):
     numbers: dict[str, Any] = {}
     rows, checkpointing, lengths = [], None, None
     lost = collections.Counter()
-    if "speed" in config.what:
-        rows = _speed(config, attempt, lost, report_progress)
-        means = summary.means(rows)
-        numbers["speed"] = {"rows": [summary.numbers(row) for row in rows], "geometric_means": means}
-    if "checkpoint" in config.what:
-        checkpointing = _checkpointing(config, attempt, lost)
-        numbers["checkpoint"] = _checkpoint(checkpointing) if checkpointing else None
-    if "length" in config.what:
-        lengths = _measured_lengths(config, attempt, lost, report_progress)
-        numbers["length"] = _lengths(lengths) if lengths else None
-    if "memory" in config.what:
-        attempt.rest()  # those that measure are to have the device to themselves
-        numbers["memory"] = _memory(config, attempt, report_progress)
+    for part in config.parts:
+        if part == "speed":
+            rows = _speed(config, attempt, lost, report_progress)
+            means = summary.means(rows)
+            numbers["speed"] = {"rows": [summary.numbers(row) for row in rows], "geometric_means": means}
+        elif part == "checkpoint":
+            checkpointing = _checkpointing(config, attempt, lost)
+            numbers["checkpoint"] = _checkpoint(checkpointing) if checkpointing else None
+        elif part == "length":
+            lengths = _measured_lengths(config, attempt, lost, report_progress)
+            numbers["length"] = _lengths(lengths) if lengths else None
+        else:
+            attempt.rest()  # those that measure are to have the device to themselves
+            numbers["memory"] = _memory(config, attempt, len(about["machine"]["devices"]), report_progress)
     marks = []
     if not (config.gpu or attempt.cut_off):
         marks = summary.marks(rows, checkpointing, lengths, machine.multiplies_bfloat16())
@@ -145,12 +147,12 @@ def _measured_lengths(config, attempt, lost, report_progress):
     return length.together(config.sweep_cell, shape, found) if found else None
 
 
-def _memory(config, attempt, report_progress):
+def _memory(config, attempt, number_of_devices, report_progress):
     work = works.make(config.sweep_cell, works.shape(config.memory_shape), config.seed)
     peaks, left_out = {}, {}
     for k, contender in enumerate(config.contestants):
         how = (work, contender, config.seed, config.gpu, config.devices)
-        found = attempt.make(f"memory, {contender.name}", _peak, *how)  # in a process of its own
+        found = attempt.make(f"memory, {contender.name}", _peak, number_of_devices, *how)  # in a process of its own
         if isinstance(found, peak.Peak):
             peaks[contender.name] = found._asdict()
         elif found is not None:
@@ -161,9 +163,10 @@ def _memory(config, attempt, report_progress):
     return {"cell": work.cell, "shape": work.shape._asdict(), "peaks": peaks, "left_out": left_out}
 
 
-def _peak(measure, *how):
+def _peak(measure, number_of_devices, work, contender, *how):
     try:
-        return peak.peak(*how)
+        contenders.require(contender, work, number_of_devices)  # before a process is begun for it
+        return peak.peak(work, contender, *how)
     except LeftOutError as reason:
         return str(reason)
 

@@ -11,7 +11,11 @@ from experiments.common.options import BadInputError
 
 What = Literal["speed", "checkpoint", "length", "memory"]
 SHAPES = ("1,1000,32,32", "32,200,64,64", "16,784,1,128", "128,96,128,128", "64,256,256,256", "32,64,512,512")
-GPU_SHAPES = (*SHAPES, "64,512,1024,1024", "8,4096,16,16")
+# A GPU may be there for minutes: first what it is for.
+_GPU_FIRST = ("64,512,1024,1024", "64,256,256,256", "8,4096,16,16", "32,64,512,512", "128,96,128,128")
+GPU_SHAPES = (*_GPU_FIRST, *(shape for shape in SHAPES if shape not in _GPU_FIRST))
+WHAT: tuple[What, ...] = ("speed", "checkpoint", "length", "memory")
+GPU_WHAT: tuple[What, ...] = ("checkpoint", "speed", "memory", "length")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +31,13 @@ class Config:
     resume: bool = False
     """Go on with the run that was cut off in the output folder."""
     gpu: bool = False
-    """On the GPU: cuDNN by torch and by JAX as well, and two more shapes."""
-    what: tuple[What, ...] = ("speed", "checkpoint", "length", "memory")
-    """What to measure."""
+    """On the GPU: cuDNN by torch and by JAX as well, and two more shapes; in another order."""
+    what: tuple[What, ...] = WHAT
+    """What to measure, in this order."""
     cells: tuple[works.CellName, ...] = ("elman", "gru", "lstm")
     """Of speed."""
     shapes: tuple[str, ...] = SHAPES
-    """B,T,d,n of speed."""
+    """B,T,d,n of speed, in this order."""
     adjoints: tuple[str, ...] = contenders.flags(contenders.OURS)
     """Of this library."""
     peers: tuple[str, ...] = contenders.flags(contenders.PEERS)
@@ -82,6 +86,11 @@ class Config:
         asked = (*self.peers, *contenders.flags(contenders.GPU_PEERS)) if self.gpu else self.peers
         own = [contender for contender in contenders.OURS if contender.flag in self.adjoints]
         return (*own, *(contender for contender in peers if contender.flag in asked))
+
+    @property
+    def parts(self) -> tuple[What, ...]:
+        """Those of the flag, each once; in the GPU's order unless the flag was given."""
+        return tuple(dict.fromkeys(GPU_WHAT if self.gpu and self.what == WHAT else self.what))
 
     @property
     def speed_shapes(self) -> tuple[works.Shape, ...]:

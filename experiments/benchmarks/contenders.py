@@ -1,5 +1,7 @@
 """All contenders. To add one is to add a line to the CONTENDERS of its file, or a file and a line here."""
 
+import jax
+
 from experiments.benchmarks import cudnn_peer, equinox_peer, flax_peers, haiku_peer, ours, plain, torch_peer
 from experiments.benchmarks.contender import Built, Contender, LeftOutError
 from experiments.benchmarks.work import Work
@@ -21,16 +23,27 @@ def flags(contenders: tuple[Contender, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(contender.flag for contender in contenders))
 
 
+def require(contender: Contender, work: Work, number_of_devices: int) -> None:
+    """What is known of it without starting anything.
+
+    Raises:
+        LeftOutError: when it has no such cell, is not installed, or has nothing to split the batch over.
+    """
+    if work.cell not in contender.cells:
+        raise LeftOutError(f"has no {work.cell} cell")
+    if contender.package is not None and output.version(contender.package) is None:
+        raise LeftOutError(f"{contender.package} is not installed")
+    if contender.split and number_of_devices == 1:
+        raise LeftOutError("there is one device to split the batch over")
+
+
 def build(contender: Contender, work: Work) -> Built:
     """Its `Built` for this work.
 
     Raises:
         LeftOutError: when it can't: not installed, no such cell, too large, or whatever a library of others raises.
     """
-    if work.cell not in contender.cells:
-        raise LeftOutError(f"has no {work.cell} cell")
-    if contender.package is not None and output.version(contender.package) is None:
-        raise LeftOutError(f"{contender.package} is not installed")
+    require(contender, work, jax.device_count())
     try:
         return contender.build(work)
     except LeftOutError:

@@ -19,7 +19,7 @@ CONTENDERS = tuple(
     if contender.flag in ("full", "full-states", "checkpointed", "scan") and not contender.split
 )
 PLAIN = "scan"
-COMPILATIONS = 4
+COMPILATIONS = {"cpu": 4}  # of each, by backend; elsewhere one, as there most of a run would be compilation
 
 
 class Point(NamedTuple):
@@ -28,7 +28,7 @@ class Point(NamedTuple):
     Attributes:
         T: steps.
         seconds: ``[rounds]``.
-        compile_seconds: tracing and compiling, the shortest of `COMPILATIONS`.
+        compile_seconds: tracing and compiling, the shortest of as many as `COMPILATIONS` says.
         temporaries: bytes, from the compiler.
         error: of the gradient.
     """
@@ -92,15 +92,15 @@ def together(cell: str, shape: works.Shape, found: Sequence[At]) -> Lengths:
 
 def _compile_seconds(work, contestants, report):
     """Of builds that are thrown away, everybody in turn: the shortest of several is less the machine's."""
-    found = {}
-    for once in range(COMPILATIONS - 1):
+    found, thrown_away = {}, COMPILATIONS.get(jax.default_backend(), 1) - 1
+    for once in range(thrown_away):
         for contender in contestants:
-            report("length, this T: compilations", once, COMPILATIONS - 1, contender.name)
+            report("length, this T: compilations", once, thrown_away, contender.name)
             with contextlib.suppress(LeftOutError):
                 seconds = contenders.build(contender, work).compile_seconds or np.inf
                 found[contender.name] = min(found.get(contender.name, np.inf), seconds)
         jax.clear_caches()
-    report("length, this T: compilations", COMPILATIONS - 1, COMPILATIONS - 1)
+    report("length, this T: compilations", thrown_away, thrown_away)
     return found
 
 

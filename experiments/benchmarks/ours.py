@@ -73,8 +73,6 @@ def build(work: Work, *, adjoint: Callable, split: bool = False, model: Callable
     ys = jnp.zeros(xs.shape[:2])
     if split:
         devices = jax.devices()
-        if len(devices) == 1:
-            raise LeftOutError("there is one device to split the batch over")
         if work.shape.B % len(devices):
             raise LeftOutError(f"a batch of {work.shape.B} does not divide over {len(devices)} devices")
         F = jb.data_parallel(F)

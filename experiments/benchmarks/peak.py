@@ -22,7 +22,7 @@ from experiments.benchmarks import work as works
 from experiments.benchmarks.contender import Contender, LeftOutError
 from experiments.common import devices
 
-_TIMEOUT = 600
+_TIMEOUT = 300
 _CALLS = 3
 _ANSWER = "@peak "  # how the line begins: libraries print as well
 

@@ -16,7 +16,7 @@ import jax
 
 from experiments.common.options import BadInputError
 
-_PATIENCE = 300  # seconds for JAX to say what devices there are
+_PATIENCE = 180  # seconds for JAX to say what devices there are
 
 
 def start(gpu: bool, devices: int | None) -> None:

@@ -4,7 +4,7 @@ import importlib.util
 import math
 from collections.abc import Sequence
 
-_EXTRAS = {
+EXTRAS = {
     "matplotlib": "matplotlib",
     "rich": "rich",
     "tyro": "tyro",
@@ -48,9 +48,9 @@ def between(name: str, value: float, low: float, high: float) -> None:
         raise BadInputError(f"`{_flag(name)}` must lie between {low} and {high}: got {value}")
 
 
-def require_extras(modules: Sequence[str] = tuple(_EXTRAS)) -> None:
+def require_extras(modules: Sequence[str] = tuple(EXTRAS)) -> None:
     """Raises when a package that only the experiments need, or these modules of them, is not installed."""
-    missing = [_EXTRAS[module] for module in modules if importlib.util.find_spec(module) is None]
+    missing = [EXTRAS[module] for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise BadInputError(f"{', '.join(missing)} not installed: run `pip install -e '.[experiments]'`")
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from experiments.study import Report, Result
 
+_WIDTH_OF_A_FILE = 200  # or the tables of a run that nobody watches are cut to the 80 columns of no terminal
+
 
 @contextlib.contextmanager
 def progress() -> Iterator[Report]:
@@ -45,7 +47,8 @@ def show(result: Result) -> None:
     from rich.table import Table
     from rich.text import Text  # as it is: a plain string would lose the brackets of E[h²]
 
-    console = Console(file=sys.stdout)
+    wide = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE
+    console = Console(file=sys.stdout, width=wide)
     for title, columns, rows in result.tables:
         console.print(f"\n{title}", markup=False, highlight=False)
         table = Table()

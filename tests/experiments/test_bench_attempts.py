@@ -16,6 +16,7 @@ pytest.importorskip("sklearn")
 
 from experiments.benchmarks import attempts, beside, contenders, side_by_side, speed
 from experiments.benchmarks import work as works
+from experiments.benchmarks.config import Config
 from experiments.benchmarks.contender import Contender
 from tests.experiments.called_beside import nothing
 
@@ -98,12 +99,41 @@ def test_an_error_that_stays_is_blamed_on_whom_it_began_with(monkeypatch):
     assert reports[-1][-1] == "broken"
 
 
-def test_a_row_is_lost_when_nobody_knows_who_ended_it():
+def test_a_row_is_lost_when_twice_nobody_knows_who_ended_it():
     def measure(function, *arguments):
-        raise beside.LostError("its process was ended by SIGKILL", "")
+        if times.pop():
+            raise beside.LostError("its process was ended by SIGKILL", "")
+        return function(*arguments, lambda *progress: None)
 
+    times = [False, True]
+    row = attempts.everybody(measure, speed.row, WORK, (SCAN,), 1, 0.01, lost := collections.Counter())
+    assert (list(row.timed), row.left_out, lost, times) == (["scan"], {}, {}, [])
+    times = [False, True, True]
     with pytest.raises(beside.LostError):
         attempts.everybody(measure, speed.row, WORK, (SCAN,), 1, 0.01, collections.Counter())
+
+
+def test_a_device_that_cannot_be_cleaned_up_says_what_came_before(monkeypatch):
+    def broken():
+        raise RuntimeError("at the clean-up")
+
+    def measurement():
+        raise SystemError("before it")
+
+    monkeypatch.setattr(attempts.jax, "clear_caches", broken)
+    with pytest.raises(SystemError, match="before it"):
+        attempts._then_let_go(measurement)
+
+
+def test_on_a_gpu_what_it_is_for_comes_first():
+    """Nothing is lost by the order, and what a flag asks for is measured as it says."""
+    gpu = Config(gpu=True)
+    assert gpu.parts[0] == "checkpoint"
+    assert set(gpu.parts) == set(Config().parts)
+    assert str(gpu.speed_shapes[0]) == "64,512,1024,1024"
+    assert set(Config().speed_shapes) < set(gpu.speed_shapes)
+    asked = Config(gpu=True, what=("memory", "speed", "memory"), shapes=("1,2,3,4",))
+    assert (asked.parts, len(asked.speed_shapes)) == (("memory", "speed"), 1)
 
 
 def test_an_unattended_run_on_a_gpu_goes_on_without_what_fails_there(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -68,6 +69,7 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path, monkeypatch, capsys):
     def second_is_interrupted(work, *arguments):
         measured.append(work.shape.B)
         if measured == [4, 1]:
+            arguments[-1]("speed, this row: rounds", 0, 1, "full")
             raise KeyboardInterrupt
         return row(work, *arguments)
 
@@ -78,7 +80,9 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path, monkeypatch, capsys):
     found = json.loads((tmp_path / "result.json").read_text())
     assert [row["shape"]["B"] for row in found["speed"]["rows"]] == [4]
     assert found["cut_off"]
-    assert found["failed"] == {"speed, elman 1,3,2,3, and what comes after it": "not measured: the run was told to end"}
+    (reason,) = found["failed"].items()
+    assert reason[0] == "speed, elman 1,3,2,3, and what comes after it"
+    assert re.fullmatch(r"not measured: the run was told to end, \d+ s into speed, this row: rounds, full", reason[1])
     assert found["marks"] == []
     (kept_row,) = (tmp_path / "measured").glob("*.pickle")
     before = kept_row.read_bytes()
