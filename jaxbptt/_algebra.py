@@ -39,14 +39,6 @@ def total(z_bar):
     return jnp.sum(z_bar, axis=lead, dtype=wide(z_bar.dtype)).astype(z_bar.dtype)
 
 
-def where_read(v, C):
-    """C ``[..., N, k]`` for the product v C, ``v [..., N]``: what v reads none of is 0 where it has left the numbers.
-
-    A product of many c_t may overflow over steps that no loss reads, and 0 · inf would be NaN.
-    """
-    return jnp.where((v == 0)[..., None] & ~jnp.isfinite(C), jnp.zeros_like(C), C)
-
-
 def _product(a, b, contracted, operands, result):
     dimensions = (contracted, ((), ()))
     product = lax.dot_general(a.astype(operands), b.astype(operands), dimensions, preferred_element_type=wide(result))

@@ -18,7 +18,6 @@ from jax import lax
 
 from jaxbptt import _batch, _real, _varying
 from jaxbptt import _cotangents as cotangents
-from jaxbptt._algebra import where_read
 from jaxbptt._factory import factory
 from jaxbptt.adjoints._blocks import shifted, states, states_and_gates
 from jaxbptt.cells._from_split import split_of
@@ -74,8 +73,10 @@ def _rule(cell: Cell) -> Callable:
         def compose(later, earlier):
             (v_later, C_later), (v_earlier, C_earlier) = later, earlier
             highest = lax.Precision.HIGHEST  # errors of long products compound
-            # Where nothing later is read, C may long have overflown; v_later C is 0 there.
-            v = v_earlier + jnp.einsum("...i,...ij->...j", v_later, where_read(v_later, C_earlier), precision=highest)
+            handed_on = jnp.einsum("...i,...ij->...j", v_later, C_earlier, precision=highest)
+            # Over steps that nothing reads C may overflow where no delta does: 0 · inf would be NaN.
+            unread = jnp.all(v_later == 0, axis=-1, keepdims=True) & ~jnp.isfinite(handed_on)
+            v = v_earlier + jnp.where(unread, jnp.zeros_like(handed_on), handed_on)
             return v, jnp.matmul(C_later, C_earlier, precision=highest)
 
         deltas, _ = lax.associative_scan(compose, (v, following), reverse=True)
@@ -98,6 +99,9 @@ def parallel() -> Adjoint:
     O(log T) dependent rounds; memory O(T·N²), for the matrices c_t. Meant for small n and long T on an accelerator; on
     a CPU `full` is faster. Reverse mode only. Members of the batch must not influence one another; where they share a
     number of the state, or the cell has no `initial_state`, N is that of the whole batch.
+
+    Products of many c_t may overflow where no delta does. Over steps that nothing reads, such as padding, that changes
+    nothing; elsewhere (a loss that reads a part of the state) the gradient is NaN, and that of `full` is not.
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object at each call.

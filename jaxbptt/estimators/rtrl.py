@@ -13,7 +13,6 @@ from jax import lax
 
 from jaxbptt import _batch, _real, _validate, jacobians, losses, readouts
 from jaxbptt import _cotangents as cotangents
-from jaxbptt._algebra import where_read
 from jaxbptt._dtypes import wide, widest
 from jaxbptt._factory import factory
 from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model, Theta
@@ -124,7 +123,10 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
             L_t, pull = cotangents.pullback(lambda theta_o, h_t: step_loss(theta_o, h_t, y_t, mask_t), theta.o, h_t)
             theta_o_bar_t, h_bar_t = pull(jnp.ones_like(L_t))  # (∂L_t/∂ŷ_t) (∂ŷ_t/∂θ_o) and (∂L_t/∂ŷ_t) (∂ŷ_t/∂h_t)
             h_bar_t = _batch.over_members(_real.gradient_vector, batch, h_bar_t).astype(a_t.dtype)
-            theta_h_bar = theta_h_bar + jnp.tensordot(h_bar_t, where_read(h_bar_t, a_t), h_bar_t.ndim)
+            # An a_t that has left the numbers in steps that nothing reads: 0 · inf would be NaN.
+            unread = (h_bar_t == 0)[..., None] & ~jnp.isfinite(a_t)
+            counted = jnp.where(unread, jnp.zeros_like(a_t), a_t)
+            theta_h_bar = theta_h_bar + jnp.tensordot(h_bar_t, counted, h_bar_t.ndim)
             theta_o_bar = jax.tree.map(lambda sum, term: sum + term.astype(sum.dtype), theta_o_bar, theta_o_bar_t)
             return (h_t, a_t, F + L_t.astype(F.dtype), theta_h_bar, theta_o_bar), None
 
