@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from jaxbptt import _validate
 
@@ -27,4 +27,6 @@ def factory(function: Callable[P, R]) -> Callable[P, R]:
             _validate.hashable(function.__name__, name, value)
         return cached(*bound.args, **bound.kwargs)
 
-    return call
+    marked: Any = call
+    marked.is_factory = True  # so that one that was not called is told from what it makes
+    return marked

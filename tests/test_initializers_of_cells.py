@@ -1,5 +1,7 @@
 """What cells do with initialisers: their defaults, one of another kind in each gate, and a user's own."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,3 +141,14 @@ def test_layers_are_drawn_apart():
     lower, upper = jb.cells.stacked(jb.cells.elman(), jb.cells.elman()).init(key, n, n, jnp.float64)
     assert np.abs(lower.W_x - upper.W_x).min() > 0
     assert np.abs(lower.W_h - upper.W_h).min() > 0
+
+
+def test_an_initialiser_may_be_any_function_of_key_shape_and_dtype():
+    class Halves:
+        def __call__(self, key, shape, dtype=jnp.float32, scale=0.5):
+            return scale * np.ones(shape, dtype)
+
+    jitted = jax.jit(jax.nn.initializers.normal(), static_argnums=(1, 2))
+    for init in (jitted, Halves(), functools.partial(Halves(), scale=1.0), jax.nn.initializers.he_normal()):
+        theta_h = jb.cells.gru(W_h_init=init).init(key, input_size=d, hidden_size=n)
+        assert theta_h.W_h.shape == (3 * n, n)

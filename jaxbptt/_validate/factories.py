@@ -62,7 +62,7 @@ def called_with(name, value, *arguments):
 
 def adjoint(value):
     callable_argument("adjoint", value)
-    if hasattr(value, "__wrapped__"):
+    if hasattr(value, "is_factory"):
         raise TypeError(
             f"`adjoint` must be an adjoint: got the factory {value.__name__}; call it, as in `adjoints.full()`"
         )

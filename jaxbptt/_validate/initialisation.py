@@ -32,7 +32,7 @@ def init_arguments(key_value, dtype, **sizes):
 def initializers(**functions):
     """Functions of ``(key, shape, dtype)``; returned as such that name themselves when they make something else."""
     for name, value in functions.items():
-        if hasattr(value, "__wrapped__"):
+        if hasattr(value, "is_factory"):
             raise TypeError(
                 f"`{name}` must be an initialiser: got the factory {value.__name__}; call it, as in "
                 "`initializers.orthogonal()`"
