@@ -43,7 +43,8 @@ def softmax_cross_entropy(y_hat_t, y_t):
 
     Args:
         y_hat_t: logits ``[*batch, m]``.
-        y_t: labels ``[*batch]`` in 0 … m-1. A label outside gives NaN, as no exception can be raised under jit.
+        y_t: labels ``[*batch]`` in 0 … m-1. A label outside gives NaN, as no exception can be raised under jit; its
+            gradient is 0, so look at F.
 
     Returns:
         ``[*batch]``.
@@ -60,7 +61,8 @@ def softmax_cross_entropy(y_hat_t, y_t):
     in_range = (y_t >= 0) & (y_t <= largest)
     label = jnp.where(in_range, y_t, 0)
     L = optax.losses.softmax_cross_entropy_with_integer_labels(y_hat_t, label)
-    return L * jnp.where(in_range, 1, jnp.nan).astype(L.dtype)  # a factor: the gradient is NaN as well
+    # A select and no factor: a loss that leaves such a step out by a `where` of its own has a gradient.
+    return jnp.where(in_range, L, jnp.nan)
 
 
 def sigmoid_binary_cross_entropy(y_hat_t, y_t):

@@ -123,26 +123,25 @@ def everybody(
         rounds: see there.
         limit: see there.
         lost: how many measurements each contender has ended so far; updated here. One that has ended two is left out
-            of later ones.
+            of later ones. What is lost at nobody's turn is tried again once in a run.
 
     Returns:
         What the function returns.
 
     Raises:
-        LostError: when twice nobody knows at whom, or nobody is left.
+        LostError: when for the second time nobody knows at whom, or nobody is left.
     """
     left_out = {contender.name: "ended two rows before" for contender in contestants if lost[contender.name] > 1}
-    at_nobody = False
     while True:
         others = tuple(contender for contender in contestants if contender.name not in left_out)
         try:
             found = measure(_then_let_go, function, work, others, rounds, limit)
         except beside.LostError as error:
             if error.at not in {contender.name for contender in others}:
-                if at_nobody:
+                lost[""] += 1
+                if lost[""] > 1:
                     raise
-                at_nobody = True  # once is an accident: of a process that begins, of the reference
-                continue
+                continue  # once is an accident: of a process that begins, of the reference
             lost[error.at] += 1
             left_out[error.at] = str(error).splitlines()[0][:200]
         else:

@@ -33,7 +33,7 @@ class Config:
     gpu: bool = False
     """On the GPU: cuDNN by torch and by JAX as well, and two more shapes; in another order."""
     what: tuple[What, ...] = WHAT
-    """What to measure, in this order."""
+    """What to measure, in this order; on a GPU the default is in an order of its own."""
     cells: tuple[works.CellName, ...] = ("elman", "gru", "lstm")
     """Of speed."""
     shapes: tuple[str, ...] = SHAPES
@@ -89,12 +89,12 @@ class Config:
 
     @property
     def parts(self) -> tuple[What, ...]:
-        """Those of the flag, each once; in the GPU's order unless the flag was given."""
+        """Those of the flag, each once; on a GPU in its order where they are the default."""
         return tuple(dict.fromkeys(GPU_WHAT if self.gpu and self.what == WHAT else self.what))
 
     @property
     def speed_shapes(self) -> tuple[works.Shape, ...]:
-        """Those of the flag; of the GPU unless the flag was given."""
+        """Those of the flag; on a GPU its own where they are the default."""
         texts = GPU_SHAPES if self.gpu and self.shapes == SHAPES else self.shapes
         return tuple(map(works.shape, texts))
 

@@ -23,9 +23,10 @@ def time_axis(name, tree):
     for path, leaf in leaves:
         if np.ndim(leaf) == 0:
             came = "a scalar" if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
+            remedy = "" if hasattr(leaf, "dtype") else "; a list is a tree of its numbers: make an array of it"
             raise ValueError(
                 f"`{name}{jax.tree_util.keystr(path)}` must have time as its first axis: got {came}, "
-                f"expected [T, *batch, …]; make an array of a list, by `jnp.asarray({name})`"
+                f"expected [T, *batch, …]{remedy}"
             )
         lengths[jax.tree_util.keystr(path)] = np.shape(leaf)[0]
     if len(set(lengths.values())) > 1:

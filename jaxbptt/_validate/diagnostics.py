@@ -5,6 +5,7 @@ import math
 import jax
 import numpy as np
 
+from jaxbptt._cotangents import has_derivative
 from jaxbptt._validate import _words
 from jaxbptt._validate.axes import state_without_batch
 from jaxbptt._validate.factories import count
@@ -50,7 +51,7 @@ def gate_blocks(name, W, gates):
             f"`{name}` must have shape [gates · n, n] with gates={gates}: got {_words.shape(W)}; "
             "gates is 1 for an Elman network, 3 for a GRU, 4 for an LSTM"
         )
-    if not _words.is_float(W):
+    if not has_derivative(W):
         raise TypeError(f"`{name}` must be floating point: got {W.dtype}; write `{name}.astype(jnp.float32)`")
 
 

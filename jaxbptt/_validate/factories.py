@@ -29,7 +29,7 @@ def factory_arguments(function, signature, args, kwargs):
     call = str(inspect.Signature(bare)).replace("Ellipsis", "…")
     sizes = {types.Cell: "input_size, hidden_size", types.Readout: "hidden_size, output_size"}
     made = sizes.get(signature.return_annotation)
-    remedy = f"; sizes go to what it makes: `{function.__name__}().init(key, {made})`" if made else ""
+    remedy = f"; sizes go to what it makes, `.init(key, {made})`" if made else ""
     raise TypeError(
         f"`{function.__name__}` can't be called so ({error}): expected {function.__name__}{call}{remedy}"
     ) from None

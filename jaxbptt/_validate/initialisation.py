@@ -47,8 +47,8 @@ def _checked(name, function):
         if not hasattr(made, "shape") or made.shape != tuple(shape) or not _words.is_float(made):
             came = f"{made.dtype}{list(made.shape)}" if hasattr(made, "shape") else f"a {type(made).__name__}"
             raise TypeError(
-                f"`{name}` must return an array {jnp.dtype(dtype)}{list(shape)} for (key, shape, dtype): got {came}; "
-                "one of `jax.nn.initializers` that is a factory has to be called first, as in `he_normal()`"
+                f"`{name}` must return an array {jnp.dtype(dtype)}{list(shape)} for (key, shape, dtype): got {came}"
+                + ("; one that is a factory has to be called first, as `he_normal()` of JAX" if callable(made) else "")
             )
         return made
 

@@ -44,10 +44,9 @@ def reads_numbers(cell, theta_h, xs, h_0):
         jax.eval_shape(cell.apply, theta_h, x, h_0)
     except _words.OF_ARGUMENTS as error:
         raise _words.kind(error)(
-            f"`inputs` must be given for an f that doesn't read arrays of numbers [*batch, input_size]: got None, and "
-            f"f refuses {_words.describe(x)}: {error}; for token ids "
-            "`lambda key, shape, input_size, dtype: jax.random.randint(key, shape, 0, input_size)`, or `--tokens` in "
-            "the shell"
+            f"f must accept numbers {_words.describe(x)} where `inputs` is None: {error}; if it reads token ids, give "
+            "`inputs=lambda key, shape, input_size, dtype: jax.random.randint(key, shape, 0, input_size)`, or "
+            "`--tokens` in the shell"
         ) from error
 
 

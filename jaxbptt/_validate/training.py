@@ -172,9 +172,10 @@ def finite_steps(metrics, position, allowed, theta):
 def scalar(name, value):
     if np.shape(value) != ():
         raise ValueError(f"`{name}` must return a scalar, the lower the better: got the shape {np.shape(value)}")
-    if not isinstance(value, (int, float)) and not (hasattr(value, "dtype") and np.issubdtype(value.dtype, np.number)):
-        raise TypeError(f"`{name}` must return a number, the lower the better: got {value!r:.80}")
-    return value
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` must return a number, the lower the better: got {value!r:.80}") from None
 
 
 def counted(total):

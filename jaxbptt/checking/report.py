@@ -172,8 +172,8 @@ def _tells_otherwise(at, derivative, difference, step):
     """Whether differences settle on another value than `derivative`, as they do where a rule is wrong.
 
     They don't where the function is no line over the first step (a corner near by), and with finer ones come to the
-    derivative; nor where gradients explode, so that they come to nothing: the slope, or the bend, of the next step is
-    another one each time; nor where it has a corner at the point itself, whose two slopes don't come together.
+    derivative; nor where gradients explode, so that the slope over a finer step is another one each time; nor where it
+    has a corner at the point itself, whose two slopes don't come together.
     """
     middle, apart, found = at(0.0), abs(difference - derivative), []
     for h in (step, step / 8, step / 64, step / 512):
@@ -186,10 +186,8 @@ def _tells_otherwise(at, derivative, difference, step):
         return True
     (slope_before, corner_before, _), (slope, corner, rounding) = found[-2:]
     off, moved = abs(slope - derivative), abs(slope - slope_before)
-    explodes = moved > 0.1 * max(abs(slope), abs(slope_before)) + rounding or corner > max(
-        2 * corner_before, 4 * rounding
-    )
-    settles = moved < 0.5 * off and off > rounding and not explodes
+    alike = moved <= 0.1 * max(abs(slope), abs(slope_before)) + rounding
+    settles = alike and moved < 0.5 * off and off > rounding
     is_corner = corner > max(0.5 * corner_before, 4 * rounding, 0.1 * off)
     return settles and not is_corner
 

@@ -140,7 +140,7 @@ def early_stopping(
         before = seen if seen >= 0 else step - len(progress.metrics.loss)  # θ may come from steps of an earlier fit
         if step // every == before // every:
             return best._replace(seen=np.array(before)), progress
-        loss = float(_validate.scalar("evaluate", evaluate(progress.state.theta)))
+        loss = _validate.scalar("evaluate", evaluate(progress.state.theta))
         if loss < best.loss - min_delta:
             theta = _copied(progress.state.theta)
             best = Best(theta, np.array(loss), np.array(step), np.array(step), np.array(0))

@@ -121,8 +121,9 @@ STEP = float(jnp.finfo(jnp.float64).eps) ** (1 / 3)
     (lambda x: max(x + 0.3 * STEP, 0), 1.0, False), (lambda x: max(x + 0.3 * STEP, 0), 0.9, True),
     (lambda x: np.sin(1e7 * x), 1e7, False), (lambda x: np.sin(1e12 * x), 1e12, False),
     (lambda x: np.tanh(1e12 * x), 1e12, False), (lambda x: np.tanh(1e12 * x) + 1e-3 * np.sin(3e9 * x + 1), 1e12, False),
+    (lambda x: (np.float64(3 * x) + 1e3) - 1e3, 6.0, True),
 ], ids=["parabola", "constant", "wave", "abs", "relu", "steeper", "near", "near, wrong", "explodes", "more",
-        "saturates", "both"])  # fmt: skip
+        "saturates", "both", "cancels"])  # fmt: skip
 def test_what_differences_tell_by_hand(F, derivative, tells):
     """Slopes at 0, wrong ones where there is one and any where there is none."""
     difference = (8 * (F(STEP) - F(-STEP)) - (F(2 * STEP) - F(-2 * STEP))) / (12 * STEP)

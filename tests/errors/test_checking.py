@@ -118,7 +118,7 @@ for name, check in (
 row(
     "check_cell-token-ids",
     TypeError,
-    r"`inputs` must be given for an f that doesn't read arrays of numbers .*refuses float64\[\d\]: .*`--tokens` in",
+    r"f must accept numbers float64\[\d\] where `inputs` is None: .*integer.*; if it reads token ids, .*`--tokens` in",
     lambda: jb.check_cell(
         jb.cells.from_step(
             lambda theta_h, token_t, h_tm1: h_tm1 + theta_h["U"][token_t],

@@ -92,12 +92,12 @@ for name, wrong, pattern in (
     (
         "gru",
         lambda: jb.cells.gru(32),
-        r"too many positional.*gru\(\*, W_x_init=…, .*\(\).init\(key, input_size, hidden_s",
+        r"too many positional.*gru\(\*, W_x_init=…, .*`.init\(key, input_size, hidden_s",
     ),
     (
         "lstm",
         lambda: jb.cells.lstm(hidden_size=32),
-        r"got an unexpected keyword argument 'hidden_size'.*`lstm\(\).init\(key",
+        r"got an unexpected keyword argument 'hidden_size'.*`.init\(key",
     ),
     (
         "from_apply",

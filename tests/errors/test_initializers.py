@@ -43,7 +43,7 @@ for name, make, argument in (
     ("readout", lambda init: jb.readouts.linear(W_o_init=init).init, "W_o_init"),
 ):
     for what, init, came in (
-        ("factory", jax.nn.initializers.he_normal, r"a function; .*as in `he_normal\(\)`"),
+        ("factory", jax.nn.initializers.he_normal, r"a function; .*as `he_normal\(\)` of JAX"),
         ("shape", lambda key, shape, dtype: np.ones((1, 2), dtype), r"float32\[1, 2\]"),
         ("integer", lambda key, shape, dtype: np.ones(shape, np.int32), "int32"),
     ):

@@ -154,7 +154,7 @@ for combinator, make, field in (("masked", MaskedInput, "mask"), ("resettable", 
 
 EMPTY = r"must have at least one array, to say how many steps there are: got .*for a %s pass `jnp.zeros"
 NOTHING = {"xs": EMPTY % "recursion without inputs", "ys": EMPTY % "loss without targets"}
-SCALAR = r"must have time as its first axis: got a (float|scalar), expected \[T, \*batch, …\]; make an array of a list"
+SCALAR = r"must have time as its first axis: got a (float|scalar), expected \[T, \*batch, …\](; a list .* of it)?$"
 NO_AXIS = r"must have time as its first axis: got a scalar, expected"
 NO_STEP = r"must have at least one step: got T = 0 \(float64\[0, 6, \d\]\)"
 for name, call in {
