@@ -101,7 +101,7 @@ def parallel() -> Adjoint:
     number of the state, or the cell has no `initial_state`, N is that of the whole batch.
 
     Products of many c_t may overflow where no delta does. Over steps that nothing reads, such as padding, that changes
-    nothing; elsewhere (a loss that reads a part of the state) the gradient is NaN, and that of `full` is not.
+    nothing; elsewhere (a loss that reads a part of the state) the gradient may be NaN where that of `full` is not.
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object at each call.

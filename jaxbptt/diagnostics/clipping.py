@@ -98,7 +98,8 @@ def spectral_clipping(W_h: Array, sigma: float, *, gates: int = 1) -> Array:
         The matrix, of the same shape and dtype. One SVD of each block, O(n³).
 
     Raises:
-        TypeError, ValueError: for a σ that is no positive number, or a matrix that gates don't divide.
+        TypeError, ValueError: for a σ that is no positive number, or a matrix that gates don't divide or
+            that holds integers.
 
     Source: nearness in the Frobenius norm, Higham (1989), Matrix nearness problems and applications.
 

@@ -74,8 +74,8 @@ def fixed_points(
         in `jaxbptt.diagnostics.jacobian_spectrum`.
 
     Raises:
-        TypeError, ValueError: as `jaxbptt.unroll` does; for first guesses without their one axis S, what is no optax
-            solver, or numbers that are not positive.
+        TypeError, ValueError: as `jaxbptt.unroll` does; for several inputs, first guesses without their one axis S,
+            what is no optax solver, or numbers that are not positive.
 
     Source: Sussillo and Barak (2013), Opening the black box, section 2.
 
