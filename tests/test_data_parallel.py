@@ -110,17 +110,18 @@ print("agree", jax.process_count(), len(jax.devices()))
 """
 
 
-def test_two_processes_over_loopback():
+def test_two_processes_over_loopback(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(rank), port], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err.decode()
-        assert "agree 2 2" in out.decode()
+    said = [
+        tmp_path / str(rank) for rank in range(2)
+    ]  # files: who fills a pipe while the other is awaited stands still
+    processes = []
+    for rank, path in enumerate(said):
+        with path.open("w") as file:
+            command = [sys.executable, "-c", PROCESS, str(rank), port]
+            processes.append(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT))
+    for process, path in zip(processes, said, strict=True):
+        assert process.wait(timeout=240) == 0, path.read_text()
+        assert "agree 2 2" in path.read_text()

@@ -1,5 +1,6 @@
 """A process killed at ten random moments, begun again each time, ends with the bits of one that was left alone."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -17,27 +18,30 @@ from tests import survivor
 
 ROOT = pathlib.Path(__file__).parents[2]
 KILLS = 10
+SECONDS = 120  # for a process to come to its moment: one that hangs is to fail here
 
 
+@contextlib.contextmanager
 def started(folder):
+    """The training, which is not left running. It writes to files: who fills a pipe that nobody reads stands still."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     environment |= {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled")}  # the kills are the test, not XLA
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.survivor", str(folder)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-m", "tests.survivor", str(folder)]
+    with open(folder / "out", "w") as out, open(folder / "err", "w") as err:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
-def finished(process):
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert out == ""
-    return err
+def finish(folder):
+    with started(folder) as process:
+        status = process.wait(timeout=SECONDS)
+    assert status == 0, (folder / "err").read_text()
+    assert (folder / "out").read_text() == ""
 
 
 def last_step(path):
@@ -50,25 +54,25 @@ def test_a_process_killed_ten_times_ends_with_the_same_bits(tmp_path):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir()
     killed.mkdir()
-    finished(started(undisturbed))
+    finish(undisturbed)
 
     rng = np.random.default_rng(0)
     moments = np.sort(rng.integers(0, survivor.STEPS - 4 * survivor.EVERY, KILLS))
     path, seen = killed / "metrics.jsonl", []
     for moment, delay in zip(moments, rng.uniform(0, 0.04, KILLS), strict=True):
         before = path.stat().st_mtime_ns if seen else 0
-        process = started(killed)
-        while process.poll() is None:  # until it has come to the moment, and has done something this time
-            if last_step(path) >= moment and path.stat().st_mtime_ns != before:
-                break
-            time.sleep(0.001)
-        time.sleep(delay)  # to fall between the lines: in a step, or in the midst of a checkpoint
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        with started(killed) as process:
+            latest = time.monotonic() + SECONDS
+            while process.poll() is None:  # until it has come to the moment, and has done something this time
+                if last_step(path) >= moment and path.stat().st_mtime_ns != before:
+                    break
+                assert time.monotonic() < latest, (killed / "err").read_text()
+                time.sleep(0.001)
+            time.sleep(delay)  # to fall between the lines: in a step, or in the midst of a checkpoint
         assert process.returncode == -signal.SIGKILL, "it was over before it was killed"
         seen.append(last_step(path))
     assert len(set(seen)) > KILLS // 2
-    finished(started(killed))
+    finish(killed)
 
     with np.load(undisturbed / "final.npz") as wanted, np.load(killed / "final.npz") as found:
         assert wanted.keys() == found.keys()
