@@ -142,6 +142,11 @@ def fit(
 _kept: set[Path] = set()
 
 
+def is_kept(out: Path) -> bool:
+    """Whether this process keeps a training below `out` with which ``--resume`` can go on."""
+    return any(path.is_relative_to(out) and path.exists() for path in _kept)
+
+
 def done(out: Path) -> None:
     """Removes the checkpoints that this process kept below `out`, whose result is written: nothing is left to do."""
     for path in {path for path in _kept if path.is_relative_to(out)}:

@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 when the command ran, 1 when a gradient turned out wrong or a part of ``bench --gpu`` failed,
         2 for input that cannot be run and
-        for what the disk or the numbers refuse, 130 after Ctrl-C.
+        for what the disk or the numbers refuse, 130 after Ctrl-C, 141 when nobody reads any more.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv else "list"
@@ -44,13 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.require_extras(*([_FOR_BENCH] if command == "bench" else []))
         if command not in _COMMANDS:
             raise BadInputError(f"there is no command `{command}`: {', '.join(_COMMANDS)} are")
-        return _COMMANDS[command](argv)
+        status = _COMMANDS[command](argv)
+        sys.stdout.flush()  # here, where a reader who has left is understood
+        return status
     except BadInputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except GradientMismatchError as wrong:
         sys.stderr.write(f"WRONG GRADIENT: {wrong}\n")
         return 1
+    except BrokenPipeError:  # who reads has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        return 128 + signal.SIGPIPE
     except (OSError, FloatingPointError) as error:  # a full disk; a training that left the numbers
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -32,8 +32,13 @@ def carry_out(study: Study, config: Any, folder: Path, command: Sequence[str]) -
     output.prepare(folder)
     with output.alone(folder):
         began = time.perf_counter()
-        with terminal.progress() as report:
-            result = study.run(dataclasses.replace(config, out=folder), report)
+        try:
+            with terminal.progress() as report:
+                result = study.run(dataclasses.replace(config, out=folder), report)
+        except KeyboardInterrupt:  # at once, or when no training was at work
+            if not trained.is_kept(folder):
+                raise
+            raise trained.InterruptedRunError("interrupted; what a training had saved is there") from None
         # Ctrl-C, or the end of its time, finds the run over: its files are worth the moment.
         with signals.answered({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}):
             paths = output.write(folder, study.name, config, command, result, time.perf_counter() - began)

@@ -1,5 +1,7 @@
 """Estimators, optimisers, batches."""
 
+import operator
+
 import jax
 import numpy as np
 
@@ -73,6 +75,15 @@ def no_key_beside_its_own(key):
         )
 
 
+def kept_of_this_run(position, first):
+    """A run that begins at `first` keeps that step at once: an earlier one is another run's."""
+    if position < first:
+        raise ValueError(
+            f"`checkpoints` must hold a run that began where `theta` is, at step {first}: got one at step {position}, "
+            "which would be gone on with instead; give each fit a folder of its own, or pass the θ that it began with"
+        )
+
+
 def not_beyond(position, end):
     if position > end:
         raise ValueError(
@@ -126,9 +137,10 @@ def batch(value):
             f"`batches` must hold tuples (xs, ys[, mask[, h_0]]): got {came}; for one batch write `[(xs, ys)]`"
         )
     for leaf in jax.tree.leaves(value):
-        if not hasattr(leaf, "dtype"):
+        if not (isinstance(leaf, (jax.Array, np.ndarray, np.generic)) or hasattr(leaf, "__jax_array__")):
             raise TypeError(
-                f"`batches` must hold tuples of arrays: got a {type(leaf).__name__} in one; write `jnp.asarray(…)`"
+                f"`batches` must hold tuples of arrays of NumPy or JAX: got a {type(leaf).__name__} in one; write "
+                "`np.asarray(…)`"
             )
     return value
 
@@ -149,19 +161,22 @@ def saver(value, saver_type):
         )
 
 
-def finite_steps(metrics, position, allowed, theta):
+def finite_steps(metrics, position, allowed, state):
     """More steps in a row that are not finite than allowed; `position` is that after the last of them."""
     over = np.flatnonzero(np.asarray(metrics.skipped) > allowed)
     if not len(over):
         return
     k = over[0]
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(theta)]
     leaf, loss, norm = (np.asarray(values)[k] for values in (metrics.leaf, metrics.loss, metrics.gradient_norm))
-    if leaf < 0:
-        where = "every leaf of its gradient is finite"
-    else:
-        what = "∂F/∂θ" if leaf < len(paths) else "the updated θ"
-        where = f"the first leaf is {what} at `theta{paths[leaf % len(paths)]}`"
+    parts = (
+        ("∂F/∂θ at `theta", state.theta),
+        ("the updated θ at `theta", state.theta),
+        ("what the optimiser keeps at `opt", state.opt),
+    )
+    places = [
+        f"{what}{jax.tree_util.keystr(path)}`" for what, tree in parts for path, _ in jax.tree.leaves_with_path(tree)
+    ]
+    where = "every leaf of its gradient is finite" if leaf < 0 else f"the first leaf is {places[leaf]}"
     raise FloatingPointError(
         f"step {position - len(np.asarray(metrics.skipped)) + k} (the first is 0) is not finite: {where}, with loss "
         f"{loss} and gradient norm {norm}; `skip_nonfinite` allows {allowed} in a row. θ is as before the step. Look "
@@ -192,9 +207,26 @@ def batch_within(size, batch_size):
         raise ValueError(f"`batch_size` must be at most `size`: got batch_size={batch_size}, size={size}")
 
 
-def seed(value):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise TypeError(f"`seed` must be an integer of at least 0: got {value!r:.80}")
+def natural(name, value):
+    """As a Python integer; NumPy's and JAX's will do."""
+    try:
+        found = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = -1
+    if found < 0:
+        raise TypeError(f"`{name}` must be an integer of at least 0: got {value!r:.80}")
+    return found
+
+
+def new_scalar(name, taken):
+    """The name of a measurement, which nothing else in the metrics has."""
+    if not isinstance(name, str):
+        raise TypeError(f"`name` of a measurement must be a str: got {name!r:.80}")
+    if name in taken:
+        raise ValueError(
+            f"`name` of a measurement must be its own: got {name!r}, and there is one already among "
+            f"{', '.join(map(repr, taken))}; `early_stopping(…, name=…)` gives another"
+        )
 
 
 def trained(steps):

@@ -53,7 +53,7 @@ def shuffled(size: int, batch_size: int, *, seed: int) -> Order:
     _validate.count("size", size)
     _validate.count("batch_size", batch_size)
     _validate.batch_within(size, batch_size)
-    _validate.seed(seed)
+    seed = _validate.natural("seed", seed)
     per_epoch = size // batch_size
 
     @functools.lru_cache(maxsize=1)  # a pass is asked for batch by batch
@@ -61,6 +61,7 @@ def shuffled(size: int, batch_size: int, *, seed: int) -> Order:
         return np.random.default_rng([seed, e]).permutation(size)[: per_epoch * batch_size].reshape(-1, batch_size)
 
     def at(k):
+        k = _validate.natural("k", k)
         return epoch(k // per_epoch)[k % per_epoch].copy()  # a caller may write into it, the next pass must not see it
 
     return Order(at, per_epoch)

@@ -11,6 +11,7 @@ from jaxbptt import _validate
 from jaxbptt._dtypes import to_sum
 from jaxbptt._factory import factory
 from jaxbptt.objective import objective
+from jaxbptt.training.metrics import IN_SUMMARY
 from jaxbptt.training.observers import Observer
 from jaxbptt.training.step import Batch
 from jaxbptt.types import Loss, Model, Theta
@@ -102,7 +103,7 @@ def early_stopping(
         every: measures at the first end of a dispatch at or after each multiple of so many steps.
         patience: how many measurements in a row may be no better before the run ends; ``None`` ends none.
         min_delta: by how much a measurement must be lower to be better.
-        name: of the measurement among `Progress.scalars`.
+        name: of the measurement among `Progress.scalars`; with several, each has its own.
 
     Returns:
         An `Observer` with the state `Best`: after the fit ``result.observed.theta`` is the best θ, and a checkpoint
@@ -131,6 +132,7 @@ def early_stopping(
     if patience is not None:
         _validate.count("patience", patience)
     _validate.at_least("min_delta", min_delta, 0)
+    _validate.new_scalar(name, IN_SUMMARY)
 
     def init(theta):
         return Best(_copied(theta), np.array(np.inf), np.array(0), np.array(-1), np.array(0))
@@ -140,6 +142,7 @@ def early_stopping(
         before = seen if seen >= 0 else step - len(progress.metrics.loss)  # θ may come from steps of an earlier fit
         if step // every == before // every:
             return best._replace(seen=np.array(before)), progress
+        _validate.new_scalar(name, progress.scalars)
         loss = _validate.scalar("evaluate", evaluate(progress.state.theta))
         if loss < best.loss - min_delta:
             theta = _copied(progress.state.theta)

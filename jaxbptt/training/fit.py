@@ -57,7 +57,7 @@ class Fit(NamedTuple):
     """What came out.
 
     Attributes:
-        theta: the parameters after the last step.
+        theta: the parameters after the last step; a copy, for `Trainer` takes the arrays of a state it is given.
         state: all that is needed to go on.
         metrics: of every step that this call made, on the host.
         observed: the state of the callback, or of each of them when several were given.
@@ -95,7 +95,8 @@ def fit(
     """Trains: one optax update for each batch, as `trainer` makes them.
 
     Several batches of equal shapes are stacked and run by one ``lax.scan``; a batch of another shape, or a rest at the
-    end, runs one by one. So there are at most two programs for each shape of batch.
+    end, runs one by one. So there are at most two programs for each shape of batch (of F split over devices three: the
+    first dispatch finds θ on one of them).
 
     Everything that happens follows from the arguments: with ``batches`` a function of the step (`shuffled` makes the
     order) two runs give the same bits, and so does one that was cut off and begun again, any number of times.
@@ -122,8 +123,9 @@ def fit(
             error without. A `TrainState` has its own.
         key: a random key for the estimator; step k sees ``fold_in(key, k)``. A `TrainState` has its own.
         streaming: see `trainer`.
-        skip_nonfinite: how many steps in a row may be skipped because the loss, the gradient or the new θ is not
-            finite; one more is an error. ``None`` allows none. Either way such a step never reaches θ.
+        skip_nonfinite: how many steps in a row may be skipped because the loss, the gradient, the new θ or what the
+            optimiser keeps is not finite; one more is an error. ``None`` allows none. Either way such a step never
+            reaches θ.
 
     Returns:
         A `Fit`.
@@ -164,6 +166,8 @@ def fit(
     restored = None if restored is None else _copied(restored)
     first, run = int(state.step), run if restored is None else restored
     position = kept = int(run.train.step)
+    if restored is not None:
+        _validate.kept_of_this_run(position, first)
     if steps is not None:
         _validate.not_beyond(position, first + steps)
     source = (batches(k) for k in itertools.count(position)) if callable(batches) else batches
@@ -173,7 +177,7 @@ def fit(
 
     def check():
         if history:
-            _validate.finite_steps(history[-1], position, skip_nonfinite or 0, run.train.theta)
+            _validate.finite_steps(history[-1], position, skip_nonfinite or 0, run.train)
 
     def keep():
         if checkpoints is not None:
@@ -204,10 +208,11 @@ def fit(
     if restored is None:
         _validate.trained(position - first)
     collected = jax.tree.map(lambda *leaves: np.concatenate(leaves), *history) if history else _NO_STEPS
-    return Fit(run.train.theta, run.train, collected, run.observed if several else run.observed[:1] and run.observed[0])
+    last: Any = jax.tree.map(jnp.array, run.train.theta)
+    return Fit(last, run.train, collected, run.observed if several else run.observed[:1] and run.observed[0])
 
 
-_NO_STEPS = Metrics._make(np.zeros(0, dtype) for dtype in (float, float, bool, np.int32, np.int32))
+_NO_STEPS = Metrics._make(np.zeros(0, dtype) for dtype in (np.float32, np.float32, bool, np.int32, np.int32))
 
 
 def _forms(observed):

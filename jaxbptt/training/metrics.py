@@ -13,6 +13,8 @@ from jaxbptt.training.observers import Observer, Progress
 
 __all__ = ["jsonl", "summary", "tensorboard"]
 
+IN_SUMMARY = ("step", "loss", "gradient_norm", "skipped")  # before what observers measured
+
 
 def summary(progress: Progress) -> dict[str, float | int | None]:
     """One dispatch in a few numbers; what is not finite is ``None``, as JSON has no word for it.
@@ -24,6 +26,9 @@ def summary(progress: Progress) -> dict[str, float | int | None]:
         ``step``, the mean ``loss`` and the largest ``gradient_norm`` of the steps that were not skipped, how many were
         (``skipped``), and the scalars that observers before this one measured.
 
+    Raises:
+        TypeError, ValueError: for a scalar with one of these names, or whose name is no str.
+
     >>> from jaxbptt.training.step import Metrics
     >>> found = Metrics(np.array([3.0, np.nan, 1.0]), np.array([0.5, np.inf, 2.0]), np.array([1, 0, 1], bool), 0, 0)
     >>> summary(Progress(3, found, None, {"validation_loss": 0.25}))
@@ -31,13 +36,11 @@ def summary(progress: Progress) -> dict[str, float | int | None]:
     """
     finite = np.asarray(progress.metrics.finite)
     losses, norms = (np.asarray(x, np.float64)[finite] for x in (progress.metrics.loss, progress.metrics.gradient_norm))
-    values = {
-        "loss": np.mean(losses) if len(losses) else None,
-        "gradient_norm": np.max(norms) if len(norms) else None,
-        "skipped": int(np.sum(~finite)),
-        **progress.scalars,
-    }
-    return {"step": int(progress.step), **{name: _plain(value) for name, value in values.items()}}
+    for name in progress.scalars:
+        _validate.new_scalar(name, IN_SUMMARY)
+    loss, norm = np.mean(losses) if len(losses) else None, np.max(norms) if len(norms) else None
+    values = dict(zip(IN_SUMMARY, (int(progress.step), loss, norm, int(np.sum(~finite))), strict=True))
+    return {name: _plain(value) for name, value in {**values, **progress.scalars}.items()}
 
 
 def _plain(value):
@@ -96,7 +99,7 @@ def tensorboard(folder: str | os.PathLike) -> Observer:
     """The `summary` of each dispatch as TensorBoard event files, written by tensorboardX.
 
     A run that goes on from a checkpoint starts a new file, whose first event tells TensorBoard to forget what the
-    others say from that step on.
+    others say from that step on. Any other adds one: give each run a folder, or TensorBoard draws both as one.
 
     Args:
         folder: where the files go.

@@ -1,8 +1,9 @@
 """One training step: an estimate of the gradient, then an optax update. Pure, jitted, its state donated.
 
 A step whose loss, gradient or new θ is not finite leaves θ, the optimiser and the stream as they were and is counted:
-a NaN in θ spoils all that follows, and a file of it is worse than none. How many such steps a run may have is
-`jaxbptt.training.fit`'s to say.
+a NaN in θ spoils all that follows, and a file of it is worse than none. So is one that breaks a number of the
+optimiser's state: the square of a finite gradient may be infinite, and Adam then never moves that weight again. How
+many such steps a run may have is `jaxbptt.training.fit`'s to say.
 """
 
 from collections.abc import Callable
@@ -75,10 +76,11 @@ class Metrics(NamedTuple):
 
     Attributes:
         loss: F.
-        gradient_norm: ‖∂F/∂θ‖ over all leaves.
+        gradient_norm: ‖∂F/∂θ‖ over all leaves; infinite where only the sum of squares is.
         finite: False when the step was skipped.
         skipped: how many steps in a row were, this one included; 0 where ``finite``.
-        leaf: which leaf is the first that is not finite, counted in ∂F/∂θ and then on in the updated θ; -1 for none.
+        leaf: which leaf is the first that is not finite, counted in ∂F/∂θ, on in the updated θ, and on in what the
+            optimiser keeps (there a number that was finite before and is no longer); -1 for none.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -127,11 +129,11 @@ def trainer(
     Args:
         estimator: what makes the gradient, such as ``jaxbptt.estimators.bptt(model, loss)``.
         optimizer: any optax optimiser, those that want the loss (``value=``) too, but not one that evaluates F anew, as
-            a line search does. A learning rate that changes is an optax schedule given to it. For the gradient
-            of k batches in one update wrap it, ``optax.MultiSteps(optimizer, k)``: when the batches count equally many
-            steps, that is the update of the one big batch, but for an optimiser that reads the loss, which gets that
-            of the last. (It sums in float32 unless ``accumulator_dtype`` says
-            otherwise.)
+            a line search does, or keeps a θ of its own form, as ``lookahead`` and ``contrib.sam`` do. A learning rate
+            that changes is an optax schedule given to it. For the gradient of k batches in one update wrap it,
+            ``optax.MultiSteps(optimizer, k)``: when the batches count equally many steps, that is the update of the one
+            big batch, but for an optimiser that reads the loss, which gets that of the last. (It sums in float32 unless
+            ``accumulator_dtype`` says otherwise.)
         streaming: whether a batch goes on where the last one ended (the estimator's state is carried; pass h_0 to
             ``init``) or starts anew (the default; each batch may bring its own h_0).
 
@@ -191,7 +193,9 @@ def trainer(
         uphill = jax.tree.map(jnp.conj, estimate.grads)
         updates, opt = update(uphill, state.opt, state.theta, value=estimate.loss)
         theta: Any = optax.apply_updates(state.theta, updates)
-        leaf = _first_not_finite((estimate.grads, theta))
+        broken = jax.tree.map(lambda new, old: ~_is_finite(new) & _is_finite(old), opt, state.opt)
+        bad = [jnp.any(~_is_finite(leaf)) for leaf in jax.tree.leaves((estimate.grads, theta))]
+        leaf = _first([*bad, *map(jnp.any, jax.tree.leaves(broken))])
         finite = jnp.isfinite(estimate.loss) & (leaf < 0)
         carried = after if streaming else ()
         old = state.theta, state.opt, before if streaming else ()
@@ -206,14 +210,14 @@ def trainer(
     return Trainer(init, step, steps)
 
 
-def _first_not_finite(tree):
-    """The index of the first leaf that holds a NaN or an infinity, or -1."""
-    leaves = jax.tree.leaves(tree)
-    floats = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]  # others have no NaN, and some no isfinite
-    bad = [
-        ~jnp.all(jnp.isfinite(x)) if is_float else jnp.array(False) for x, is_float in zip(leaves, floats, strict=True)
-    ]
-    return jnp.where(jnp.any(jnp.stack(bad)), jnp.argmax(jnp.stack(bad)), -1).astype(jnp.int32)
+def _is_finite(leaf):
+    """Entry by entry. What is no floating point has no NaN, and some of it no ``isfinite``: keys."""
+    return jnp.isfinite(leaf) if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.array(True)
+
+
+def _first(flags):
+    """The index of the first that is true, or -1."""
+    return jnp.where(jnp.any(jnp.stack(flags)), jnp.argmax(jnp.stack(flags)), -1).astype(jnp.int32)
 
 
 def _select(condition, a, b):

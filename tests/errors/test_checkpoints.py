@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxbptt as jb
-from tests.errors.rows import B, T, assert_refused, d, each, fit, m, ones, singles, table
+from tests.errors.rows import BPTT, SGD, B, T, assert_refused, d, each, fit, m, ones, singles, table
 
 ROWS, row = table()
 
@@ -127,6 +127,21 @@ def watched(init, update):
     fit(batches=lambda k: (ones(T, B, d), ones(T, B, m)), steps=1, checkpoints=saver, callback=observer)
 
 
+def another_run_is_kept():
+    """A folder with a run's step 3, given to a fit that begins at step 5."""
+    kept, batches = {}, lambda k: (ones(T, B, d), ones(T, B, m))
+    saver = jb.training.Saver(every=1, save=kept.__setitem__, restore=lambda run: kept[max(kept)] if kept else None)
+    fit(batches=batches, steps=3, checkpoints=saver)
+    later = fit(batches=batches, steps=5).state
+    jb.training.fit(BPTT, SGD, later, batches, steps=9, checkpoints=saver)
+
+
+row(
+    "fit-of-a-later-state-than-kept",
+    ValueError,
+    r"`checkpoints` must hold a run that began where `theta` is, at step 5: got one at step 3, .*a folder of its own",
+    another_run_is_kept,
+)
 row(
     "fit-fewer-steps-than-kept",
     ValueError,

@@ -139,7 +139,7 @@ for what, batch, came in (
 row(
     "fit-batch-of-lists",
     TypeError,
-    r"`batches` must hold tuples of arrays: got a float in one; write `jnp.asarray",
+    r"`batches` must hold tuples of arrays of NumPy or JAX: got a float in one; write `np.asarray",
     lambda: fit(batches=[([[1.0]], [[1.0]])]),
 )
 row("fit-empty", ValueError, r"`batches` must yield at least one batch: got none", lambda: fit(batches=[]))
@@ -220,6 +220,35 @@ row(
     r"`evaluate` must return a scalar, the lower the better: got the shape \(4,\)",
     lambda: fit(callback=jb.training.early_stopping(lambda theta: ones(n), every=1)),
 )
+for name, kind, message in (
+    (3, TypeError, "`name` of a measurement must be a str: got 3"),
+    ("loss", ValueError, "`name` of a measurement must be its own: got 'loss', and .* 'step', 'loss', 'gradient_norm'"),
+):
+    row(
+        f"early_stopping-name-{name}",
+        kind,
+        message,
+        lambda name=name: jb.training.early_stopping(lambda theta: 0.0, every=1, name=name),
+    )
+    row(
+        f"summary-name-{name}",
+        kind,
+        message,
+        lambda name=name: fit(
+            callback=[
+                jb.training.Observer(
+                    lambda theta: (), lambda state, progress: (state, progress._replace(scalars={name: 0.0}))
+                ),
+                lambda progress: jb.training.metrics.summary(progress),
+            ]
+        ),
+    )
+row(
+    "early_stopping-twice-the-name",
+    ValueError,
+    r"`name` of a measurement must be its own: got 'validation_loss', .*; `early_stopping\(…, name=…\)` gives another",
+    lambda: fit(callback=[jb.training.early_stopping(lambda theta: 0.0, every=1)] * 2),
+)
 row(
     "early_stopping-no-number",
     TypeError,
@@ -271,6 +300,12 @@ for value in (-1, 0.5, True):
         TypeError,
         rf"`seed` must be an integer of at least 0: got {value}",
         lambda value=value: jb.training.shuffled(5, 2, seed=value),
+    )
+    row(
+        f"shuffled-at-{value}",
+        TypeError,
+        rf"`k` must be an integer of at least 0: got {value}",
+        lambda value=value: jb.training.shuffled(5, 2, seed=0).at(value),
     )
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -54,6 +55,16 @@ def test_without_a_command_the_studies_are_listed_one_line_each():
     assert ran.stderr == ""
     assert [line.split()[0] for line in ran.stdout.splitlines()] == [study.name for study in STUDIES]
     assert all(study.claim in line for study, line in zip(STUDIES, ran.stdout.splitlines(), strict=True))
+
+
+def test_a_reader_who_has_enough_is_no_error():
+    """As ``python -m experiments list | head -0``: the pipe is closed before anything is said."""
+    end, start = os.pipe()
+    os.close(end)
+    command = [sys.executable, "-m", "experiments", "list"]
+    with os.fdopen(start, "w") as nobody:
+        ran = subprocess.run(command, cwd=ROOT, stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (ran.returncode, ran.stderr) == (141, "")
 
 
 def test_bad_input_ends_the_process_with_status_2_and_no_traceback():

@@ -104,6 +104,26 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resume_gives_the_same(
     assert not (folder / "training" / "checkpoints").exists()
 
 
+def test_ctrl_c_after_the_training_says_that_it_is_kept(undisturbed, tmp_path, capsys, monkeypatch):
+    """While gradients are checked or times taken nothing is trained, but a training is there to be gone on with."""
+
+    @contextlib.contextmanager
+    def progress():
+        def report(stage, done, total, note=""):
+            if stage == "checking gradients":
+                os.kill(os.getpid(), signal.SIGINT)
+
+        yield report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(terminal, "progress", progress)
+        assert run(tmp_path) == 130
+    command = f"python -m experiments {' '.join(TINY)} {tmp_path} --resume"
+    assert f"interrupted; what a training had saved is there: go on with `{command}`\n" in capsys.readouterr().err
+    assert run(tmp_path, "--resume") == 0
+    assert numbers(tmp_path) == numbers(undisturbed)
+
+
 def test_resume_without_anything_to_resume_begins(tmp_path, interrupt, capsys):
     theirs = tmp_path / "training" / "checkpoints of theirs"
     theirs.mkdir(parents=True)

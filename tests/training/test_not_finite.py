@@ -97,6 +97,44 @@ def test_an_update_that_overflows_is_not_made():
     assert np.isfinite(metrics.gradient_norm)
 
 
+SPIKE = 1e200  # its square is infinite
+
+
+def spiked(loss_scale):
+    """A batch whose gradient is finite, but not the square of it; the others have `loss_scale` 1."""
+
+    def update(theta, state, xs, ys, mask=None, key=None):
+        estimate, state = BPTT.update(theta, state, xs, ys, mask, key)
+        scale = jnp.where(jnp.any(ys > 100), loss_scale, 1.0)
+        return estimate._replace(grads=jax.tree.map(lambda bar: scale * bar, estimate.grads)), state
+
+    return jb.GradientEstimator(BPTT.init, update)
+
+
+@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.parametrize(
+    ("optimizer", "place"), [(optax.adam(0.01), r"\[0\]\.nu\.h\.W_x"), (optax.rmsprop(0.01), r"\[0\]\.nu\.h\.W_x")]
+)
+def test_a_gradient_whose_square_overflows_does_not_break_the_optimiser(optimizer, place):
+    """Adam divides by the root of what it keeps of the squares: after an infinity a weight would never move again."""
+    first, (xs, ys), third = batches(3)
+    bad = [first, (xs, ys + 200), third]
+    with pytest.raises(FloatingPointError, match=rf"step 1 .*what the optimiser keeps at `opt{place}`"):
+        fit(spiked(SPIKE), optimizer, GIVEN.theta, bad)
+    result = fit(spiked(SPIKE), optimizer, GIVEN.theta, bad, skip_nonfinite=1)
+    wanted = fit(BPTT, optimizer, GIVEN.theta, [first, third])
+    assert_close(result.theta, wanted.theta, 1e-11)
+    assert result.metrics.finite.tolist() == [True, False, True]
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_an_optimiser_may_keep_an_infinity_of_its_own():
+    """`reduce_on_plateau` begins with one, as the best loss so far."""
+    plateau = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
+    assert any(np.isinf(leaf).any() for leaf in jax.tree.leaves(plateau.init(GIVEN.theta)))
+    assert fit(BPTT, plateau, GIVEN.theta, batches(2)).metrics.finite.tolist() == [True, True]
+
+
 @estimators
 def test_a_stream_keeps_its_state_when_it_skips(make):
     """A NaN in xs spoils the state too, from which a stream would never recover."""
