@@ -37,7 +37,8 @@ class TimeSplit(NamedTuple):
             tree, leaf by leaf the same numbers. A leaf that is an input or a state as it stands `adjoints.full` does
             not keep twice, nor `adjoints.checkpointed` where all of them are.
         step_vjp: ``(theta_h, gates_t, h_tm1, h_t, delta_t) -> (z_bar_t, h_bar_tm1)``. Sequential: the
-            cotangent of the pre-activations, and c_tᵀ delta_t. Linear in delta_t, as the next two are in z_bars.
+            cotangent of the pre-activations, whose leaves begin with the batch axes as those of delta_t do, and
+            c_tᵀ delta_t. Linear in delta_t, as the next two are in z_bars.
         param_vjp: ``(theta_h, xs, hs_tm1, gates, z_bars) -> theta_bar``. Parallel: Σ b_tᵀ delta_t over time
             and batch.
         input_vjp: ``(theta_h, xs, hs_tm1, gates, z_bars) -> xs_bar``. Parallel: ∂F/∂x_t.

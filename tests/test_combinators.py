@@ -39,6 +39,63 @@ def test_nan_in_padding_reaches_neither_state_nor_gradient(inner, adjoint):
         np.testing.assert_array_equal(a, b)
 
 
+def _roots(theta_h, x_t, h_tm1):
+    return jnp.sqrt(0.2 + (theta_h["w"] * x_t) ** 2 + 0.1 * h_tm1 * h_tm1)
+
+
+def _roots_by_value(theta_h, x_t, h_tm1, h_t, h_bar_t):
+    bar = h_bar_t / h_t  # as the contract of a pullback allows; f's own h_t is never 0
+    theta_bar = {"w": jnp.sum(bar * theta_h["w"] * x_t**2), "start": jnp.zeros(2)}
+    return theta_bar, bar * theta_h["w"] ** 2 * x_t, 0.1 * bar * h_tm1
+
+
+def _start(theta_h, batch_shape=()):
+    return jnp.broadcast_to(theta_h["start"], (*batch_shape, 2))
+
+
+_ROOTS = jb.cells.from_step(_roots, initial_state=_start)
+_OF_ROOTS = {"w": jnp.array(0.5), "start": jnp.zeros(2)}
+_SINGULAR = {  # where the state stood still at 0, f or what is read of it has no derivative; f's own state is not 0
+    "layers": (
+        jb.cells.stacked(_ROOTS._replace(output=jnp.sqrt), _ROOTS),
+        (_OF_ROOTS, _OF_ROOTS),
+        lambda x: x,
+    ),
+    "reset": (
+        jb.cells.resettable(_ROOTS._replace(vjp=_roots_by_value, split=None)),
+        _OF_ROOTS,
+        lambda x: jb.cells.ResetInput(x, jnp.zeros((4, 3), bool).at[0].set(True)),
+    ),
+}
+
+
+@adjoints
+@pytest.mark.parametrize("name", _SINGULAR)
+def test_padding_in_front_of_a_state_of_zeros_is_no_nan(name, adjoint):
+    """At a padded step the pullback is read at a state that is not f's: what it says there must not reach θ."""
+    inner, theta_h, inputs = _SINGULAR[name]
+    cell = jb.cells.masked(inner)
+    x = 1 + jax.random.uniform(KEYS[3], (4, 3, 2))
+    xs = jb.cells.MaskedInput(inputs(x), jnp.arange(4)[:, None] >= jnp.array([[0, 1, 2]]))
+
+    def F(theta_h, adjoint):
+        h_0 = cell.initial_state(theta_h, (3,))
+        return jnp.sum(jnp.sin(jb.unroll(cell, theta_h, xs, h_0, adjoint=adjoint)[1]))
+
+    found, wanted = (jax.jit(jax.grad(F), static_argnums=1)(theta_h, one) for one in (adjoint, jb.adjoints.autodiff()))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):  # that of h_0 = 0 is 0
+        np.testing.assert_allclose(a, b, rtol=1e-10)
+    assert all(np.all(leaf) for leaf in jax.tree.leaves(wanted) if leaf.shape == ())
+
+
+def test_parameters_of_numpy_can_be_indexed_by_a_token():
+    cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.tanh(theta_h["e"][x_t] + h_tm1), initial_state=_start)
+    theta_h, tokens = {"start": np.zeros(2), "e": np.linspace(0, 1, 10).reshape(5, 2)}, np.array([0, 3, 2])
+    as_numpy, _ = jb.unroll(cell, theta_h, tokens, np.zeros(2))
+    as_jax, _ = jb.unroll(cell, jax.tree.map(jnp.asarray, theta_h), jnp.asarray(tokens), jnp.zeros(2))
+    np.testing.assert_array_equal(as_numpy, as_jax)
+
+
 def test_a_masked_cell_skips_steps():
     """Sequences of their own lengths give what they would give alone."""
     inner = jb.cells.gru()

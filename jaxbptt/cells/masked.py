@@ -37,7 +37,7 @@ def masked(cell: Cell) -> Cell:
 
     For sequences of different lengths, padded anywhere. What a padded step's x holds, NaN included, reaches
     neither a state nor a gradient (of a cell of yours: where f's derivative is finite at what x holds, and at 0 where
-    that isn't finite). Costs the inner cell and two selects.
+    that isn't finite). Costs the inner cell and three selects.
 
     Args:
         cell: the `Cell` that takes the steps.
@@ -80,7 +80,10 @@ def masked(cell: Cell) -> Cell:
         zero = jax.tree.map(jnp.zeros_like, delta_t)
         to_f = cotangents.where(mask_t, delta_t, zero)
         z_bar_t, h_bar_tm1 = inner.step_vjp(theta_h, inner_gates_t, h_tm1, h_t, to_f)
-        return z_bar_t, cotangents.where(mask_t, h_bar_tm1, delta_t)
+        # Of a padded step it is 0, being linear in delta_t; but the pullback was read at a state that stood still and
+        # is not f's, where what it multiplies 0 by may be no number.
+        none = jax.tree.map(jnp.zeros_like, z_bar_t)
+        return cotangents.where(mask_t, z_bar_t, none), cotangents.where(mask_t, h_bar_tm1, delta_t)
 
     def param_vjp(theta_h, xs, hs_tm1, gates, z_bars):
         return inner.param_vjp(theta_h, real(xs), hs_tm1, gates[1], z_bars)
