@@ -12,6 +12,7 @@ from tests.cases import ADJOINTS, BUILT_IN, CELLS, problem
 from tests.jaxprs import equations
 
 MIXED = jb.policies.mixed_precision()
+LSTM, FROM_STEP = (next(case for case in CELLS if case.name == name) for name in ("lstm", "from_step"))
 cell_cases = pytest.mark.parametrize("case", CELLS, ids=cases.name)
 
 
@@ -54,9 +55,10 @@ def test_every_adjoint_is_float32_to_the_digits_of_bfloat16(case):
 
 
 @pytest.mark.parametrize("T", [1, 7])
-@pytest.mark.parametrize("batch", [(), (2, 3)])
-def test_lengths_and_batches(T, batch):
-    plain, mixed = models(next(case for case in CELLS if case.name == "lstm"), T=T, batch=batch)
+@pytest.mark.parametrize("batch", [(), (1,), (2, 3)])
+@pytest.mark.parametrize("case", [LSTM, FROM_STEP], ids=["lstm", "from_step"])
+def test_lengths_and_batches(case, T, batch):
+    plain, mixed = models(case, T=T, batch=batch)
     wanted = grads(plain, jb.adjoints.autodiff())
     for name in ("full", "full-blocks-states", "tangent-blocks", "checkpointed-states", "parallel"):
         assert max(distances(grads(mixed, ADJOINTS[name]), wanted)) < 0.02
@@ -122,8 +124,9 @@ def test_every_product_has_bfloat16_operands_and_a_float32_sum(name):
         assert product.outvars[0].aval.dtype == jnp.float32
 
 
-def test_a_users_products_are_asked_for_bfloat16():
+def test_a_users_products_are_asked_for_bfloat16(monkeypatch):
     """A lower bound that the CPU exceeds and accelerators take at its word: looked up in the program for one."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     _, given = models(next(case for case in CELLS if case.name == "from_step"))
     F = jb.objective(given.model, jb.losses.l2_loss)
     program = jax.export.export(jax.jit(jax.grad(F)), platforms=["cuda"])(given.theta, given.xs, given.ys, given.h_0)

@@ -27,8 +27,8 @@ def mixed_precision(cell: Cell) -> Cell:
     Where the machine has matrix units for bfloat16 it is faster, there 1.5 to 2.4 times for n ≥ 256; elsewhere not.
 
     Built-in cells and their combinations round the operands themselves. A cell of yours is traced under
-    ``jax.default_matmul_precision("BF16_BF16_F32")``: its products round on GPUs and TPUs, and stay in float32 on a
-    CPU, where JAX takes the setting for a lower bound.
+    ``jax.default_matmul_precision("BF16_BF16_F32")`` where ``jax.default_backend()`` is a GPU or a TPU, and its
+    products round there; for a CPU, where JAX takes the setting for a lower bound, it is left as it is.
 
     Args:
         cell: any `Cell`.
