@@ -60,7 +60,8 @@ def softmax_cross_entropy(y_hat_t, y_t):
     largest = min(y_hat_t.shape[-1] - 1, jnp.iinfo(jnp.result_type(y_t)).max)  # m itself may be none of their dtype
     in_range = (y_t >= 0) & (y_t <= largest)
     label = jnp.where(in_range, y_t, 0)
-    L = optax.losses.softmax_cross_entropy_with_integer_labels(y_hat_t, label)
+    logits = y_hat_t.astype(wide(y_hat_t.dtype))  # of float16 a sum of 65,520 exponentials would be infinite
+    L = optax.losses.softmax_cross_entropy_with_integer_labels(logits, label).astype(y_hat_t.dtype)
     # A select and no factor: a loss that leaves such a step out by a `where` of its own has a gradient.
     return jnp.where(in_range, L, jnp.nan)
 
@@ -69,7 +70,7 @@ def sigmoid_binary_cross_entropy(y_hat_t, y_t):
     """-Σ_k [y log σ(ŷ) + (1 - y) log(1 - σ(ŷ))], in nats, features summed.
 
     Args:
-        y_hat_t: logits ``[*batch, m]``.
+        y_hat_t: logits ``[*batch, m]``; an infinite one gives NaN, even where the target is what it predicts.
         y_t: probabilities or 0/1 values, floating point, ``[*batch, m]``.
 
     Returns:

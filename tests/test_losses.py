@@ -24,6 +24,16 @@ def test_softmax_cross_entropy():
     np.testing.assert_allclose(losses.softmax_cross_entropy(y_hat, labels), wanted, rtol=1e-13)
 
 
+def test_softmax_cross_entropy_of_many_classes_in_half_precision():
+    """The sum of 66,000 exponentials of 0 is beyond float16, its logarithm isn't."""
+    logits = jnp.zeros(66_000, jnp.float16)
+    L, bar = jax.value_and_grad(losses.softmax_cross_entropy)(logits, jnp.int32(3))
+    assert L.dtype == bar.dtype == jnp.float16
+    np.testing.assert_allclose(L, np.log(66_000), rtol=1e-3)
+    assert bar[3] == -1
+    np.testing.assert_allclose(bar[:3], 1 / 66_000, rtol=1e-2)
+
+
 def test_sigmoid_binary_cross_entropy():
     p = 1 / (1 + np.exp(-np.asarray(y_hat)))
     wanted = -(bits * np.log(p) + (1 - bits) * np.log(1 - p)).sum(-1)

@@ -40,6 +40,8 @@ def time_axis(name, tree):
 def batch_shape(value):
     if not isinstance(value, tuple) or not all(isinstance(size, (int, np.integer)) for size in value):
         raise TypeError(f"`batch_shape` must be a tuple of integers: got {value!r}; for one batch axis write `(6,)`")
+    if any(size < 0 for size in value):
+        raise ValueError(f"`batch_shape` must be sizes of at least 0: got {value!r}; for one batch axis write `(6,)`")
 
 
 def batch_shape_of(cell, theta_h, xs):

@@ -19,6 +19,8 @@ def devices(value):
     several = tuple(value) if isinstance(value, Iterable) else ()
     if not several or not all(hasattr(device, "platform") for device in several):
         raise TypeError(f"`devices` must be devices: got {value!r:.80}; take some of `jax.devices()`")
+    if len(set(several)) < len(several):
+        raise ValueError(f"`devices` must be distinct: got one twice, {value!r:.80}; take some of `jax.devices()`")
     return several
 
 

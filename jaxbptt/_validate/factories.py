@@ -61,7 +61,10 @@ def called_with(name, value, *arguments):
 
 
 def adjoint(value):
-    callable_argument("adjoint", value)
+    if not callable(value):
+        raise TypeError(
+            f"`adjoint` must be an adjoint: got {type(value).__name__} ({value!r:.80}); `adjoints.full()`, for one"
+        )
     if hasattr(value, "is_factory"):
         raise TypeError(
             f"`adjoint` must be an adjoint: got the factory {value.__name__}; call it, as in `adjoints.full()`"
@@ -122,6 +125,7 @@ def cells(name, values):
     for value in values:
         if not isinstance(value, types.Cell):
             hint = "; call the factory, as in `cells.gru()`" if callable(value) else ""
+            hint = "; take its `.cell`" if isinstance(value, types.Model) else hint
             raise TypeError(f"`{name}` must be a Cell: got {type(value).__name__} ({value!r:.80}){hint}")
 
 

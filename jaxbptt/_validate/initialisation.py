@@ -18,8 +18,13 @@ def key(value):
 
 
 def floating_dtype(dtype):
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"`dtype` must be a floating-point dtype: got {jnp.dtype(dtype)}; use jnp.float32, for one")
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        came = repr(dtype) if found is None else found
+        raise TypeError(f"`dtype` must be a floating-point dtype: got {came}; use jnp.float32, for one")
 
 
 def init_arguments(key_value, dtype, **sizes):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxbptt import _batch, _validate
@@ -150,7 +151,7 @@ def kaplan_yorke_dimension(exponents: Array) -> Array:
         exponents: ``[..., k]``, in any order. With too few of them, so that no sum is negative, D = k: at least that.
 
     Returns:
-        D, ``[...]``; 0 when λ_1 < 0, an attractor that is a point.
+        D, ``[...]``; 0 when λ_1 < 0, an attractor that is a point; NaN when an exponent is.
 
     Raises:
         ValueError: for no exponents.
@@ -169,7 +170,8 @@ def kaplan_yorke_dimension(exponents: Array) -> Array:
     k = exponents.shape[-1]
     following = jnp.take_along_axis(descending, jnp.minimum(j, k - 1), -1)
     part = jnp.where(j < k, volume / jnp.where(j < k, jnp.abs(following), jnp.ones_like(volume)), 0 * volume)
-    return (j.astype(part.dtype) + part)[..., 0]
+    D = (j.astype(part.dtype) + part)[..., 0]
+    return jnp.where(jnp.any(jnp.isnan(exponents), axis=-1), jnp.full_like(D, jnp.nan), D)
 
 
 def _growths(cell, theta_h, xs, h_0, batch, V_0, every, renormalise):
@@ -202,15 +204,21 @@ def _normalise(V):
 
 
 def _statistics(rates):
-    """From rates ``[M, *batch, k]``; independent sequences where there are several, else stretches of time."""
+    """From rates ``[M, *batch, k]``; independent sequences where there are several, else stretches of time.
+
+    Their means x_i, of shares w_i of the whole, have the mean Σ w_i x_i with the variance N/(N-1) Σ w_i² (x_i - mean)²,
+    estimated from their own scatter; for equal shares that is the usual one.
+    """
     M, *batch, k = rates.shape
     per_sequence = jnp.mean(rates, axis=0)
-    samples = per_sequence.reshape(-1, k)
-    if math.prod(batch) == 1:
-        blocks = min(_BLOCKS, M)
-        samples = jnp.mean(rates[: M // blocks * blocks].reshape(blocks, -1, k), axis=1)
     exponents = jnp.mean(per_sequence.reshape(-1, k), axis=0)
+    samples, shares = per_sequence.reshape(-1, k), np.full(math.prod(batch), 1 / math.prod(batch))
+    if len(samples) == 1:
+        parts = np.array_split(np.arange(M), min(_BLOCKS, M))  # all of time: some are one longer than others
+        samples = jnp.stack([jnp.mean(rates[part[0] : part[-1] + 1].reshape(-1, k), axis=0) for part in parts])
+        shares = np.array([len(part) / M for part in parts])
     number = len(samples)
     if number < 2:
         return LyapunovSpectrum(exponents, jnp.full_like(exponents, jnp.nan), per_sequence)
-    return LyapunovSpectrum(exponents, jnp.std(samples, axis=0, ddof=1) / math.sqrt(number), per_sequence)
+    off = (samples - exponents[None]) * jnp.asarray(shares[:, None], samples.dtype)
+    return LyapunovSpectrum(exponents, jnp.sqrt(number / (number - 1) * jnp.sum(off * off, axis=0)), per_sequence)

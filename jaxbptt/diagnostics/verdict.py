@@ -153,4 +153,5 @@ def jacobian_bound(W_h: Array, gamma: float = 1.0) -> JacobianBound:
     eta = gamma * sigma
     certain = eta < 1
     horizon = _LOG_TINY / jnp.log(jnp.where(certain, eta, jnp.full_like(eta, 0.5)))
-    return JacobianBound(sigma, eta, certain, eta > 1, jnp.where(certain, horizon, jnp.full_like(horizon, jnp.inf)))
+    elsewhere = jnp.where(jnp.isnan(eta), eta, jnp.full_like(eta, jnp.inf))
+    return JacobianBound(sigma, eta, certain, eta > 1, jnp.where(certain, horizon, elsewhere))

@@ -254,3 +254,27 @@ def test_flossing_floats_the_exponents():
     assert F(theta_h)[0] < 0.01 * first
     found = diagnostics.lyapunov_spectrum(cell, theta_h, xs, jnp.zeros((4, 6)), k=3)
     assert np.all(np.abs(found.exponents) < 0.1)
+
+
+@pytest.mark.parametrize("T", [10, 15, 19, 20, 199])
+def test_the_standard_error_of_one_sequence_is_of_all_of_it(T):
+    """Growth by white noise: the scatter of the exponent over many sequences is what each of them reports of itself."""
+    cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.exp(x_t) * h_tm1 * theta_h, initial_state=_one)
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(3000, T, 1)))
+    found = jax.jit(jax.vmap(lambda xs: lyapunov_spectrum(cell, 1.0, xs, jnp.ones(1))))(xs)
+    reported = np.sqrt(np.mean(np.asarray(found.standard_errors) ** 2))
+    np.testing.assert_allclose(reported, np.std(found.exponents), rtol=0.06)  # 0.013 is the error of a scatter of 3000
+    late = jnp.where(jnp.arange(T) < T - 1, 0.0, 5.0)[:, None]  # all of the growth is in the last step
+    assert lyapunov_spectrum(cell, 1.0, late, jnp.ones(1)).standard_errors[0] > 0
+
+
+def _one(theta_h, batch_shape=()):
+    return jnp.ones((*batch_shape, 1))
+
+
+def test_what_is_no_number_stays_none():
+    nan, given = jnp.nan, jnp.array([[jnp.nan, -1.0], [0.5, jnp.nan], [0.5, -1.0]])
+    np.testing.assert_array_equal(kaplan_yorke_dimension(given), [nan, nan, 1.5])
+    bound = diagnostics.jacobian_bound(jnp.full((2, 2), nan))
+    assert np.isnan(bound.float32_horizon)
+    assert not bound.vanishing_is_certain

@@ -34,7 +34,7 @@ for name, make in (("objective", jb.objective), ("bptt", jb.estimators.bptt)):
     row(
         f"{name}-adjoint",
         TypeError,
-        r"`adjoint` must be a function: got str \('full'\)",
+        r"`adjoint` must be an adjoint: got str \('full'\); `adjoints.full\(\)`",
         lambda make=make: make(MODEL, l2, adjoint="full"),
     )
 # A factory has a function's face: `adjoint=adjoints.full` must not end in a complaint about its own signature.
@@ -49,11 +49,11 @@ for name, call in (
         r"`adjoint` must be an adjoint: got the factory full; call it, as in `adjoints.full\(\)`",
         lambda call=call: call(jb.adjoints.full),
     )
-row("unroll-adjoint", TypeError, r"`adjoint` must be a function: got str", lambda: unroll(adjoint="full"))
+row("unroll-adjoint", TypeError, r"`adjoint` must be an adjoint: got str", lambda: unroll(adjoint="full"))
 row(
     "apply-adjoint",
     TypeError,
-    r"`adjoint` must be a function: got int",
+    r"`adjoint` must be an adjoint: got int",
     lambda: MODEL.apply(THETA, ones(T, B, d), adjoint=1),
 )
 
@@ -112,6 +112,20 @@ row(
     NotImplementedError,
     r"`memory='host'` moves .*got the CPU as the device, whose memory is the host's; use memory='device'",
     lambda: objective(options={"adjoint": jb.adjoints.full(memory="host")}),
+)
+
+
+row(
+    "unroll-model",
+    TypeError,
+    r"`cell` must be a Cell: got Model .*; take its `.cell`",
+    lambda: jb.unroll(MODEL, THETA.h, ones(T, B, d), ones(B, n)),
+)
+row(
+    "plan-theta_h",
+    TypeError,
+    r"`theta` must be a Theta\(h=…, o=…\): got",
+    lambda: jb.plan(MODEL, THETA.h, ones(T, B, d)),
 )
 
 

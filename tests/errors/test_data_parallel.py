@@ -18,6 +18,12 @@ def split(**changed):
 
 
 row("F", TypeError, r"`F` must be an objective.*got function", lambda: jb.data_parallel(lambda theta: 0.0))
+row(
+    "devices-one-twice",
+    ValueError,
+    r"`devices` must be distinct: got one twice, .*; take some of `jax.devices\(\)`",
+    lambda: jb.data_parallel(jb.objective(MODEL, l2), [jax.devices()[0]] * 2),
+)
 for value in (("cpu",), (), 2, "cpu", jax.devices()[0]):
     row(
         f"devices-{value!r}",

@@ -56,7 +56,7 @@ for name, init in INITS.items():
             rf"`key` must be one random key: got {came}.*jax.random.key\(seed\)",
             lambda init=init, bad=bad: init(bad(), 3, 3),
         )
-    for dtype, came in ((np.int32, "int32"), (np.complex64, "complex64")):
+    for dtype, came in ((np.int32, "int32"), (np.complex64, "complex64"), ("foo", "'foo'")):
         row(
             f"{name}.init-{came}",
             TypeError,

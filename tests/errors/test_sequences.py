@@ -108,6 +108,12 @@ row(
     r"`batch_shape` must be a tuple.*got (int|6)",
     lambda: MODEL.initial_state(THETA, B),
 )
+row(
+    "rnn.initial_state-negative",
+    ValueError,
+    r"`batch_shape` must be sizes of at least 0: got \(-4,\)",
+    lambda: MODEL.initial_state(THETA, (-4,)),
+)
 row("unroll-no-h_0", TypeError, r"`h_0` must be a state: got None; .*cell.initial_state", lambda: unroll(h_0=None))
 
 # The flags of a combinator
