@@ -16,6 +16,7 @@ recurrent networks of rectified linear units; Tallec and Ollivier (2018), Can re
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -164,26 +165,28 @@ def train(config: Config, name: str, training: Training, report: Report) -> tupl
 
 
 def ratio(plain: np.ndarray, chrono: np.ndarray, updates: int) -> float:
-    """Median updates of the LSTM over those with chrono initialisation; 0 when the latter is not solved.
+    """Median updates of the LSTM over those with chrono initialisation; NaN when the latter is not solved.
 
     An LSTM that is not solved counts with the updates it had, so that the ratio is then a lower bound.
 
     >>> ratio(np.array([900.0, np.inf, np.inf]), np.array([300.0, 200.0, 500.0]), 1200)
     4.0
     """
-    return float(np.median(np.minimum(plain, updates)) / np.median(chrono))
+    needed = np.median(chrono)
+    return float(np.median(np.minimum(plain, updates)) / needed) if np.isfinite(needed) else math.nan
 
 
 def judge(errors: dict[str, np.ndarray], ratios: dict[int, float]) -> str:
     """The verdict, from the errors of each seed in the test, by the name of the training, and ratios by T."""
     gru, irnn, tanh = (float(np.mean(errors[name])) for name in ("gru", "irnn", "tanh"))
     T = max(ratios)
+    faster = f"is {ratios[T]:.2g} times as fast" if np.isfinite(ratios[T]) else f"does not get to {SOLVED}"
     return verdict(
         {
             f"the GRU's error is {gru:.3g}": not gru < LEARNED,
             f"the IRNN's error is {irnn:.3g}": not irnn < LEARNED,
             f"the tanh network's error is {tanh:.3g}": not tanh > FAILED,
-            f"with chrono initialisation the LSTM is {ratios[T]:.2g} times as fast at T = {T}": not ratios[T] >= FASTER,
+            f"with chrono initialisation the LSTM {faster} at T = {T}": not ratios[T] >= FASTER,
         }
     )
 
@@ -230,7 +233,9 @@ def _tables(config, todo, numbers):
         for name, row in numbers["trainings"].items()
     )
     title = f"mean squared error on {config.test_size} sequences, without memory {memory.ADDING_FLOOR:.4f}"
-    ratios = tuple((str(T), f"{value:.2f}") for T, value in numbers["lstm_over_chrono"].items())
+    ratios = tuple(
+        (str(T), f"{value:.2f}" if np.isfinite(value) else "–") for T, value in numbers["lstm_over_chrono"].items()
+    )
     return (
         Table(title, ("network", "T", "mean ± standard error", "each seed", f"updates to {SOLVED:g}"), rows),
         Table("median updates, LSTM / with chrono initialisation", ("T", "ratio"), ratios),

@@ -228,7 +228,8 @@ def _tables(config, numbers):
     return (
         Table(f"{config.cell}, n = {config.hidden_size}, {config.epochs} epochs", ("", "measured"), outcome),
         Table(
-            "hand-written gradient in float64, worst relative error against jax.grad and central differences",
+            "hand-written gradient in float64, worst relative error against jax.grad, and against central differences "
+            "beyond what these are uncertain by",
             ("leaf", "initial: jax.grad", "differences", "trained: jax.grad", "differences"),
             errors,
         ),

@@ -100,7 +100,8 @@ def _run(config, about, attempt, report_progress):
         marks = summary.marks(rows, checkpointing, lengths, machine.multiplies_bfloat16())
     numbers["marks"] = [mark._asdict() for mark in marks]
     missed = {f"{mark.what} is {mark.measured}, not {mark.limit}": not mark.met for mark in marks}
-    numbers["verdict"] = verdict(missed) if marks else "no marks for what was measured"
+    unjudged = "cut off before the marks" if attempt.cut_off else "no marks for what was measured"
+    numbers["verdict"] = verdict(missed) if marks else unjudged
     numbers["failed"] = attempt.failed
     numbers["cut_off"] = bool(attempt.cut_off)
     numbers["circumstances"] = {**about, "seconds": sum(attempt.seconds)}

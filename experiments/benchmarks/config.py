@@ -25,7 +25,7 @@ class Config:
     seed: int = 0
     """Of weights, inputs and initial states."""
     quick: bool = False
-    """Small shapes and few rounds: the same code in a minute or two; its numbers mean little."""
+    """Small shapes and few rounds: the same code in some minutes; its numbers mean little."""
     out: Path | None = None
     """The output folder; results/bench by default."""
     resume: bool = False

@@ -31,6 +31,7 @@ def over_floor(rows: Sequence[Mapping[str, Any]]) -> Any:
                 linestyle="none",
                 marker=look.marker,
                 color=look.color,
+                markeredgecolor="0.3" if kinds[name]["split"] else look.color,  # a cross has no half to fill
                 markerfacecolor="none" if name in peers else look.color,
                 markerfacecoloralt="white",
                 fillstyle="left" if kinds[name]["split"] else "full",
@@ -70,7 +71,8 @@ def lengths(found: Mapping[str, Any]) -> Any:
         axis.set_xscale("log")
         axis.set_yscale("log")
         plots.label(axis, f"({letter}) {found['cell']}, B = {B}, d = {d}, n = {n}", "steps $T$", quantity)
-    axes[0, 2].set_ylim(0.1, 10)
+    low, high = axes[0, 2].get_ylim()
+    axes[0, 2].set_ylim(min(low, 0.1), max(high, 10))  # at least two decades, or noise looks like growth
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 

@@ -81,6 +81,11 @@ GOOD = {"tanh": np.array([0.17, 0.16]), "irnn": np.array([0.002, 0.015]), "gru":
             "not reproduced: the GRU's error is nan; with chrono initialisation the LSTM is 1.5 times as fast at"
             " T = 200",
         ),
+        (
+            {},
+            {100: 3.0, 200: np.nan},
+            "not reproduced: with chrono initialisation the LSTM does not get to 0.02 at T = 200",
+        ),
     ],
 )
 def test_the_verdict_follows_from_the_numbers(errors, ratios, wanted):
@@ -90,8 +95,8 @@ def test_the_verdict_follows_from_the_numbers(errors, ratios, wanted):
 def test_an_lstm_that_never_gets_there_counts_with_its_updates_and_chrono_does_not():
     never, soon = np.array([np.inf] * 3), np.array([100.0, 300.0, 200.0])
     assert adding.ratio(never, soon, 1000) == 5
-    assert adding.ratio(soon, never, 1000) == 0
-    assert adding.ratio(never, never, 1000) == 0
+    assert np.isnan(adding.ratio(soon, never, 1000))
+    assert np.isnan(adding.ratio(never, never, 1000))
 
 
 @pytest.mark.parametrize(
