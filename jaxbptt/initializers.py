@@ -41,6 +41,9 @@ def zeros(key, shape, dtype=jnp.float32):
         shape: of the result.
         dtype: of the result.
 
+    Returns:
+        An array of this shape and dtype.
+
     >>> zeros(jax.random.key(0), (2,)).tolist()
     [0.0, 0.0]
     """
@@ -54,6 +57,12 @@ def glorot_uniform(key, shape, dtype=jnp.float32):
         key: a random key.
         shape: ``(n, d)``.
         dtype: of the result.
+
+    Returns:
+        An array of this shape and dtype, by `jax.nn.initializers`.
+
+    Raises:
+        ValueError: for a shape with fewer than two axes.
 
     >>> W_x = glorot_uniform(jax.random.key(0), (4, 2))
     >>> bool(abs(W_x).max() <= 1.0)  # √(6/6)
@@ -74,6 +83,13 @@ def orthogonal(scale: float = 1.0) -> Initializer:
     Args:
         scale: ρ.
 
+    Returns:
+        An `Initializer`, ``(key, shape, dtype=float32) -> array``; for ``[n, k]`` with orthonormal rows or columns,
+        whichever are fewer. One QR.
+
+    Raises:
+        ValueError: from it, for a shape that is no matrix's.
+
     Source: Saxe, McClelland and Ganguli (2014).
 
     >>> W_h = orthogonal(0.9)(jax.random.key(0), (4, 4))
@@ -92,6 +108,15 @@ def orthogonal(scale: float = 1.0) -> Initializer:
 @factory
 def identity(scale: float = 1.0) -> Initializer:
     """``scale · I``: with relu, the IRNN of Le, Jaitly and Hinton (2015).
+
+    Args:
+        scale: of each number of the diagonal.
+
+    Returns:
+        An `Initializer`, ``(key, shape, dtype=float32) -> array``.
+
+    Raises:
+        ValueError: from it, for a shape that is not square.
 
     >>> identity()(jax.random.key(0), (2, 2)).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
@@ -113,6 +138,12 @@ def spectral_radius(rho: float) -> Initializer:
 
     Args:
         rho: ρ, at least 0.
+
+    Returns:
+        An `Initializer`, ``(key, shape, dtype=float32) -> array``.
+
+    Raises:
+        TypeError, ValueError: for a rho below 0; from it, for a shape that is not square.
 
     >>> W_h = spectral_radius(0.9)(jax.random.key(0), (8, 8))
     >>> round(float(abs(np.linalg.eigvals(W_h)).max()), 5)
@@ -144,6 +175,12 @@ def non_normal(rho: float, strength: float) -> Initializer:
         rho: the eigenvalue.
         strength: the weight of the shift, 0 for the normal matrix ρI.
 
+    Returns:
+        An `Initializer`, ``(key, shape, dtype=float32) -> array``. One QR and two products.
+
+    Raises:
+        ValueError: from it, for a shape that is not square.
+
     Source: Trefethen and Embree (2005), Spectra and pseudospectra, ch. 7; in recurrent networks, Goldman (2009).
 
     >>> W_h = non_normal(0.5, 1.0)(jax.random.key(0), (6, 6))
@@ -167,6 +204,15 @@ def non_normal(rho: float, strength: float) -> Initializer:
 def gate_bias(*values: float) -> Initializer:
     """A constant for each gate: ``gate_bias(0, 1, 0, 0)`` is an LSTM's forget bias of 1.
 
+    Args:
+        *values: one a gate, in the order of the cell's rows.
+
+    Returns:
+        An `Initializer`, ``(key, shape, dtype=float32) -> array`` for the shape ``(gates, n)``.
+
+    Raises:
+        ValueError: from it, for another number of gates.
+
     >>> gate_bias(0, 1, 0, 0)(jax.random.key(0), (4, 2)).tolist()
     [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
     """
@@ -187,6 +233,12 @@ def chrono(T_max: int) -> Initializer:
 
     Args:
         T_max: the longest range of dependencies expected, at least 3.
+
+    Returns:
+        An `Initializer`, ``(key, shape, dtype=float32) -> array`` for the shape ``(3, n)`` or ``(4, n)``.
+
+    Raises:
+        TypeError, ValueError: for a T_max below 3; from it, for another number of gates.
 
     Source: Tallec and Ollivier (2018), Can recurrent neural networks warp time?, section 2.
 
@@ -212,6 +264,9 @@ def per_gate(init: Initializer, gates: int) -> Initializer:
     Args:
         init: for the weight of one gate, ``(key, (n, k), dtype)``.
         gates: how many.
+
+    Returns:
+        An `Initializer` that is asked for the shape of one gate, ``(n, k)``, and makes ``[gates · n, k]``.
 
     >>> per_gate(orthogonal(), 3)(jax.random.key(0), (4, 4)).shape
     (12, 4)

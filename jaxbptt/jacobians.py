@@ -292,7 +292,7 @@ def b_and_c(cell: Cell, theta_h: PyTree, x_t: PyTree, h_tm1: PyTree, h_t: PyTree
         h_t: ``cell.apply(theta_h, x_t, h_tm1)``.
 
     Returns:
-        ``[N, P]`` and ``[N, N]``. Exact.
+        ``[N, P]`` and ``[N, N]``. Exact. Raises nothing: the functions that call it have checked.
 
     >>> from jaxbptt import cells
     >>> theta_h = cells.LinearParams(W_x=jnp.eye(1), W_h=jnp.full((1, 1), 0.5))

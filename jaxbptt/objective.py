@@ -18,6 +18,8 @@ def objective(
 ) -> Callable:
     """``F(theta, xs, ys, h_0=None, mask=None) = 1/T Σ_t L(ŷ_t, y_t)``, averaged over the batch as well.
 
+    Exact. Its gradient is as exact as the adjoint, which also says what that costs.
+
     Args:
         model: f and g, from `jaxbptt.rnn`.
         loss: L, ``(y_hat_t, y_t) -> [*batch]``.

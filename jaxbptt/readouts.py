@@ -55,6 +55,10 @@ def linear(bias: bool = True, *, W_o_init=initializers.glorot_uniform, b_init=in
     Returns:
         A `Readout`. Equal arguments give the same object.
 
+    Raises:
+        TypeError: for a bias that is no bool, or an initialiser that can't be called so; ``init`` and ``apply`` say
+            what doesn't fit.
+
     >>> g = linear()
     >>> theta_o = g.init(jax.random.key(0), hidden_size=5, output_size=2)
     >>> g.apply(theta_o, jnp.ones((7, 5))).shape
@@ -87,6 +91,12 @@ def linear(bias: bool = True, *, W_o_init=initializers.glorot_uniform, b_init=in
 @factory
 def identity() -> Readout:
     """The state itself, ``ŷ_t = h_t``: no parameters (``()``), ``output_size`` equal to the hidden size, no cost.
+
+    Returns:
+        A `Readout`, whose pullback is the identity too. The same object at each call.
+
+    Raises:
+        ValueError: from ``init``, for an output size that is not the hidden size.
 
     >>> identity().apply((), jnp.ones(3)).tolist()
     [1.0, 1.0, 1.0]

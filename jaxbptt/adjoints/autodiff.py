@@ -38,7 +38,8 @@ def autodiff() -> Adjoint:
     a cotangent of the size of θ_h through the reverse scan: memory and time are what this library improves on.
 
     Returns:
-        An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object at each call.
+        An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object at each call. It raises
+        nothing of its own.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
     >>> theta_h = jb.cells.LinearParams(W_x=jnp.eye(1), W_h=jnp.eye(1))

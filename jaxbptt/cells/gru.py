@@ -120,6 +120,9 @@ def gru(
     Returns:
         A `Cell`. Equal arguments give the same object.
 
+    Raises:
+        TypeError: for an initialiser that can't be called so; ``init`` and ``apply`` say what doesn't fit.
+
     Source: Cho et al. (2014), Learning phrase representations using RNN encoder-decoder.
 
     >>> cell = gru(b_x_init=initializers.chrono(100))

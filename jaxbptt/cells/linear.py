@@ -76,6 +76,9 @@ def linear(W_x_init=initializers.glorot_uniform, W_h_init=initializers.orthogona
     Returns:
         A `Cell`. Equal arguments give the same object.
 
+    Raises:
+        TypeError: for an initialiser that can't be called so; ``init`` and ``apply`` say what doesn't fit.
+
     >>> cell = linear()
     >>> theta_h = cell.init(jax.random.key(0), input_size=3, hidden_size=5)
     >>> cell.apply(theta_h, jnp.ones((2, 3)), cell.initial_state(theta_h, (2,))).shape

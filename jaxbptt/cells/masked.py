@@ -37,7 +37,8 @@ def masked(cell: Cell) -> Cell:
 
     For sequences of different lengths, padded anywhere. What a padded step's x holds, NaN included, reaches
     neither a state nor a gradient (of a cell of yours: where f's derivative is finite at what x holds, and at 0 where
-    that isn't finite). Costs the inner cell and three selects.
+    that isn't finite). As exact as the inner cell; costs that and three
+    selects.
 
     Args:
         cell: the `Cell` that takes the steps.

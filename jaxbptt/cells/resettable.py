@@ -36,7 +36,8 @@ def resettable(cell: Cell) -> Cell:
     """The same cell on inputs ``ResetInput(x, reset)``: the state starts anew where `reset` is True.
 
     For streams of sequences laid end to end; no gradient crosses a reset. The state it starts from is the cell's
-    ``initial_state(theta_h)``, with a gradient if that depends on parameters. Costs the inner cell and two selects.
+    ``initial_state(theta_h)``, with a gradient if that depends on parameters. As exact as the inner
+    cell; costs that and two selects.
 
     Args:
         cell: the `Cell` that takes the steps.

@@ -22,7 +22,7 @@ def stacked(*layers: Cell) -> Cell:
     """Layers of cells, each reading the output of the one below at the same step.
 
     Parameters and states are tuples, one entry a layer; the readout sees the last layer's output. The first layer
-    has ``input_size`` inputs, every other one ``hidden_size``. Costs the sum of the layers.
+    has ``input_size`` inputs, every other one ``hidden_size``. As exact as the layers, and costs their sum.
 
     Args:
         *layers: at least one `Cell`, the first one nearest to the input.
