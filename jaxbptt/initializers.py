@@ -62,12 +62,13 @@ def glorot_uniform(key, shape, dtype=jnp.float32):
         An array of this shape and dtype, by `jax.nn.initializers`.
 
     Raises:
-        ValueError: for a shape with fewer than two axes.
+        ValueError: for a shape that is no matrix's.
 
     >>> W_x = glorot_uniform(jax.random.key(0), (4, 2))
     >>> bool(abs(W_x).max() <= 1.0)  # √(6/6)
     True
     """
+    _validate.matrix_shape("glorot_uniform", shape)
     return jax.nn.initializers.glorot_uniform(in_axis=-1, out_axis=-2)(key, shape, dtype)
 
 

@@ -30,12 +30,13 @@ for T_max in (2, None):
 
 # Shapes
 
-row(
-    "orthogonal-vector",
-    ValueError,
-    r"initializers.orthogonal makes a matrix: got shape=\(3,\), expected two axes",
-    lambda: initializers.orthogonal()(key(), (3,)),
-)
+for name, init in (("orthogonal", initializers.orthogonal()), ("glorot_uniform", initializers.glorot_uniform)):
+    row(
+        f"{name}-vector",
+        ValueError,
+        rf"initializers.{name} makes a matrix: got shape=\(3,\), expected two axes",
+        lambda init=init: init(key(), (3,)),
+    )
 for name, make, argument in (
     ("elman", lambda init: jb.cells.elman(W_x_init=init).init, "W_x_init"),
     ("gru", lambda init: jb.cells.gru(W_h_init=init).init, "W_h_init"),
