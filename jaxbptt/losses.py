@@ -60,6 +60,7 @@ def softmax_cross_entropy(y_hat_t, y_t):
     largest = min(y_hat_t.shape[-1] - 1, jnp.iinfo(jnp.result_type(y_t)).max)  # m itself may be none of their dtype
     in_range = (y_t >= 0) & (y_t <= largest)
     label = jnp.where(in_range, y_t, 0)
+    y_hat_t = jnp.asarray(y_hat_t)
     logits = y_hat_t.astype(wide(y_hat_t.dtype))  # of float16 a sum of 65,520 exponentials would be infinite
     L = optax.losses.softmax_cross_entropy_with_integer_labels(logits, label).astype(y_hat_t.dtype)
     # A select and no factor: a loss that leaves such a step out by a `where` of its own has a gradient.

@@ -88,7 +88,7 @@ def test_padding_in_front_of_a_state_of_zeros_is_no_nan(name, adjoint):
     assert all(np.all(leaf) for leaf in jax.tree.leaves(wanted) if leaf.shape == ())
 
 
-def test_parameters_of_numpy_can_be_indexed_by_a_token():
+def test_unroll_takes_parameters_of_numpy_that_a_token_indexes():
     cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.tanh(theta_h["e"][x_t] + h_tm1), initial_state=_start)
     theta_h, tokens = {"start": np.zeros(2), "e": np.linspace(0, 1, 10).reshape(5, 2)}, np.array([0, 3, 2])
     as_numpy, _ = jb.unroll(cell, theta_h, tokens, np.zeros(2))

@@ -76,14 +76,23 @@ def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -
             child.join(_PATIENCE)
         child = None
 
+    def lost(at):
+        child.join(_PATIENCE)
+        return LostError(_ended(child.exitcode), at)
+
+    def send(task, at):
+        try:
+            pipe.send(task)
+        except ConnectionError:
+            raise lost(at) from None
+
     def receive(at):
         try:
             if not pipe.poll(silence):
                 raise LostError(f"no sign of life for {silence:.0f} seconds", at)
             return pipe.recv()
         except (EOFError, ConnectionError):
-            child.join(_PATIENCE)
-            raise LostError(_ended(child.exitcode), at) from None
+            raise lost(at) from None
 
     def measure(function, *arguments):
         if child is None:
@@ -93,7 +102,7 @@ def beside(begin: Callable[[], Any], report: Report, silence: float = SILENCE) -
             while True:
                 what, value = receive(note)
                 if what == "ready":  # to a child that never is, sending much would wait for good
-                    pipe.send((function, arguments))
+                    send((function, arguments), note)
                 elif what == "report":
                     _, _, _, note = value
                     report(*value)

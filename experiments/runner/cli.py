@@ -39,11 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv else "list"
-    if command in ("-h", "--help"):
-        sys.stdout.write(_USAGE)
-        return 0
     try:
         options.require_extras(*([_FOR_BENCH] if command == "bench" else []))
+        if command in ("-h", "--help"):
+            sys.stdout.write(_USAGE)
+            sys.stdout.flush()
+            return 0
         if command not in _COMMANDS:
             raise BadInputError(f"there is no command `{command}`: {', '.join(_COMMANDS)} are")
         status = _COMMANDS[command](argv)

@@ -148,7 +148,7 @@ def _attempt(study, own):
         running.carry_out(study, own, own.out, command)
         return row._replace(state="ran", found=rows.read(own.out))
     except (KeyboardInterrupt, trained.InterruptedRunError) as error:
-        return row._replace(state="interrupted", reason=_one_line(error).removeprefix("interrupted "))
+        return row._replace(state="interrupted", reason=_one_line(error).removeprefix("interrupted").lstrip("; "))
     except NoDataError as error:  # no failure of the study's
         return row._replace(reason=_one_line(error))
     except BadInputError as error:  # of the study's own: flags that don't fit, a folder that can't be written to

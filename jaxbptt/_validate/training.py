@@ -137,7 +137,7 @@ def batch(value):
             f"`batches` must hold tuples (xs, ys[, mask[, h_0]]): got {came}; for one batch write `[(xs, ys)]`"
         )
     for leaf in jax.tree.leaves(value):
-        if not (isinstance(leaf, (jax.Array, np.ndarray, np.generic)) or hasattr(leaf, "__jax_array__")):
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
             raise TypeError(
                 f"`batches` must hold tuples of arrays of NumPy or JAX: got a {type(leaf).__name__} in one; write "
                 "`np.asarray(…)`"

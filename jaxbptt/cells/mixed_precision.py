@@ -28,7 +28,8 @@ def mixed_precision(cell: Cell) -> Cell:
 
     Built-in cells and their combinations round the operands themselves. A cell of yours is traced under
     ``jax.default_matmul_precision("BF16_BF16_F32")`` where ``jax.default_backend()`` is a GPU or a TPU, and its
-    products round there; for a CPU, where JAX takes the setting for a lower bound, it is left as it is.
+    products round there; for a CPU, where JAX takes the setting for a lower bound, it is left as it is, also in a
+    program that is exported from there.
 
     Args:
         cell: any `Cell`.

@@ -206,8 +206,8 @@ def _normalise(V):
 def _statistics(rates):
     """From rates ``[M, *batch, k]``; independent sequences where there are several, else stretches of time.
 
-    Their means x_i, of shares w_i of the whole, have the mean Σ w_i x_i with the variance N/(N-1) Σ w_i² (x_i - mean)²,
-    estimated from their own scatter; for equal shares that is the usual one.
+    Their means x_i, of shares w_i of the whole, have the mean Σ w_i x_i with the variance
+    Σ w_i² (x_i - mean)² / (1 - Σ w_i²), estimated from their own scatter; for equal shares that is the usual one.
     """
     M, *batch, k = rates.shape
     per_sequence = jnp.mean(rates, axis=0)
@@ -217,8 +217,9 @@ def _statistics(rates):
         parts = np.array_split(np.arange(M), min(_BLOCKS, M))  # all of time: some are one longer than others
         samples = jnp.stack([jnp.mean(rates[part[0] : part[-1] + 1].reshape(-1, k), axis=0) for part in parts])
         shares = np.array([len(part) / M for part in parts])
-    number = len(samples)
-    if number < 2:
+    if len(samples) < 2:
         return LyapunovSpectrum(exponents, jnp.full_like(exponents, jnp.nan), per_sequence)
     off = (samples - exponents[None]) * jnp.asarray(shares[:, None], samples.dtype)
-    return LyapunovSpectrum(exponents, jnp.sqrt(number / (number - 1) * jnp.sum(off * off, axis=0)), per_sequence)
+    return LyapunovSpectrum(
+        exponents, jnp.sqrt(jnp.sum(off * off, axis=0) / float(1 - np.sum(shares**2))), per_sequence
+    )

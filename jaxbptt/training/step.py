@@ -80,7 +80,7 @@ class Metrics(NamedTuple):
         finite: False when the step was skipped.
         skipped: how many steps in a row were, this one included; 0 where ``finite``.
         leaf: which leaf is the first that is not finite, counted in ∂F/∂θ, on in the updated θ, and on in what the
-            optimiser keeps (there a number that was finite before and is no longer); -1 for none.
+            optimiser keeps (there an array with a number that was finite before and is no longer); -1 for none.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -193,9 +193,10 @@ def trainer(
         uphill = jax.tree.map(jnp.conj, estimate.grads)
         updates, opt = update(uphill, state.opt, state.theta, value=estimate.loss)
         theta: Any = optax.apply_updates(state.theta, updates)
-        broken = jax.tree.map(lambda new, old: ~_is_finite(new) & _is_finite(old), opt, state.opt)
         bad = [jnp.any(~_is_finite(leaf)) for leaf in jax.tree.leaves((estimate.grads, theta))]
-        leaf = _first([*bad, *map(jnp.any, jax.tree.leaves(broken))])
+        # Squares that may overflow are rare, and what the optimiser keeps is as large as θ: read only then.
+        tame = norm * norm < _largest_square(estimate.grads)
+        leaf = jax.lax.cond(tame, lambda: _first(bad), lambda: _first([*bad, *_broken(opt, state.opt)]))
         finite = jnp.isfinite(estimate.loss) & (leaf < 0)
         carried = after if streaming else ()
         old = state.theta, state.opt, before if streaming else ()
@@ -208,6 +209,24 @@ def trainer(
     step = jax.jit(one, donate_argnums=0)
     steps = jax.jit(lambda state, batches: jax.lax.scan(one, state, batches), donate_argnums=0)
     return Trainer(init, step, steps)
+
+
+def _broken(opt, old):
+    """Leaf by leaf, whether an array holds a number that was finite before and is no longer.
+
+    A single number is the optimiser's own affair: a bound that a schedule lifts, the best loss so far.
+    """
+
+    def is_broken(new, old):
+        new, old = jnp.asarray(new), jnp.asarray(old)
+        return jnp.any(~_is_finite(new) & _is_finite(old)) if new.ndim else jnp.array(False)
+
+    return jax.tree.leaves(jax.tree.map(is_broken, opt, old))
+
+
+def _largest_square(grads):
+    """What no square of a gradient may reach, in the narrowest of its dtypes."""
+    return min(float(jnp.finfo(bar.dtype).max) for bar in jax.tree.leaves(grads))
 
 
 def _is_finite(leaf):

@@ -27,6 +27,15 @@ from tests.training.given import (
 )
 
 
+def test_what_a_fit_found_outlives_its_state():
+    """A step takes the arrays of the state that it is given, and θ is among them."""
+    result = fit(BPTT, SGD, GIVEN.theta, batches(2))
+    found = arrays(result.theta)
+    xs, ys = batches(1)[0]
+    trainer(BPTT, SGD).step(result.state, Batch(xs, ys))
+    assert_equal(result.theta, found)
+
+
 def test_the_state_given_is_donated_and_what_the_user_holds_is_not():
     train = trainer(BPTT, MOMENTUM, streaming=True)
     theta, h_0, key = jax.tree.map(jnp.array, (GIVEN.theta, GIVEN.h_0, jax.random.key(1)))
