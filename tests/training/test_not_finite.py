@@ -138,10 +138,10 @@ def test_an_optimiser_may_keep_an_infinity_of_its_own():
         return updates, {**state, "bound": jnp.inf * state["bound"], "number": 2.0}
 
     optimizer = optax.chain(optax.GradientTransformation(init, update), optax.sgd(1e-210))
-    (xs, ys), (more_xs, more_ys) = batches(2)
-    result = fit(spiked(SPIKE), optimizer, GIVEN.theta, [(xs, ys), (more_xs, more_ys + 200)])
-    assert result.metrics.finite.tolist() == [True, True]
-    assert result.metrics.gradient_norm[1] > 1e190  # beyond what is read without a look at what the optimiser keeps
+    xs, ys = batches(1)[0]
+    result = fit(spiked(SPIKE), optimizer, GIVEN.theta, [(xs, ys + 200)])
+    assert result.metrics.finite.tolist() == [True]
+    assert result.metrics.gradient_norm[0] > 1e190  # beyond what is read without a look at what the optimiser keeps
 
 
 @estimators
