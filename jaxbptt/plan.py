@@ -175,6 +175,7 @@ def _loss(target, cell, adjoint, reads):
             h_T, hs = unroll(cell, theta_h, xs, h_0, adjoint=adjoint)
             seen = hs if reads == "outputs" else h_T
         leaves = [leaf for leaf in jax.tree.leaves(seen) if cotangents.has_derivative(leaf)]
-        return sum((jnp.sum(jnp.square(jnp.abs(leaf)), dtype=total) for leaf in leaves), jnp.zeros((), total))
+        parts = [part for leaf in leaves for part in ((leaf.real, leaf.imag) if jnp.iscomplexobj(leaf) else (leaf,))]
+        return sum((jnp.sum(jnp.square(part), dtype=total) for part in parts), jnp.zeros((), total))
 
     return loss

@@ -53,6 +53,42 @@ def test_predicted_bytes_are_those_of_the_compiler(name, reads):
         assert abs(row.bytes - actual) <= 0.15 * actual, (row, actual)
 
 
+def dense_step(theta_h, x_t, h_tm1):
+    b = jnp.broadcast_to(theta_h["b"], h_tm1.shape)
+    return jnp.tanh(x_t @ theta_h["W_x"].T + h_tm1 @ theta_h["W_h"].T + b)
+
+
+def dense_init(key, d, n, dtype):
+    return {"W_x": jnp.ones((n, d), dtype), "W_h": jnp.ones((n, n), dtype), "b": jnp.ones(n, dtype)}
+
+
+def dense_state(theta_h, batch_shape=()):
+    return jnp.zeros((*batch_shape, *theta_h["b"].shape), theta_h["b"].dtype)
+
+
+MORE_CELLS = {name: CASES[name].cell for name in ("elman-tanh", "gru", "lstm")} | {
+    "masked": jb.cells.masked(jb.cells.gru()),
+    "from-step": jb.cells.from_step(dense_step, init=dense_init, initial_state=dense_state),
+}
+MORE_ADJOINTS = {name: ADJOINTS[name] for name in ("full", "states", "tangent")} | {
+    "slots-20": checkpointed(20),
+    "slots-20-states": checkpointed(20, residuals="states"),
+}
+
+
+@pytest.mark.parametrize("name", MORE_CELLS)
+@pytest.mark.parametrize("sizes", [(200, 33, 16, 200), (300, 16, 128, 32)], ids=str)
+def test_weights_as_large_as_the_rows_and_inputs_larger_than_states(name, sizes):
+    """There it counts which weights are held transposed, and what of the inputs is there twice."""
+    cell = MORE_CELLS[name]
+    theta_h, xs, h_0 = shapes(cell, *sizes)
+    if name == "masked":
+        xs = jb.cells.MaskedInput(xs, jax.ShapeDtypeStruct(xs.shape[:2], jnp.bool_))
+    for row in plan(cell, theta_h, xs, h_0, adjoints=MORE_ADJOINTS, reads="last").rows:
+        actual = measured(cell, row.adjoint, "last", theta_h, xs, h_0)
+        assert abs(row.bytes - actual) <= 0.15 * actual, (row, actual)
+
+
 def test_what_more_steps_and_more_slots_add():
     """Differences, which hold no constant: T for `full`, slots for `checkpointed`."""
     cell = CASES["lstm"].cell

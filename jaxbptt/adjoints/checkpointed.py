@@ -67,10 +67,9 @@ def _put(tree, entries, start):
     return jax.tree.map(lambda leaf, new: lax.dynamic_update_slice_in_dim(leaf, new, start, 0), tree, entries)
 
 
-def _advance(cell, theta_h, xs, h, rows, row, output=None):
+def _advance(cell, theta_h, step_of, xs, h, rows, row, output=None):
     """From `h` through the steps of `xs`: the state reached; the rows, with what they keep from `row` on; outputs."""
     split = split_of(cell)
-    step_of = sequential_step(split, theta_h, h)
 
     def step(carry, u_t):
         h_tm1, rows, row = carry
@@ -125,10 +124,11 @@ def _sweep(cell, terms, theta_h, xs, h_0):
     plan = _revolve.schedule(*terms)
     rows = _rows.empty(_rows.row(cell, terms.gates, theta_h, xs, h_0), plan.rows, jax.tree.leaves(xs)[0])
     K, weights = plan.block, operands(split_of(cell), theta_h)
+    step_of = sequential_step(split_of(cell), weights, h_0)
 
     def unit(carry, do):
         h, rows = carry
-        h, rows, outputs = _advance(cell, weights, _steps(xs, do.start, K), h, rows, do.row, cell.output)
+        h, rows, outputs = _advance(cell, weights, step_of, _steps(xs, do.start, K), h, rows, do.row, cell.output)
         if plan.overlap:
             kept = _at(rows[0], do.row + do.handed)
             h = jax.tree.map(lambda end, kept: jnp.where(do.handed == K, end, kept), h, kept)
@@ -170,11 +170,12 @@ def _backward(cell, terms, residuals, bars):
     h_T_bar, output_bars = _real_zeros(bars[0], like), None if nothing_read else _real_zeros(bars[1], like)
     plan = _revolve.schedule(*terms)
     K, weights = plan.block, operands(split_of(cell), theta_h)
+    step_of = sequential_step(split_of(cell), weights, h_T)
 
     def instruction(carry, do):
         def advance(_, carry):
             h, rows, start, row = carry
-            h, rows, _ = _advance(cell, weights, _steps(xs, start, K), h, rows, row)
+            h, rows, _ = _advance(cell, weights, step_of, _steps(xs, start, K), h, rows, row)
             return h, rows, start + K, row + do.stride
 
         def turn_back(_, carry):

@@ -1,0 +1,170 @@
+"""The steps of a jaxpr that a compiler leaves of it, in the order in which they run:
+
+* called functions stand in the place of the call;
+* what nobody uses is not made, nor what the body of a loop is given and doesn't use;
+* the same of the same is made once;
+* a slice that is one part of a concatenation is that part, with no copy of the whole;
+* a product runs before a loop that it doesn't need.
+"""
+
+LOOPS = {"scan", "while"}
+
+
+class Step:
+    """One equation, with the names of the outermost jaxpr for what it reads and writes."""
+
+    def __init__(self, equation, read, written):
+        self.name, self.params = equation.primitive.name, equation.params
+        self.avals = [var.aval for var in equation.outvars]
+        self.operands = [var.aval for var in equation.invars]
+        self.read, self.written = read, written
+
+
+class _Slice:
+    """What a loop's body reads of a stack."""
+
+    name, params, operands, read = "dynamic_slice", {}, (), ()
+
+    def __init__(self, var, written):
+        self.avals, self.written = [var.aval], [written]
+
+
+def program(jaxpr, stacks):
+    """The steps, and the names of the results; the last `stacks` of the arguments are cut out of one by a loop."""
+    names = {var: (-1, k) for k, var in enumerate((*jaxpr.constvars, *jaxpr.invars))}
+    steps = _flat(jaxpr, names, {}, {})
+    for var in jaxpr.invars[len(jaxpr.invars) - stacks :]:
+        first = next((k for k, step in enumerate(steps) if names[var] in step.read), None)
+        if first is not None:
+            steps.insert(first, _Slice(var, names[var]))
+    results = [None if _is_literal(var) else names.get(var) for var in jaxpr.outvars]
+    wanted, used = set(results), []
+    for step in reversed(steps):
+        if wanted & set(step.written):
+            wanted.update(step.read)
+            used.append(step)
+    return _early_products(used[::-1]), results, wanted
+
+
+def bodies(step):
+    """The jaxprs that run inside a step."""
+    for value in step.params.values():
+        for entry in value if isinstance(value, (tuple, list)) else (value,):
+            jaxpr = getattr(entry, "jaxpr", entry)
+            if hasattr(jaxpr, "eqns"):
+                yield jaxpr
+
+
+def loop(step, body):
+    """How many results of a loop are carries, which come first, and how many operands stacks, which come last."""
+    if step.name != "scan":
+        return len(body.outvars), 0
+    return _unstacked(step.avals, body.outvars), len(step.read) - _unstacked(step.operands, body.invars)
+
+
+def _unstacked(outside, inside):
+    return sum(len(aval.shape) == len(var.aval.shape) for aval, var in zip(outside, inside, strict=True))
+
+
+def _is_literal(var):
+    return hasattr(var, "val")
+
+
+def _flat(jaxpr, names, joined, known, prefix=()):
+    """The equations in order. `joined` has the parts of each concatenation, `known` what was made of what."""
+    steps = []
+    for number, equation in enumerate(jaxpr.eqns):
+        kind = equation.primitive.name
+        read = [None if _is_literal(var) else names.get(var) for var in equation.invars]
+        inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+        inner = getattr(inner, "jaxpr", inner)
+        if kind in LOOPS:
+            read = [name if is_read else None for name, is_read in zip(read, _are_read(equation), strict=True)]
+        elif inner is not None and len(inner.invars) == len(read):
+            inside = dict(zip(inner.invars, read, strict=True))
+            steps += _flat(inner, inside, joined, known, (*prefix, number))
+            for var, out in zip(equation.outvars, inner.outvars, strict=True):
+                names[var] = ("literal", str(out.val)) if _is_literal(out) else inside.get(out)
+            continue
+        if kind == "slice" and (part := _part(equation, joined.get(read[0], ()))):
+            names[equation.outvars[0]] = part
+            continue
+        written = [(*prefix, number, k) for k in range(len(equation.outvars))]
+        if kind not in LOOPS and kind != "optimization_barrier":
+            same = known.setdefault(_expression(equation, read), written)
+            if same is not written:
+                names.update(zip(equation.outvars, same, strict=True))
+                continue
+        if kind == "concatenate":
+            joined[written[0]] = _parts(equation, read)
+        names.update(zip(equation.outvars, written, strict=True))
+        steps.append(Step(equation, read, written))
+    return steps
+
+
+def _expression(equation, read):
+    """What is done with what."""
+    literals = [str(var.val) if _is_literal(var) else "" for var in equation.invars]
+    params = sorted((key, str(value)) for key, value in equation.params.items())
+    shapes = str([var.aval for var in (*equation.invars, *equation.outvars)])
+    return equation.primitive.name, str(params), shapes, tuple(zip(read, literals, strict=True))
+
+
+def _are_read(equation):
+    """Of each operand of a loop: whether a result hangs on it."""
+    params = equation.params
+    body = params["jaxpr" if equation.primitive.name == "scan" else "body_jaxpr"].jaxpr
+    wanted, asked = _wanted(body), params.get("cond_nconsts", 0)
+    return [True] * asked + [var in wanted for var in body.invars]  # what a condition reads is a number
+
+
+def _wanted(jaxpr):
+    """The variables that a result hangs on."""
+    wanted = {var for var in jaxpr.outvars if not _is_literal(var)}
+    for equation in reversed(jaxpr.eqns):
+        if wanted & set(equation.outvars):
+            is_read = _are_read(equation) if equation.primitive.name in LOOPS else [True] * len(equation.invars)
+            read = zip(equation.invars, is_read, strict=True)
+            wanted.update(var for var, is_wanted in read if is_wanted and not _is_literal(var))
+    return wanted
+
+
+def _parts(equation, read):
+    """Of a concatenation: where each operand begins and ends, and its name."""
+    axis, parts, start = equation.params["dimension"], {}, 0
+    for var, name in zip(equation.invars, read, strict=True):
+        whole = list(equation.outvars[0].aval.shape)
+        first, last = [0] * len(whole), whole
+        first[axis], last[axis] = start, start + var.aval.shape[axis]
+        parts[tuple(first), tuple(last)] = name
+        start = last[axis]
+    return parts
+
+
+def _part(equation, parts):
+    asked = equation.params["start_indices"], equation.params["limit_indices"]
+    return dict(parts).get(asked)
+
+
+def _early_products(steps):
+    """Each product behind no more loops than it hangs on, and what it is made of with it."""
+    makers, needs, behind, loops = {}, {}, {}, 0  # a step needs so many loops before it, and stands behind so many
+    for step in steps:
+        needs[id(step)] = max((needs[id(makers[name])] for name in step.read if name in makers), default=0)
+        behind[id(step)] = loops
+        if step.name in LOOPS:
+            loops += 1
+            needs[id(step)] = loops
+        makers.update(dict.fromkeys(step.written, step))
+
+    def hasten(step, place):
+        if step.name not in LOOPS and behind[id(step)] > place:
+            behind[id(step)] = place
+            for name in step.read:
+                if name in makers:
+                    hasten(makers[name], place)
+
+    for step in steps:
+        if step.name == "dot_general":
+            hasten(step, needs[id(step)])
+    return sorted(steps, key=lambda step: behind[id(step)] + (0.5 if step.name in LOOPS else 0))

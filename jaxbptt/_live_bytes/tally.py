@@ -1,0 +1,138 @@
+"""The largest sum of the arrays alive at once, arguments and results apart.
+
+An array is born where it is made and dies after its last use:
+
+* reshapes share the array they view, updates and loop carries overwrite theirs if it dies there;
+* a loop holds its stacked results and the most that its body holds at once;
+* stacked results begin as zeros, and these are made first of all: they hang on nothing;
+* what a body reads of a stack is cut out of it, unless an elementwise operation reads it in place;
+* a product that sums over the first axes of its left operand, as Σ z_bar xᵀ does, reads a transposed copy of it; this
+  is one for all such products, and what it was copied from needs no longer be there for them, nor for sums.
+"""
+
+import math
+
+import jax
+
+from jaxbptt._live_bytes.fusion import Fusion
+from jaxbptt._live_bytes.program import bodies, loop, program
+
+_VIEWS = {"reshape", "squeeze", "expand_dims", "copy", "optimization_barrier", "stop_gradient", "rev"}
+_UPDATES = {"dynamic_update_slice", "scatter", "scatter-add"}
+_SUMMING = {"dot_general", "reduce_sum"}
+
+
+def peak(closed_jaxpr) -> int:
+    """The most bytes alive at once while the jaxpr runs, without its arguments, constants and results."""
+    jaxpr = closed_jaxpr.jaxpr
+    return _peak(jaxpr, given=len(jaxpr.outvars))
+
+
+def _size(aval):
+    """Bytes of an array of this shape and dtype; none for one in the host's memory, or what has no shape."""
+    if getattr(aval, "memory_space", None) == jax.memory.Space.Host or not hasattr(aval, "shape"):
+        return 0
+    return math.prod(aval.shape) * aval.dtype.itemsize
+
+
+class _Buffers:
+    """The arrays: of each its bytes, its birth and its last use, as numbers of steps."""
+
+    def __init__(self):
+        self.bytes, self.born, self.last = {}, {}, {}
+        self.behind = {}  # name -> its buffers; arguments have none
+        self.transposed = {}  # name -> the copy of it that some products read
+        self.apart = {}  # buffer -> what products have of it for themselves
+
+    def make(self, buffer, number, when):
+        if buffer not in self.bytes:
+            self.bytes[buffer], self.born[buffer] = number, when
+        self.last[buffer] = max(when, self.last.get(buffer, 0))
+
+    def of(self, names):
+        return set().union(*(self.behind.get(name, ()) for name in names))
+
+    def read(self, step, when):
+        is_turned = step.name in _SUMMING and step.read[0] in self.transposed
+        for buffer in self.of(step.read[1:] if is_turned else step.read):
+            self.last[self.apart.get(buffer, buffer) if step.name == "dot_general" else buffer] = when
+
+    def most(self, steps, inside, outside):
+        """The largest sum over the steps, with what is alive `inside` each of them and without what is `outside`."""
+        change = [0] * (steps + 2)
+        for buffer, number in self.bytes.items():
+            if buffer not in outside:
+                change[self.born[buffer]] += number
+                change[self.last[buffer] + 1] -= number
+        alive = most = 0
+        for when, within in enumerate([*inside, 0]):
+            alive += change[when]
+            most = max(most, alive + within)
+        return most
+
+
+def _peak(jaxpr, given, stacks=0):
+    """The first `given` of the results have an array outside; the last `stacks` of the arguments are cut out of one."""
+    steps, results, wanted = program(jaxpr, stacks)
+    fusion, buffers = Fusion(steps, results), _Buffers()
+    times = {id(step): when for when, step in enumerate(steps)}
+    inside = [0] * len(steps)
+    constants = set()  # one number in every place
+    copied = set()  # what each product makes for itself
+    for when, step in enumerate(steps):
+        buffers.read(step, when)
+        is_spread = step.name == "broadcast_in_dim" and not buffers.of(step.read)
+        if is_spread or (step.name == "slice" and constants & set(step.read)):
+            constants.update(step.written)
+        is_copied = fusion.is_copied(step)
+        if step.name in _VIEWS or constants & set(step.written) or fusion.is_fused(step) or is_copied:
+            for place, name in enumerate(step.written):
+                seen = step.read[place : place + 1] if step.name == "optimization_barrier" else step.read
+                buffers.behind[name] = buffers.of(seen)
+            if is_copied:
+                copied.update(step.written)
+                (name,), (aval,) = step.written, step.avals
+                readers = [times[id(reader)] for reader in fusion.readers[name] if reader.name in _SUMMING]
+                for k, last in enumerate(readers):
+                    buffers.make((name, k), _size(aval), min(readers))
+                    buffers.last[name, k] = last
+            continue
+        if _reads_transposed(step) and step.read[0] not in copied:
+            copy = buffers.transposed.setdefault(step.read[0], (step.read[0], "transposed"))
+            buffers.make(copy, _size(step.operands[0]), when)
+        inside[when] = max((_peak(body, *loop(step, body)) for body in bodies(step)), default=0)
+        for name, aval, old in zip(step.written, step.avals, _overwritten(step), strict=True):
+            readers = fusion.readers.get(old, ())
+            reusable = buffers.of([old]) if readers and readers[-1] is step else set()
+            if reusable:
+                buffers.behind[name] = reusable
+            elif name in wanted:
+                buffers.make(name, _size(aval), 0 if step.name == "scan" else when)
+                buffers.behind[name], buffers.last[name] = {name}, when
+                if fusion.is_made_twice(step):
+                    buffers.apart[name] = (name, "for products")
+                    buffers.make(buffers.apart[name], _size(aval), when)
+    for buffer in buffers.of(results):
+        buffers.last[buffer] = len(steps)
+    return buffers.most(len(steps), inside, outside=buffers.of(results[:given]))
+
+
+def _reads_transposed(step):
+    if step.name != "dot_general":
+        return False
+    ((left, _), _) = step.params["dimension_numbers"]
+    return bool(left) and max(left) < step.operands[0].ndim - 1
+
+
+def _overwritten(step):
+    """For each result, the operand whose array it may take over, or None."""
+    if step.name in _UPDATES:
+        return [step.read[0]]
+    if step.name == "scan":
+        (body,) = bodies(step)  # operands: constants, carries, stacks
+        carries, stacks = loop(step, body)
+        last = len(step.read) - stacks
+        return [*step.read[last - carries : last], *[None] * (len(step.written) - carries)]
+    if step.name == "while":
+        return step.read[step.params["cond_nconsts"] + step.params["body_nconsts"] :]
+    return [None] * len(step.written)
