@@ -3,11 +3,14 @@
 * called functions stand in the place of the call;
 * what nobody uses is not made, nor what the body of a loop is given and doesn't use;
 * the same of the same is made once;
-* a slice that is one part of a concatenation is that part, with no copy of the whole;
+* a slice that is one part of a concatenation is that part, with no copy of the whole; 0 + a is a;
 * a product runs before a loop that it doesn't need.
 """
 
+import jax.numpy as jnp
+
 LOOPS = {"scan", "while"}
+_SUMS = {"add", "add_any"}
 
 
 class Step:
@@ -32,7 +35,7 @@ class _Slice:
 def program(jaxpr, stacks):
     """The steps, and the names of the results; the last `stacks` of the arguments are cut out of one by a loop."""
     names = {var: (-1, k) for k, var in enumerate((*jaxpr.constvars, *jaxpr.invars))}
-    steps = _flat(jaxpr, names, {}, {})
+    steps = _flat(jaxpr, names, {}, {}, set())
     for var in jaxpr.invars[len(jaxpr.invars) - stacks :]:
         first = next((k for k, step in enumerate(steps) if names[var] in step.read), None)
         if first is not None:
@@ -70,7 +73,12 @@ def _is_literal(var):
     return hasattr(var, "val")
 
 
-def _flat(jaxpr, names, joined, known, prefix=()):
+def _is_zero(var):
+    """A literal 0; not one of those without a value, of the dtype that says that there is no derivative."""
+    return _is_literal(var) and jnp.issubdtype(var.aval.dtype, jnp.number) and var.val == 0
+
+
+def _flat(jaxpr, names, joined, known, zeros, prefix=()):
     """The equations in order. `joined` has the parts of each concatenation, `known` what was made of what."""
     steps = []
     for number, equation in enumerate(jaxpr.eqns):
@@ -82,12 +90,15 @@ def _flat(jaxpr, names, joined, known, prefix=()):
             read = [name if is_read else None for name, is_read in zip(read, _are_read(equation), strict=True)]
         elif inner is not None and len(inner.invars) == len(read):
             inside = dict(zip(inner.invars, read, strict=True))
-            steps += _flat(inner, inside, joined, known, (*prefix, number))
+            steps += _flat(inner, inside, joined, known, zeros, (*prefix, number))
             for var, out in zip(equation.outvars, inner.outvars, strict=True):
                 names[var] = ("literal", str(out.val)) if _is_literal(out) else inside.get(out)
             continue
         if kind == "slice" and (part := _part(equation, joined.get(read[0], ()))):
             names[equation.outvars[0]] = part
+            continue
+        if kind in _SUMS and (added := [name for name in read if name not in zeros]) != read:
+            names[equation.outvars[0]] = added[0] if added else read[0]
             continue
         written = [(*prefix, number, k) for k in range(len(equation.outvars))]
         if kind not in LOOPS and kind != "optimization_barrier":
@@ -95,6 +106,8 @@ def _flat(jaxpr, names, joined, known, prefix=()):
             if same is not written:
                 names.update(zip(equation.outvars, same, strict=True))
                 continue
+        if kind == "broadcast_in_dim" and _is_zero(equation.invars[0]):
+            zeros.update(written)
         if kind == "concatenate":
             joined[written[0]] = _parts(equation, read)
         names.update(zip(equation.outvars, written, strict=True))
