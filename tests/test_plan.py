@@ -76,16 +76,20 @@ MORE_ADJOINTS = {name: ADJOINTS[name] for name in ("full", "states", "tangent")}
 }
 
 
-@pytest.mark.parametrize("name", MORE_CELLS)
-@pytest.mark.parametrize("sizes", [(200, 33, 16, 200), (300, 16, 128, 32)], ids=str)
-def test_weights_as_large_as_the_rows_and_inputs_larger_than_states(name, sizes):
-    """There it counts which weights are held transposed, and what of the inputs is there twice."""
+@pytest.mark.parametrize(("name", "reads", "sizes", "adjoints"), [
+    *((name, "last", sizes, tuple(MORE_ADJOINTS)) for name in MORE_CELLS for sizes in ((200, 33, 16, 200), (300, 16, 128, 32))),
+    ("from-step", "outputs", (300, 16, 128, 32), ("full", "tangent")),
+    ("gru", "last", (1000, 32, 256, 256), ("slots-20",)),
+    ("elman-tanh", "last", (31, 16, 16, 200), ("full", "slots-20")),
+], ids=str)  # fmt: skip
+def test_weights_as_large_as_the_rows_and_inputs_larger_than_states(name, reads, sizes, adjoints):
+    """There it counts which weights are held transposed, and what there is twice, or not at all."""
     cell = MORE_CELLS[name]
     theta_h, xs, h_0 = shapes(cell, *sizes)
     if name == "masked":
         xs = jb.cells.MaskedInput(xs, jax.ShapeDtypeStruct(xs.shape[:2], jnp.bool_))
-    for row in plan(cell, theta_h, xs, h_0, adjoints=MORE_ADJOINTS, reads="last").rows:
-        actual = measured(cell, row.adjoint, "last", theta_h, xs, h_0)
+    for row in plan(cell, theta_h, xs, h_0, adjoints={key: MORE_ADJOINTS[key] for key in adjoints}, reads=reads).rows:
+        actual = measured(cell, row.adjoint, reads, theta_h, xs, h_0)
         assert abs(row.bytes - actual) <= 0.15 * actual, (row, actual)
 
 
