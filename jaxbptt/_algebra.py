@@ -17,8 +17,12 @@ def matvec(W, x):
 
 
 def affine(W, x, b):
-    """W x + b. The bias is broadcast by name, as rank promotion may be forbidden."""
-    z = matvec(W, x)
+    """W x + b."""
+    return with_bias(matvec(W, x), b)
+
+
+def with_bias(z, b):
+    """The sum z + b. The bias is broadcast by name, as rank promotion may be forbidden."""
     return z + jnp.broadcast_to(b, z.shape)
 
 

@@ -55,7 +55,7 @@ _ACTIVATIONS = {
 
 
 def _project(theta_h, xs):
-    return affine(theta_h.W_x, xs, theta_h.b)
+    return matvec(theta_h.W_x, xs)  # b is added in the step: here it would be one more pass over all of time
 
 
 def _gates(theta_h, us, hs_tm1, hs):
@@ -107,7 +107,7 @@ def elman(
     phi = _ACTIVATIONS[activation]
 
     def step(theta_h, u_t, h_tm1):
-        return phi.apply(u_t + matvec(theta_h.W_h, h_tm1)), ()
+        return phi.apply(u_t + affine(theta_h.W_h, h_tm1, theta_h.b)), ()
 
     def step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
         z_bar_t = phi.derivative(h_t) * delta_t
