@@ -37,12 +37,15 @@ class Fusion:
     def __init__(self, steps, results):
         self.results = results
         self.readers = {}  # of each name, in order
-        self._spread = set()  # names of what is smaller than it looks
+        self._whole = {}  # name -> what of at least its rank it is elementwise in, broadcasts apart
         for step in steps:
             for name in step.read:
                 self.readers.setdefault(name, []).append(step)
-            if step.name in _BROADCASTS or (step.name == "convert_element_type" and set(step.read) <= self._spread):
-                self._spread.update(step.written)
+            if step.name in _FUSED:
+                operands = zip(step.read, step.operands, strict=True)
+                large = [name for name, aval in operands if aval.ndim >= step.avals[0].ndim and name is not None]
+                whole = set().union(*(self._whole.get(name, {name}) for name in large))
+                self._whole.update(dict.fromkeys(step.written, set() if step.name in _BROADCASTS else whole))
 
     def is_fused(self, step):
         """Whether it is made inside of what reads it."""
@@ -75,10 +78,7 @@ class Fusion:
 
     def _is_cheap(self, step):
         """Elementwise, and of one array at most."""
-        if step.name not in _FUSED:
-            return False
-        whole = [name for name, aval in zip(step.read, step.operands, strict=True) if aval.ndim >= step.avals[0].ndim]
-        return sum(name is not None and name not in self._spread for name in whole) < 2
+        return step.name in _FUSED and len(self._whole[step.written[0]]) < 2
 
     def _joins_what_is_made(self, step):
         """A concatenation of more than two parts wants them made: if it is wide or shared, since JAX 0.12 always."""

@@ -7,29 +7,32 @@
 * a product runs before a loop that it doesn't need.
 """
 
+from typing import Any, NamedTuple
+
 import jax.numpy as jnp
 
 LOOPS = {"scan", "while"}
 _SUMS = {"add", "add_any"}
 
 
-class Step:
-    """One equation, with the names of the outermost jaxpr for what it reads and writes."""
+class Step(NamedTuple):
+    """One equation, with the names of the outermost jaxpr for what it reads and writes.
 
-    def __init__(self, equation, read, written):
-        self.name, self.params = equation.primitive.name, equation.params
-        self.avals = [var.aval for var in equation.outvars]
-        self.operands = [var.aval for var in equation.invars]
-        self.read, self.written = read, written
+    Attributes:
+        name: of the primitive.
+        params: its parameters.
+        read: the names of its operands, `None` for a literal.
+        operands: their shapes.
+        written: the names of its results.
+        avals: their shapes.
+    """
 
-
-class _Slice:
-    """What a loop's body reads of a stack."""
-
-    name, params, operands, read = "dynamic_slice", {}, (), ()
-
-    def __init__(self, var, written):
-        self.avals, self.written = [var.aval], [written]
+    name: str
+    params: Any
+    read: list
+    operands: list
+    written: list
+    avals: list
 
 
 def program(jaxpr, stacks):
@@ -39,7 +42,7 @@ def program(jaxpr, stacks):
     for var in jaxpr.invars[len(jaxpr.invars) - stacks :]:
         first = next((k for k, step in enumerate(steps) if names[var] in step.read), None)
         if first is not None:
-            steps.insert(first, _Slice(var, names[var]))
+            steps.insert(first, Step("dynamic_slice", {}, [], [], [names[var]], [var.aval]))
     results = [None if _is_literal(var) else names.get(var) for var in jaxpr.outvars]
     wanted, used = set(results), []
     for step in reversed(steps):
@@ -59,7 +62,10 @@ def bodies(step):
 
 
 def loop(step, body):
-    """How many results of a loop are carries, which come first, and how many operands stacks, which come last."""
+    """How many results of a loop are carries, which come first, and how many operands stacks, which come last.
+
+    By their ranks, inside and outside: what a scan's parameters are called is not the same in all versions of JAX.
+    """
     if step.name != "scan":
         return len(body.outvars), 0
     return _unstacked(step.avals, body.outvars), len(step.read) - _unstacked(step.operands, body.invars)
@@ -74,7 +80,7 @@ def _is_literal(var):
 
 
 def _is_zero(var):
-    """A literal 0; not one of those without a value, of the dtype that says that there is no derivative."""
+    """A literal 0, which one of dtype float0 can't be compared with."""
     return _is_literal(var) and jnp.issubdtype(var.aval.dtype, jnp.number) and var.val == 0
 
 
@@ -84,23 +90,30 @@ def _flat(jaxpr, names, joined, known, zeros, prefix=()):
     for number, equation in enumerate(jaxpr.eqns):
         kind = equation.primitive.name
         read = [None if _is_literal(var) else names.get(var) for var in equation.invars]
+        operands, avals = ([var.aval for var in side] for side in (equation.invars, equation.outvars))
         inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
         inner = getattr(inner, "jaxpr", inner)
         if kind in LOOPS:
             read = [name if is_read else None for name, is_read in zip(read, _are_read(equation), strict=True)]
         elif inner is not None and len(inner.invars) == len(read):
-            inside = dict(zip(inner.invars, read, strict=True))
+            constants = {var: (*prefix, number, "constant", k) for k, var in enumerate(inner.constvars)}
+            inside = constants | dict(zip(inner.invars, read, strict=True))
             steps += _flat(inner, inside, joined, known, zeros, (*prefix, number))
             for var, out in zip(equation.outvars, inner.outvars, strict=True):
                 names[var] = ("literal", str(out.val)) if _is_literal(out) else inside.get(out)
             continue
-        if kind == "slice" and (part := _part(equation, joined.get(read[0], ()))):
-            names[equation.outvars[0]] = part
+        written = [(*prefix, number, k) for k in range(len(equation.outvars))]
+        if kind in ("slice", "split"):
+            for var, name, cut in zip(equation.outvars, written, _cuts(equation), strict=True):
+                names[var] = joined.get(read[0], {}).get(cut, name)
+                if names[var] == name:
+                    names[var] = known.setdefault(("slice", read[0], cut), name)
+                if names[var] == name:
+                    steps.append(Step("slice", {}, read, operands, [name], [var.aval]))
             continue
         if kind in _SUMS and (added := [name for name in read if name not in zeros]) != read:
             names[equation.outvars[0]] = added[0] if added else read[0]
             continue
-        written = [(*prefix, number, k) for k in range(len(equation.outvars))]
         if kind not in LOOPS and kind != "optimization_barrier":
             same = known.setdefault(_expression(equation, read), written)
             if same is not written:
@@ -111,7 +124,7 @@ def _flat(jaxpr, names, joined, known, zeros, prefix=()):
         if kind == "concatenate":
             joined[written[0]] = _parts(equation, read)
         names.update(zip(equation.outvars, written, strict=True))
-        steps.append(Step(equation, read, written))
+        steps.append(Step(kind, equation.params, read, operands, written, avals))
     return steps
 
 
@@ -128,7 +141,7 @@ def _are_read(equation):
     params = equation.params
     body = params["jaxpr" if equation.primitive.name == "scan" else "body_jaxpr"].jaxpr
     wanted, asked = _wanted(body), params.get("cond_nconsts", 0)
-    return [True] * asked + [var in wanted for var in body.invars]  # what a condition reads is a number
+    return [True] * asked + [var in wanted for var in body.invars]  # what a condition is given is taken as read
 
 
 def _wanted(jaxpr):
@@ -154,14 +167,26 @@ def _parts(equation, read):
     return parts
 
 
-def _part(equation, parts):
-    asked = equation.params["start_indices"], equation.params["limit_indices"]
-    return dict(parts).get(asked)
+def _cuts(equation):
+    """Of a slice, or each of several: where it begins and ends, as `_parts` says it, and its strides if it has any."""
+    params, (operand,) = equation.params, equation.invars
+    if equation.primitive.name == "slice":
+        strides = params["strides"]
+        whole = strides is None or set(strides) == {1}
+        return [(params["start_indices"], params["limit_indices"], *(() if whole else (strides,)))]
+    cuts, start = [], 0
+    for length in params["sizes"]:
+        first, last = [0] * operand.aval.ndim, list(operand.aval.shape)
+        first[params["axis"]], last[params["axis"]] = start, start + length
+        cuts.append((tuple(first), tuple(last)))
+        start += length
+    return cuts
 
 
 def _early_products(steps):
     """Each product behind no more loops than it hangs on, and what it is made of with it."""
-    makers, needs, behind, loops = {}, {}, {}, 0  # a step needs so many loops before it, and stands behind so many
+    makers, loops = {}, 0
+    needs, behind = {}, {}  # of each step: how many loops must run before it, and how many do
     for step in steps:
         needs[id(step)] = max((needs[id(makers[name])] for name in step.read if name in makers), default=0)
         behind[id(step)] = loops
@@ -170,14 +195,10 @@ def _early_products(steps):
             needs[id(step)] = loops
         makers.update(dict.fromkeys(step.written, step))
 
-    def hasten(step, place):
-        if step.name not in LOOPS and behind[id(step)] > place:
-            behind[id(step)] = place
-            for name in step.read:
-                if name in makers:
-                    hasten(makers[name], place)
-
-    for step in steps:
+    for step in reversed(steps):
         if step.name == "dot_general":
-            hasten(step, needs[id(step)])
+            behind[id(step)] = needs[id(step)]
+        if step.name not in LOOPS:
+            for maker in (makers[name] for name in step.read if name in makers and makers[name].name not in LOOPS):
+                behind[id(maker)] = min(behind[id(maker)], behind[id(step)])
     return sorted(steps, key=lambda step: behind[id(step)] + (0.5 if step.name in LOOPS else 0))

@@ -6,8 +6,8 @@ An array is born where it is made and dies after its last use:
 * a loop holds its stacked results and the most that its body holds at once;
 * stacked results begin as zeros, and these are made first of all: they hang on nothing;
 * what a body reads of a stack is cut out of it, unless an elementwise operation reads it in place;
-* a product that sums over the first axes of its left operand, as Σ z_bar xᵀ does, reads a transposed copy of it; this
-  is one for all such products, and what it was copied from needs no longer be there for them, nor for sums.
+* a product that sums over the first axes of its left operand, as Σ z_bar xᵀ does, reads a transposed copy of it. There
+  is one copy for all such products, and sums over the operand are made before it: neither needs the operand later.
 """
 
 import math
@@ -17,7 +17,7 @@ import jax
 from jaxbptt._live_bytes.fusion import Fusion
 from jaxbptt._live_bytes.program import bodies, loop, program
 
-_VIEWS = {"reshape", "squeeze", "expand_dims", "copy", "optimization_barrier", "stop_gradient", "rev"}
+_VIEWS = {"reshape", "squeeze", "copy", "optimization_barrier", "stop_gradient", "rev"}
 _UPDATES = {"dynamic_update_slice", "scatter", "scatter-add"}
 _SUMMING = {"dot_general", "reduce_sum"}
 
@@ -53,8 +53,8 @@ class _Buffers:
         return set().union(*(self.behind.get(name, ()) for name in names))
 
     def read(self, step, when):
-        is_turned = step.name in _SUMMING and step.read[0] in self.transposed
-        for buffer in self.of(step.read[1:] if is_turned else step.read):
+        copy = self.transposed.get(step.read[0]) if step.name == "reduce_sum" or _reads_transposed(step) else None
+        for buffer in self.of(step.read if copy is None else step.read[1:]):
             self.last[self.apart.get(buffer, buffer) if step.name == "dot_general" else buffer] = when
 
     def most(self, steps, inside, outside):
@@ -81,11 +81,11 @@ def _peak(jaxpr, given, stacks=0):
     copied = set()  # what each product makes for itself
     for when, step in enumerate(steps):
         buffers.read(step, when)
-        is_spread = step.name == "broadcast_in_dim" and not buffers.of(step.read)
-        if is_spread or (step.name == "slice" and constants & set(step.read)):
+        is_one_number = step.name == "broadcast_in_dim" and math.prod(step.operands[0].shape) == 1
+        if (is_one_number and not buffers.of(step.read)) or (step.name == "slice" and constants & set(step.read)):
             constants.update(step.written)
         is_copied = fusion.is_copied(step)
-        if step.name in _VIEWS or constants & set(step.written) or fusion.is_fused(step) or is_copied:
+        if _is_view(step) or constants & set(step.written) or fusion.is_fused(step) or is_copied:
             for place, name in enumerate(step.written):
                 seen = step.read[place : place + 1] if step.name == "optimization_barrier" else step.read
                 buffers.behind[name] = buffers.of(seen)
@@ -115,6 +115,11 @@ def _peak(jaxpr, given, stacks=0):
     for buffer in buffers.of(results):
         buffers.last[buffer] = len(steps)
     return buffers.most(len(steps), inside, outside=buffers.of(results[:given]))
+
+
+def _is_view(step):
+    is_reshape = step.name == "broadcast_in_dim" and math.prod(step.operands[0].shape) == math.prod(step.avals[0].shape)
+    return step.name in _VIEWS or is_reshape
 
 
 def _reads_transposed(step):
