@@ -30,7 +30,8 @@ class TimeSplit(NamedTuple):
     those marked *sequential* see one step, are the body of a scan, and should do as little as possible.
 
     Attributes:
-        project: ``(theta_h, xs) -> us``. Parallel: whatever does not read h_{t-1}.
+        project: ``(theta_h, xs) -> us``. Parallel: the products that don't read h_{t-1}. What is elementwise, such as
+            adding a bias, costs less in `step`: here it is one more pass over all of time.
         step: ``(theta_h, u_t, h_tm1) -> (h_t, gates_t)``. Sequential: the rest of f, and what its pullback
             would like to have kept.
         gates: ``(theta_h, us, hs_tm1, hs) -> gates``. Parallel: what `step` kept, computed again from states; the same

@@ -11,6 +11,8 @@ from tests.cases import CELLS
 
 CASES = {case.name: case for case in CELLS}
 T, B, D, N = 1000, 16, 24, 32
+# What the tests' own flags leave out of jaxlib 0.10, whose programs hold something else with it.
+AS_A_USER = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
 ADJOINTS = {
     "full": jb.adjoints.full(),
     "full-8": jb.adjoints.full(block=8),
@@ -39,7 +41,8 @@ def measured(cell, adjoint, reads, *arguments):
         h_T, hs = jb.unroll(cell, theta_h, xs, h_0, adjoint=adjoint)
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(hs if reads == "outputs" else h_T))
 
-    return jax.jit(jax.grad(loss)).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+    lowered = jax.jit(jax.grad(loss)).lower(*arguments)
+    return lowered.compile(compiler_options=AS_A_USER).memory_analysis().temp_size_in_bytes
 
 
 @pytest.mark.parametrize("name", ["elman-tanh", "gru", "lstm"])
@@ -143,14 +146,14 @@ def test_a_product_of_one_step_and_a_batch_of_one_is_added_where_it_is_made():
 
 
 @pytest.mark.parametrize("name", ["elman-tanh", "gru", "lstm"])
-@pytest.mark.parametrize("B", [1, 4])
-def test_how_far_off_it_is_for_very_small_batches(name, B):
-    """As the docstring has it."""
-    cell, chosen = CASES[name].cell, ("full-8", "states-8", "slots-50")
-    arguments = shapes(cell, B=B, d=64, n=64)
+@pytest.mark.parametrize(("B", "d"), [(1, 64), (1, 128), (4, 64)])
+def test_very_small_batches(name, B, d):
+    """What is copied for a batch of one, and sums of the size of the weights, are most of what is held there."""
+    cell, chosen = CASES[name].cell, ("full", "full-8", "states-8", "tangent", "slots-50", "slots-50-states")
+    arguments = shapes(cell, B=B, d=d, n=64)
     for row in plan(cell, *arguments, adjoints={key: ADJOINTS[key] for key in chosen}, reads="last").rows:
         actual = measured(cell, row.adjoint, "last", *arguments)
-        assert 0.55 * actual <= row.bytes <= 1.7 * actual, (row, actual)
+        assert abs(row.bytes - actual) <= 0.15 * actual, (row, actual)
 
 
 @pytest.mark.parametrize("name", ["elman-tanh", "gru", "lstm"])

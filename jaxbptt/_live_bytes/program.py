@@ -4,7 +4,8 @@
 * what nobody uses is not made, nor what the body of a loop is given and doesn't use;
 * the same of the same is made once;
 * a slice that is one part of a concatenation is that part, with no copy of the whole; 0 + a is a;
-* a product runs before a loop that it doesn't need.
+* a product runs before a loop that it doesn't need;
+* what is added to a product is added right after the last one of the same transposed operand.
 """
 
 from typing import Any, NamedTuple
@@ -49,7 +50,15 @@ def program(jaxpr, stacks):
         if wanted & set(step.written):
             wanted.update(step.read)
             used.append(step)
-    return _early_products(used[::-1]), results, wanted
+    return _early_sums(_early_products(used[::-1])), results, wanted
+
+
+def reads_transposed(step):
+    """Whether it is a product that sums over the first axes of its left operand, as Σ z_bar xᵀ does."""
+    if step.name != "dot_general":
+        return False
+    ((left, _), _) = step.params["dimension_numbers"]
+    return bool(left) and max(left) < step.operands[0].ndim - 1
 
 
 def bodies(step):
@@ -202,3 +211,18 @@ def _early_products(steps):
             for maker in (makers[name] for name in step.read if name in makers and makers[name].name not in LOOPS):
                 behind[id(maker)] = min(behind[id(maker)], behind[id(step)])
     return sorted(steps, key=lambda step: behind[id(step)] + (0.5 if step.name in LOOPS else 0))
+
+
+def _early_sums(steps):
+    """Each sum with a product that reads a transposed operand right after the last of these products."""
+    products = {step.written[0]: step.read[0] for step in steps if reads_transposed(step)}
+    last = {step.read[0]: k for k, step in enumerate(steps) if reads_transposed(step)}
+    made = {name: k for k, step in enumerate(steps) for name in step.written}
+    places = list(range(len(steps)))
+    for k, step in enumerate(steps):
+        added = [name for name in step.read if name in products]
+        if step.name in _SUMS and len(added) == 1:
+            place = last[products[added[0]]]
+            if all(made.get(name, -1) <= place for name in step.read):
+                places[k] = min(k, place + 0.5)
+    return [steps[k] for k in sorted(range(len(steps)), key=places.__getitem__)]

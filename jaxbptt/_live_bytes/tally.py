@@ -7,7 +7,9 @@ An array is born where it is made and dies after its last use:
 * stacked results begin as zeros, and these are made first of all: they hang on nothing;
 * what a body reads of a stack is cut out of it, unless an elementwise operation reads it in place;
 * a product that sums over the first axes of its left operand, as Σ z_bar xᵀ does, reads a transposed copy of it. There
-  is one copy for all such products, and sums over the operand are made before it: neither needs the operand later.
+  is one copy for all such products, and sums over the operand are made before it: neither needs the operand later;
+* before JAX 0.11, a loop over a product or over blocks of an argument reads a copy of it where an axis has length 1,
+  as that of a batch of one.
 """
 
 import math
@@ -15,10 +17,11 @@ import math
 import jax
 
 from jaxbptt._live_bytes.fusion import Fusion
-from jaxbptt._live_bytes.program import bodies, loop, program
+from jaxbptt._live_bytes.program import bodies, loop, program, reads_transposed
 
 _VIEWS = {"reshape", "squeeze", "copy", "optimization_barrier", "stop_gradient", "rev"}
 _UPDATES = {"dynamic_update_slice", "scatter", "scatter-add"}
+_COPIES_A_BATCH_OF_ONE = jax.__version_info__ < (0, 11)
 _SUMMING = {"dot_general", "reduce_sum"}
 
 
@@ -53,7 +56,7 @@ class _Buffers:
         return set().union(*(self.behind.get(name, ()) for name in names))
 
     def read(self, step, when):
-        copy = self.transposed.get(step.read[0]) if step.name == "reduce_sum" or _reads_transposed(step) else None
+        copy = self.transposed.get(step.read[0]) if step.name == "reduce_sum" or reads_transposed(step) else None
         for buffer in self.of(step.read if copy is None else step.read[1:]):
             self.last[self.apart.get(buffer, buffer) if step.name == "dot_general" else buffer] = when
 
@@ -79,11 +82,15 @@ def _peak(jaxpr, given, stacks=0):
     inside = [0] * len(steps)
     constants = set()  # one number in every place
     copied = set()  # what each product makes for itself
+    arguments = {(-1, k) for k in range(len(jaxpr.constvars) + len(jaxpr.invars))}
+    viewed = set(arguments)  # and products, and views of these
     for when, step in enumerate(steps):
         buffers.read(step, when)
         is_one_number = step.name == "broadcast_in_dim" and math.prod(step.operands[0].shape) == 1
         if (is_one_number and not buffers.of(step.read)) or (step.name == "slice" and constants & set(step.read)):
             constants.update(step.written)
+        if step.name == "dot_general" or (_is_view(step) and viewed.issuperset(step.read)):
+            viewed.update(step.written)
         is_copied = fusion.is_copied(step)
         if _is_view(step) or constants & set(step.written) or fusion.is_fused(step) or is_copied:
             for place, name in enumerate(step.written):
@@ -97,9 +104,12 @@ def _peak(jaxpr, given, stacks=0):
                     buffers.make((name, k), _size(aval), min(readers))
                     buffers.last[name, k] = last
             continue
-        if _reads_transposed(step) and step.read[0] not in copied:
+        if reads_transposed(step) and step.read[0] not in copied:
             copy = buffers.transposed.setdefault(step.read[0], (step.read[0], "transposed"))
             buffers.make(copy, _size(step.operands[0]), when)
+        for name, aval in _stacks(step):
+            if _COPIES_A_BATCH_OF_ONE and name in viewed - arguments and 1 in aval.shape[1:-1]:
+                buffers.make((name, "for loops"), _size(aval), when)
         inside[when] = max((_peak(body, *loop(step, body)) for body in bodies(step)), default=0)
         for name, aval, old in zip(step.written, step.avals, _overwritten(step), strict=True):
             readers = fusion.readers.get(old, ())
@@ -122,11 +132,10 @@ def _is_view(step):
     return step.name in _VIEWS or is_reshape
 
 
-def _reads_transposed(step):
-    if step.name != "dot_general":
-        return False
-    ((left, _), _) = step.params["dimension_numbers"]
-    return bool(left) and max(left) < step.operands[0].ndim - 1
+def _stacks(step):
+    """What a scan reads step by step."""
+    number = sum(loop(step, body)[1] for body in bodies(step)) if step.name == "scan" else 0
+    return list(zip(step.read, step.operands, strict=True))[len(step.read) - number :]
 
 
 def _overwritten(step):

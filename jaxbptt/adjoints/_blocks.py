@@ -70,7 +70,7 @@ def _read_pushforward(primals, dots):
 
 
 def states(split, theta_h, xs, h_0, keep=None):
-    """h_T; h_1 … h_T; and what of the gates is computed. The part of f that doesn't read h_{t-1} leaves the scan.
+    """h_T; h_1 … h_T; and what of the gates is computed. The products that don't read h_{t-1} leave the scan.
 
     `keep` is the `_gates.Layout` that says what is computed; without it none is kept.
     """

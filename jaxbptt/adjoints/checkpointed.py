@@ -67,9 +67,16 @@ def _put(tree, entries, start):
     return jax.tree.map(lambda leaf, new: lax.dynamic_update_slice_in_dim(leaf, new, start, 0), tree, entries)
 
 
-def _advance(cell, theta_h, step_of, xs, h, rows, row, output=None):
-    """From `h` through the steps of `xs`: the state reached; the rows, with what they keep from `row` on; outputs."""
+def _forward_of(cell, theta_h, h):
+    """θ_h as products read it, and f in its two parts: ``xs -> us`` and ``(u_t, h_tm1) -> (h_t, gates_t)``."""
     split = split_of(cell)
+    weights = operands(split, theta_h)
+    return weights, (functools.partial(split.project, weights), sequential_step(split, weights, h))
+
+
+def _advance(f, xs, h, rows, row, output=None):
+    """From `h` through the steps of `xs`: the state reached; the rows, with what they keep from `row` on; outputs."""
+    project, step_of = f
 
     def step(carry, u_t):
         h_tm1, rows, row = carry
@@ -77,7 +84,7 @@ def _advance(cell, theta_h, step_of, xs, h, rows, row, output=None):
         kept = h_tm1, None if rows[1] is None else gates_t
         return (h_t, _put(rows, with_time_axis(kept), row), row + 1), output and output(h_t)
 
-    (h, rows, _), outputs = lax.scan(step, (h, rows, row), split.project(theta_h, xs))
+    (h, rows, _), outputs = lax.scan(step, (h, rows, row), project(xs))
     return h, rows, outputs
 
 
@@ -123,12 +130,11 @@ def _sweep(cell, terms, theta_h, xs, h_0):
     """h_T, the outputs, and what the schedule keeps for the way back."""
     plan = _revolve.schedule(*terms)
     rows = _rows.empty(_rows.row(cell, terms.gates, theta_h, xs, h_0), plan.rows, jax.tree.leaves(xs)[0])
-    K, weights = plan.block, operands(split_of(cell), theta_h)
-    step_of = sequential_step(split_of(cell), weights, h_0)
+    K, (_, f) = plan.block, _forward_of(cell, theta_h, h_0)
 
     def unit(carry, do):
         h, rows = carry
-        h, rows, outputs = _advance(cell, weights, step_of, _steps(xs, do.start, K), h, rows, do.row, cell.output)
+        h, rows, outputs = _advance(f, _steps(xs, do.start, K), h, rows, do.row, cell.output)
         if plan.overlap:
             kept = _at(rows[0], do.row + do.handed)
             h = jax.tree.map(lambda end, kept: jnp.where(do.handed == K, end, kept), h, kept)
@@ -169,13 +175,12 @@ def _backward(cell, terms, residuals, bars):
     like = jax.tree.leaves(xs)[0]
     h_T_bar, output_bars = _real_zeros(bars[0], like), None if nothing_read else _real_zeros(bars[1], like)
     plan = _revolve.schedule(*terms)
-    K, weights = plan.block, operands(split_of(cell), theta_h)
-    step_of = sequential_step(split_of(cell), weights, h_T)
+    K, (weights, f) = plan.block, _forward_of(cell, theta_h, h_T)
 
     def instruction(carry, do):
         def advance(_, carry):
             h, rows, start, row = carry
-            h, rows, _ = _advance(cell, weights, step_of, _steps(xs, start, K), h, rows, row)
+            h, rows, _ = _advance(f, _steps(xs, start, K), h, rows, row)
             return h, rows, start + K, row + do.stride
 
         def turn_back(_, carry):
@@ -236,11 +241,11 @@ def checkpointed(
 
     **What is kept** is ``slots + 1`` rows, each a state and, with ``residuals="gates"``, the gates of the step that
     starts there (LSTM, GRU: 4 numbers for each unit and sample beside 2 or 1; Elman, linear and user cells: none);
-    further, what one block of K steps needs while it is reversed, and one θ_h. The *outputs* ``hs [T, *batch, n]``
-    are the caller's: a loss of ``h_T`` alone never has them, whereas a readout or a loss that reads all of them
-    keeps them and makes their cotangents, two arrays of that size, whatever the adjoint. To have a loss of every step
-    without these, carry it in the state: ``f((x_t, y_t), (h, F)) = (h_t, F + L(g(h_t), y_t))`` through
-    `cells.from_step`, and take F from h_T. `jaxbptt.plan` predicts the bytes.
+    further, what one block of K steps needs while it is reversed, ∂F/∂θ_h, and of a batch W_hᵀ. The *outputs*
+    ``hs [T, *batch, n]`` are the caller's: a loss of ``h_T`` alone never has them, whereas a readout or a loss that
+    reads all of them keeps them and makes their cotangents, two arrays of that size, whatever the adjoint. To have a
+    loss of every step without these, carry it in the state: ``f((x_t, y_t), (h, F)) = (h_t, F + L(g(h_t), y_t))``
+    through `cells.from_step`, and take F from h_T. `jaxbptt.plan` predicts the bytes.
 
     Reverse mode, once; a second derivative as forward over reverse (``jax.jvp`` of ``jax.grad``). ``jax.jvp`` and
     ``jax.grad`` of ``jax.grad`` raise JAX's error: use `tangent` or `autodiff` for forward mode, `full` or `autodiff`

@@ -55,7 +55,7 @@ _ACTIVATIONS = {
 
 
 def _project(theta_h, xs):
-    return matvec(theta_h.W_x, xs)  # b is added in the step: here it would be one more pass over all of time
+    return matvec(theta_h.W_x, xs)
 
 
 def _gates(theta_h, us, hs_tm1, hs):

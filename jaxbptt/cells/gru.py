@@ -4,7 +4,8 @@
     r_t = σ(u_r + v_r)             z_t = σ(u_z + v_z)
     n_t = tanh(u_n + r_t ∘ v_n)    h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
 
-(The reset gate acts on W_h h_{t-1} + b_h, not on h_{t-1}: one product a step, and the reason for two biases.)
+(The reset gate acts on W_h h_{t-1} + b_h, not on h_{t-1}: one product a step, and the reason for two biases. What is
+projected before the steps is W_x x_t alone; b_x is added in each.)
 
 Pullback, with h_bar_t = ∂F/∂h_t; a bar with a hat, r̂_bar, belongs to the argument of the gate's activation:
 
@@ -56,18 +57,18 @@ def _thirds(rows):
 
 
 def _project(theta_h, xs):
-    return matvec(theta_h.W_x, xs)  # b_x is added in the step: here it would be one more pass over all of time
+    return matvec(theta_h.W_x, xs)
 
 
-def _gates(theta_h, us, hs_tm1, hs):
-    u_r, u_z, u_n = _thirds(with_bias(us, theta_h.b_x))
+def _gates(theta_h, projected, hs_tm1, hs):
+    u_r, u_z, u_n = _thirds(with_bias(projected, theta_h.b_x))
     v_r, v_z, v_n = _thirds(affine(theta_h.W_h, hs_tm1, theta_h.b_h))
     r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
     return _Gates(r, z, jnp.tanh(u_n + r * v_n), v_n)
 
 
-def _step(theta_h, u_t, h_tm1):
-    gates_t = _gates(theta_h, u_t, h_tm1, None)
+def _step(theta_h, projected_t, h_tm1):
+    gates_t = _gates(theta_h, projected_t, h_tm1, None)
     _, z, n, _ = gates_t
     return (1 - z) * n + z * h_tm1, gates_t
 

@@ -233,7 +233,7 @@ def _split_no_bias_bar(cell):
 
 
 @mutation("elman-tanh elman-sigmoid gru lstm", "full: h_T")
-def _split_projects_another_bias(cell):
+def _split_projects_a_half(cell):
     """The division of f over time does not make f: a factor forgotten in `project`."""
     return with_split(cell, project=lambda *arguments: 0.5 * cell.split.project(*arguments))
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import signal
 
@@ -107,7 +106,7 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path, monkeypatch, capsys):
 
 
 def terminate():
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def test_at_the_end_of_its_time_a_run_writes_what_it_has(tmp_path, monkeypatch):
@@ -148,7 +147,7 @@ def test_while_files_are_written_nothing_ends_the_run(number, tmp_path, monkeypa
     write, before = output.write, signal.getsignal(number)
 
     def disturbed(*arguments):
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         return write(*arguments)
 
     monkeypatch.setattr(output, "write", disturbed)

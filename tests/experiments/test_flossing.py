@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import shlex
 import signal
 
@@ -165,7 +164,7 @@ def test_a_study_cut_off_ends_the_same(stage, step, whole, tmp_path, monkeypatch
     def progress():
         def report(now, done, total, note=""):
             if now.startswith(f"{stage},") and done >= step:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
 
         yield report
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import operator
-import os
 import shlex
 import signal
 
@@ -242,7 +241,7 @@ def test_a_study_cut_off_in_its_second_training_ends_the_same(tmp_path, monkeypa
     def progress():
         def report(stage, done, total, note=""):
             if stage.startswith("sgd_c_10") and done >= 8:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
 
         yield report
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import shlex
 import signal
@@ -42,7 +41,7 @@ def interrupt(monkeypatch):
             def report(stage, done, total, note=""):
                 if stage.startswith("training") and done >= step:
                     assert note.startswith("loss ")
-                    os.kill(os.getpid(), signal.SIGINT)
+                    signal.raise_signal(signal.SIGINT)
 
             yield report
 
@@ -111,7 +110,7 @@ def test_ctrl_c_after_the_training_says_that_it_is_kept(undisturbed, tmp_path, c
     def progress():
         def report(stage, done, total, note=""):
             if stage == "checking gradients":
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
 
         yield report
 
@@ -151,7 +150,7 @@ def test_without_a_folder_nothing_is_written_and_ctrl_c_is_as_ever(tmp_path, mon
     config = digits.Config(epochs=4, hidden_size=6, rounds=1, batch_size=200, cell="elman")
 
     def report(stage, done, total, note=""):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         digits.run(config, report)
