@@ -218,7 +218,7 @@ def _early_sums(steps):
     products = {step.written[0]: step.read[0] for step in steps if reads_transposed(step)}
     last = {step.read[0]: k for k, step in enumerate(steps) if reads_transposed(step)}
     made = {name: k for k, step in enumerate(steps) for name in step.written}
-    places = list(range(len(steps)))
+    places = [float(k) for k in range(len(steps))]
     for k, step in enumerate(steps):
         added = [name for name in step.read if name in products]
         if step.name in _SUMS and len(added) == 1:
