@@ -89,10 +89,10 @@ def plan(
     `readouts.linear`, down to a batch of one. It is not
 
     * where what is held is less than ∂F/∂θ_h and ∂F/∂h_0, into whose arrays the compiler then puts what lives shortly:
-      up to twice what is held (n = 200 without a batch, T = 31);
+      up to twice what is held (n = 64, one member, T = 31);
     * for ``full(residuals="states")`` of a GRU of a few members in one block: up to 17% too low;
-    * for other steps of yours: a loop inside of one, a normalisation or random numbers were 31% too high to 28% too
-      low;
+    * for other steps of yours: with a loop inside, a normalisation or random numbers it was up to 36% too high and up
+      to 23% too low;
     * in mixed precision, where a CPU rounds and widens operands in its own way: some 20% off either way, for `autodiff`
       up to 46% too low.
 
