@@ -15,6 +15,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 pytest.importorskip("tensorboardX")
 
+from experiments.common import signals
 from experiments.runner import cli, terminal
 
 TINY = shlex.split("run digits --quick --epochs=4 --hidden-size=6 --rounds=1 --batch-size=200 --cell=elman --seed=1")
@@ -114,7 +115,8 @@ def test_ctrl_c_after_the_training_says_that_it_is_kept(undisturbed, tmp_path, c
 
         yield report
 
-    with monkeypatch.context() as patch:
+    # A shell that runs the tests in the background has Ctrl-C ignored in all of them.
+    with signals.answered({signal.SIGINT: signal.default_int_handler}), monkeypatch.context() as patch:
         patch.setattr(terminal, "progress", progress)
         assert run(tmp_path) == 130
     command = f"python -m experiments {' '.join(TINY)} {tmp_path} --resume"
