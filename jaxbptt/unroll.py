@@ -11,10 +11,6 @@ From right to left it is backpropagation through time (`jaxbptt.adjoints.full`),
 recurrent learning (`jaxbptt.estimators.rtrl`), written out it is `jaxbptt.jacobians.written_out`.
 """
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from jaxbptt import _validate, _varying, adjoints
 from jaxbptt.types import Adjoint, Cell, PyTree
 
@@ -49,6 +45,4 @@ def unroll(
     adjoint = adjoints.full() if adjoint is None else adjoint
     _validate.adjoint(adjoint)
     h_0 = _validate.recursion(cell, theta_h, xs, h_0)
-    # Of NumPy's arrays none can be indexed by a token inside the scan.
-    theta_h, xs = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, (theta_h, xs))
     return adjoint(cell, *_varying.alike(theta_h, xs, h_0))

@@ -88,14 +88,6 @@ def test_padding_in_front_of_a_state_of_zeros_is_no_nan(name, adjoint):
     assert all(np.all(leaf) for leaf in jax.tree.leaves(wanted) if leaf.shape == ())
 
 
-def test_unroll_takes_parameters_of_numpy_that_a_token_indexes():
-    cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.tanh(theta_h["e"][x_t] + h_tm1), initial_state=_start)
-    theta_h, tokens = {"start": np.zeros(2), "e": np.linspace(0, 1, 10).reshape(5, 2)}, np.array([0, 3, 2])
-    as_numpy, _ = jb.unroll(cell, theta_h, tokens, np.zeros(2))
-    as_jax, _ = jb.unroll(cell, jax.tree.map(jnp.asarray, theta_h), jnp.asarray(tokens), jnp.zeros(2))
-    np.testing.assert_array_equal(as_numpy, as_jax)
-
-
 def test_a_masked_cell_skips_steps():
     """Sequences of their own lengths give what they would give alone."""
     inner = jb.cells.gru()

@@ -54,6 +54,46 @@ def test_token_ids_get_no_cotangent(how):
         assert tokens_bar.dtype == jax.dtypes.float0
 
 
+_TOKENS = jb.cells.from_step(
+    lambda theta_h, token_t, h_tm1: jnp.tanh(theta_h["embedding"][token_t] + theta_h["leak"] * h_tm1),
+    initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, 2)),
+)
+_MODEL = jb.rnn(_TOKENS, jb.readouts.identity())
+
+
+def _update(estimator, theta_h, tokens, ys):
+    theta = jb.Theta(theta_h, ())
+    return estimator.update(theta, estimator.init(theta), tokens, ys)[0].grads
+
+
+_BY_EVERYONE = {
+    **{
+        name: lambda *a, adjoint=adjoint: jb.unroll(_TOKENS, *a[:2], jnp.zeros(2), adjoint=adjoint)
+        for name, adjoint in ADJOINTS.items()
+    },
+    "grad": lambda *a: jax.grad(lambda h_0: jnp.sum(jb.unroll(_TOKENS, *a[:2], h_0)[1]))(jnp.zeros(2)),
+    "vjp": lambda *a: jb.jacobians.vjp(_TOKENS, *a[:2], jnp.zeros(2), a[2]),
+    "jvp": lambda *a: jb.jacobians.jvp(_TOKENS, *a[:2], jnp.zeros(2), jnp.ones(2)),
+    "lyapunov_spectrum": lambda *a: jb.diagnostics.lyapunov_spectrum(_TOKENS, *a[:2], jnp.zeros(2)).exponents,
+    "jacobian_spectrum": lambda *a: jb.diagnostics.jacobian_spectrum(_TOKENS, *a[:2], jnp.zeros(2)),
+    "gradient_flow": lambda *a: (
+        jb.diagnostics.gradient_flow(_MODEL, jb.losses.l2_loss, jb.Theta(a[0], ()), *a[1:]).gradients
+    ),
+    "omega": lambda *a: jb.diagnostics.omega(_MODEL, jb.losses.l2_loss, jb.Theta(a[0], ()), *a[1:]),
+    "rtrl": lambda *a: _update(jb.estimators.rtrl(_MODEL, jb.losses.l2_loss), *a),
+    "bptt": lambda *a: _update(jb.estimators.bptt(_MODEL, jb.losses.l2_loss), *a),
+}
+
+
+@pytest.mark.parametrize("function", _BY_EVERYONE.values(), ids=_BY_EVERYONE)
+def test_parameters_of_numpy_are_indexed_by_a_token(function):
+    theta_h = {"embedding": np.linspace(0, 1, 10).reshape(5, 2), "leak": np.array([0.5, 0.9])}
+    of_numpy = (theta_h, np.array([0, 3, 2]), np.ones((3, 2)))
+    found, wanted = function(*of_numpy), function(*jax.tree.map(jnp.asarray, of_numpy))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_none_leaves_integer_state_and_keys():
     """A counter and a key in the state, None in input and parameters: only the float leaf has a gradient."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxbptt import _validate
 from jaxbptt._cotangents import pullback
@@ -60,14 +61,19 @@ def from_step(
     if output is not None:
         _validate.called_with("output", output, "h_t")
 
-    steps = jax.vmap(step, in_axes=(None, 0, 0))
+    def f(theta_h, x_t, h_tm1):
+        # Of NumPy's arrays none can be indexed by a token inside a scan.
+        theta_h = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, theta_h)
+        return step(theta_h, x_t, h_tm1)
+
+    steps = jax.vmap(f, in_axes=(None, 0, 0))
 
     def vjp(theta_h, x_t, h_tm1, h_t, h_bar_t):
-        _, pull = pullback(step, theta_h, x_t, h_tm1)
+        _, pull = pullback(f, theta_h, x_t, h_tm1)
         return pull(h_bar_t)
 
     def step_vjp(theta_h, x_t, h_tm1, h_t, delta_t):
-        _, pull = pullback(lambda h_tm1: step(theta_h, x_t, h_tm1), h_tm1)
+        _, pull = pullback(lambda h_tm1: f(theta_h, x_t, h_tm1), h_tm1)
         (h_bar_tm1,) = pull(delta_t)
         return delta_t, h_bar_tm1
 
@@ -83,7 +89,7 @@ def from_step(
 
     split = TimeSplit(
         project=lambda theta_h, xs: xs,
-        step=lambda theta_h, x_t, h_tm1: (step(theta_h, x_t, h_tm1), x_t),
+        step=lambda theta_h, x_t, h_tm1: (f(theta_h, x_t, h_tm1), x_t),
         gates=lambda theta_h, xs, hs_tm1, hs: xs,
         step_vjp=step_vjp,
         param_vjp=param_vjp,
@@ -96,7 +102,7 @@ def from_step(
     return Cell(
         init=lambda key, input_size, hidden_size, dtype=jnp.float32: make(key, input_size, hidden_size, dtype),
         initial_state=lambda theta_h, batch_shape=(): begin(theta_h, batch_shape),
-        apply=step,
+        apply=f,
         vjp=vjp,
         output=output or identity_output,
         split=split,
