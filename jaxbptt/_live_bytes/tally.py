@@ -21,7 +21,6 @@ from jaxbptt._live_bytes.program import bodies, loop, program, reads_transposed
 
 _VIEWS = {"reshape", "squeeze", "copy", "optimization_barrier", "stop_gradient", "rev"}
 _UPDATES = {"dynamic_update_slice", "scatter", "scatter-add"}
-_COPIES_A_BATCH_OF_ONE = jax.__version_info__ < (0, 11)
 _SUMMING = {"dot_general", "reduce_sum"}
 
 
@@ -44,12 +43,14 @@ class _Buffers:
     def __init__(self):
         self.bytes, self.born, self.last = {}, {}, {}
         self.behind = {}  # name -> its buffers; arguments have none
+        self.constants = set()  # names of what is one number in every place
         self.transposed = {}  # name -> the copy of it that some products read
         self.apart = {}  # buffer -> what products have of it for themselves
+        self.copied = set()  # names of what each product makes for itself
 
-    def make(self, buffer, number, when):
+    def make(self, buffer, aval, when):
         if buffer not in self.bytes:
-            self.bytes[buffer], self.born[buffer] = number, when
+            self.bytes[buffer], self.born[buffer] = _size(aval), when
         self.last[buffer] = max(when, self.last.get(buffer, 0))
 
     def of(self, names):
@@ -59,6 +60,52 @@ class _Buffers:
         copy = self.transposed.get(step.read[0]) if step.name == "reduce_sum" or reads_transposed(step) else None
         for buffer in self.of(step.read if copy is None else step.read[1:]):
             self.last[self.apart.get(buffer, buffer) if step.name == "dot_general" else buffer] = when
+
+    def is_constant(self, step):
+        """Whether it makes one number in every place, of what has no array."""
+        is_one_number = step.name == "broadcast_in_dim" and math.prod(step.operands[0].shape) == 1
+        is_part = step.name == "slice" and not self.constants.isdisjoint(step.read)
+        if is_part or (is_one_number and not self.of(step.read)):
+            self.constants.update(step.written)
+        return not self.constants.isdisjoint(step.written)
+
+    def view(self, step):
+        """What it makes lies in what it reads."""
+        for place, name in enumerate(step.written):
+            self.behind[name] = self.of(
+                step.read[place : place + 1] if step.name == "optimization_barrier" else step.read
+            )
+
+    def copy_for_each(self, step, readers):
+        """One for each of its readers, made when the first of them, last used by its own."""
+        self.copied.update(step.written)
+        for k, when in enumerate(readers):
+            buffer = (step.written[0], k)
+            self.make(buffer, step.avals[0], readers[0])
+            self.last[buffer] = when
+
+    def copy_operands(self, step, looped, when):
+        """What it reads a copy of: transposed, if it's a product, or `looped` over."""
+        if reads_transposed(step) and step.read[0] not in self.copied:
+            copy = self.transposed.setdefault(step.read[0], (step.read[0], "transposed"))
+            self.make(copy, step.operands[0], when)
+        for name, aval in _stacks(step):
+            if name in looped and 1 in aval.shape[1:-1]:
+                self.make((name, "for loops"), aval, when)
+
+    def write(self, step, fusion, wanted, when):
+        """Its results, in the arrays of operands that die here or in their own."""
+        for name, aval, old in zip(step.written, step.avals, _overwritten(step), strict=True):
+            readers = fusion.readers.get(old, ())
+            reusable = self.of([old]) if readers and readers[-1] is step else set()
+            if reusable:
+                self.behind[name] = reusable
+            elif name in wanted:
+                self.make(name, aval, 0 if step.name == "scan" else when)
+                self.behind[name], self.last[name] = {name}, when
+                if fusion.is_made_twice(step):
+                    self.apart[name] = (name, "for products")
+                    self.make(self.apart[name], aval, when)
 
     def most(self, steps, inside, outside):
         """The largest sum over the steps, with what is alive `inside` each of them and without what is `outside`."""
@@ -79,52 +126,35 @@ def _peak(jaxpr, given, stacks=0):
     steps, results, wanted = program(jaxpr, stacks)
     fusion, buffers = Fusion(steps, results), _Buffers()
     times = {id(step): when for when, step in enumerate(steps)}
+    looped = _copied_for_loops(steps, number=len(jaxpr.constvars) + len(jaxpr.invars))
     inside = [0] * len(steps)
-    constants = set()  # one number in every place
-    copied = set()  # what each product makes for itself
-    arguments = {(-1, k) for k in range(len(jaxpr.constvars) + len(jaxpr.invars))}
-    viewed = set(arguments)  # and products, and views of these
     for when, step in enumerate(steps):
         buffers.read(step, when)
-        is_one_number = step.name == "broadcast_in_dim" and math.prod(step.operands[0].shape) == 1
-        if (is_one_number and not buffers.of(step.read)) or (step.name == "slice" and constants & set(step.read)):
-            constants.update(step.written)
-        if step.name == "dot_general" or (_is_view(step) and viewed.issuperset(step.read)):
-            viewed.update(step.written)
         is_copied = fusion.is_copied(step)
-        if _is_view(step) or constants & set(step.written) or fusion.is_fused(step) or is_copied:
-            for place, name in enumerate(step.written):
-                seen = step.read[place : place + 1] if step.name == "optimization_barrier" else step.read
-                buffers.behind[name] = buffers.of(seen)
-            if is_copied:
-                copied.update(step.written)
-                (name,), (aval,) = step.written, step.avals
-                readers = [times[id(reader)] for reader in fusion.readers[name] if reader.name in _SUMMING]
-                for k, last in enumerate(readers):
-                    buffers.make((name, k), _size(aval), min(readers))
-                    buffers.last[name, k] = last
-            continue
-        if reads_transposed(step) and step.read[0] not in copied:
-            copy = buffers.transposed.setdefault(step.read[0], (step.read[0], "transposed"))
-            buffers.make(copy, _size(step.operands[0]), when)
-        for name, aval in _stacks(step):
-            if _COPIES_A_BATCH_OF_ONE and name in viewed - arguments and 1 in aval.shape[1:-1]:
-                buffers.make((name, "for loops"), _size(aval), when)
-        inside[when] = max((_peak(body, *loop(step, body)) for body in bodies(step)), default=0)
-        for name, aval, old in zip(step.written, step.avals, _overwritten(step), strict=True):
-            readers = fusion.readers.get(old, ())
-            reusable = buffers.of([old]) if readers and readers[-1] is step else set()
-            if reusable:
-                buffers.behind[name] = reusable
-            elif name in wanted:
-                buffers.make(name, _size(aval), 0 if step.name == "scan" else when)
-                buffers.behind[name], buffers.last[name] = {name}, when
-                if fusion.is_made_twice(step):
-                    buffers.apart[name] = (name, "for products")
-                    buffers.make(buffers.apart[name], _size(aval), when)
+        if buffers.is_constant(step) or _is_view(step) or fusion.is_fused(step) or is_copied:
+            buffers.view(step)
+        else:
+            buffers.copy_operands(step, looped, when)
+            inside[when] = max((_peak(body, *loop(step, body)) for body in bodies(step)), default=0)
+            buffers.write(step, fusion, wanted, when)
+        if is_copied:
+            readers = fusion.readers[step.written[0]]
+            buffers.copy_for_each(step, [times[id(reader)] for reader in readers if reader.name in _SUMMING])
     for buffer in buffers.of(results):
         buffers.last[buffer] = len(steps)
     return buffers.most(len(steps), inside, outside=buffers.of(results[:given]))
+
+
+def _copied_for_loops(steps, number):
+    """The names that loops may read a copy of: products and views, of them or of one of the arguments."""
+    if jax.__version_info__ >= (0, 11):
+        return set()
+    arguments = {(-1, k) for k in range(number)}
+    viewed = set(arguments)
+    for step in steps:
+        if step.name == "dot_general" or (_is_view(step) and viewed.issuperset(step.read)):
+            viewed.update(step.written)
+    return viewed - arguments
 
 
 def _is_view(step):
