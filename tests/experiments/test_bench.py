@@ -11,6 +11,7 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
 from experiments.benchmarks import checkpoint, report
+from experiments.common import devices
 from experiments.common.options import BadInputError
 from experiments.runner import cli
 
@@ -109,6 +110,14 @@ def test_devices_that_come_too_late_are_one_clear_line(tmp_path, capsys):
         f"error: `--devices` comes too late: JAX has started with {number - 1}, got {number}\n"
         in capsys.readouterr().err
     )
+
+
+def test_more_devices_than_cores_are_a_warning(monkeypatch, capsys):
+    number = len(jax.devices())
+    for cores in (number, number - 1):
+        monkeypatch.setattr(devices, "cores", lambda cores=cores: cores)
+        devices.start(False, number)
+    assert capsys.readouterr().err == f"warning: `--devices {number}` on {number - 1} cores: they take turns\n"
 
 
 @pytest.mark.parametrize(("platform", "message"), [
