@@ -1,10 +1,6 @@
 """``python -m experiments bench``: measures what the flags ask for, and makes numbers, tables and figures of it."""
 
 import collections
-import dataclasses
-import os
-import shlex
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,14 +8,15 @@ import jax
 from experiments.benchmarks import (
     attempts,
     checkpoint,
+    circumstances,
     contenders,
     figures,
     kept,
     length,
     machine,
-    measure,
     peak,
     report,
+    result,
     side_by_side,
     speed,
     summary,
@@ -29,23 +26,6 @@ from experiments.benchmarks.config import QUICK, Config
 from experiments.benchmarks.contender import LeftOutError
 from experiments.common import devices, output, trained
 from experiments.study import Report, Result, Study, verdict
-
-_OF_ONE_SITTING = {"out", "resume", "markdown"}  # flags that say nothing of what is measured
-_PACKAGES = ("flax", "equinox", "dm-haiku", "torch", "jax-cuda12-plugin", "jax-cuda13-plugin")
-_PACKAGES += ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-cublas-cu12", "nvidia-cublas")
-_PACKAGES += ("nvidia-nccl-cu12", "nvidia-nccl-cu13")
-_SETTINGS = (
-    "JAX_",
-    "XLA_",
-    "NVIDIA_TF32_OVERRIDE",
-    "CUDA_",
-    "CUBLAS_",
-    "CUDNN_",
-    "TORCH_",
-    "OMP_",
-    "GLIBC_TUNABLES",
-)  # in the environment, they change what is measured
-_WHICH_DEVICE = {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"}  # but for these: what kind it is says the machine
 
 
 def run(config: Config, report_progress: Report) -> Result:
@@ -64,10 +44,10 @@ def run(config: Config, report_progress: Report) -> Result:
     else:
         devices.start(config.gpu, config.devices)
         here = None
-    about = circumstances(config, here)
+    about = circumstances.of(config, here)
     store = kept.nowhere()
     if config.out is not None:
-        store = kept.below(config.out, _that_must_be_the_same(config, about), config.resume)
+        store = kept.below(config.out, circumstances.that_must_be_the_same(config, about), config.resume)
     try:
         with attempts.attempts(config, store, report_progress) as attempt:
             return _run(config, about, attempt, report_progress)._replace(devices=here)
@@ -85,13 +65,13 @@ def _run(config, about, attempt, report_progress):
         if part == "speed":
             rows = _speed(config, attempt, lost, report_progress)
             means = summary.means(rows)
-            numbers["speed"] = {"rows": [summary.numbers(row) for row in rows], "geometric_means": means}
+            numbers["speed"] = {"rows": [result.row(row) for row in rows], "geometric_means": means}
         elif part == "checkpoint":
             checkpointing = _checkpointing(config, attempt, lost)
-            numbers["checkpoint"] = _checkpoint(checkpointing) if checkpointing else None
+            numbers["checkpoint"] = result.checkpoint(checkpointing) if checkpointing else None
         elif part == "length":
             lengths = _measured_lengths(config, attempt, lost, report_progress)
-            numbers["length"] = _lengths(lengths) if lengths else None
+            numbers["length"] = result.lengths(lengths) if lengths else None
         else:
             attempt.rest()  # those that measure are to have the device to themselves
             numbers["memory"] = _memory(config, attempt, len(about["machine"]["devices"]), report_progress)
@@ -172,46 +152,6 @@ def _peak(measure, number_of_devices, work, contender, *how):
         return str(reason)
 
 
-def _checkpoint(found):
-    T = found.shape.T
-    slots = [
-        {
-            "slots": one.slots,
-            **summary.in_ms(one.seconds),
-            "over_full": measure.ratio(one.seconds, found.full_seconds)._asdict(),
-            "time_by_formula": (one.formula / T + 2) / 3,
-            "temporaries_bytes": one.temporaries,
-            "formula": one.formula,
-            "steps": one.steps,
-            "steps_run": one.steps_run,
-            "gradient_error": one.error,
-        }
-        for one in found.slots
-    ]
-    full = {**summary.in_ms(found.full_seconds), "temporaries_bytes": found.full_temporaries}
-    about = {"cell": found.cell, "shape": found.shape._asdict()}
-    return {**about, "full": full, "slots": slots, "left_out": found.left_out}
-
-
-def _lengths(found):
-    points = {
-        name: [
-            {
-                "T": point.T,
-                **summary.in_ms(point.seconds),
-                "compile_seconds": point.compile_seconds,
-                "temporaries_bytes": point.temporaries,
-                "gradient_error": point.error,
-            }
-            for point in own
-        ]
-        for name, own in found.points.items()
-    }
-    exponents = {name: length.exponent(own) for name, own in found.points.items()}
-    shape = found.shape._asdict()
-    return {"cell": found.cell, "shape": shape, "points": points, "exponents": exponents, "left_out": found.left_out}
-
-
 def draw(numbers) -> dict[str, Any]:
     """A figure for each part that is there."""
     drawn = {}
@@ -222,35 +162,6 @@ def draw(numbers) -> dict[str, Any]:
     if numbers.get("length"):
         drawn["length"] = figures.lengths(numbers["length"])
     return drawn
-
-
-def circumstances(config: Config, devices_there: Sequence[str] | None = None) -> dict[str, Any]:
-    """Machine, versions, date and settings: `result.json` can be read without anything beside it."""
-    found = output.circumstances((), devices_there)
-    default = Config(**(QUICK if config.quick else {}))
-    changed = [
-        f"--{field.name.replace('_', '-')} {_written(getattr(config, field.name))}".strip()
-        for field in dataclasses.fields(config)
-        if getattr(config, field.name) != getattr(default, field.name) and field.name not in _OF_ONE_SITTING
-    ]
-    here = {**found["machine"], "processor": machine.processor(), "cores": devices.cores()}
-    versions = {**found["versions"], **{package: output.version(package) for package in _PACKAGES}}
-    command = " ".join(["python -m experiments bench", *changed])
-    set_outside = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)}
-    about = {"date": found["date"], "versions": versions, "machine": here, "settings": command}
-    return {**about, "environment": set_outside}
-
-
-def _that_must_be_the_same(config, about):
-    flags = {f"--{name}": value for name, value in output.flags(config).items() if name not in _OF_ONE_SITTING}
-    environment = {name: value for name, value in about["environment"].items() if name not in _WHICH_DEVICE}
-    return {**flags, "machine": about["machine"], "versions": about["versions"], "environment": environment}
-
-
-def _written(value):
-    if isinstance(value, bool):
-        return ""
-    return " ".join(map(shlex.quote, map(str, value if isinstance(value, tuple) else (value,))))
 
 
 STUDY = Study(

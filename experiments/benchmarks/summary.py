@@ -5,8 +5,8 @@ split, "all" is one device.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from experiments.benchmarks import length, measure
 from experiments.benchmarks.checkpoint import Checkpointing
@@ -175,52 +175,3 @@ def _bfloat16(rows, units):
         faster = [measure.ratio(row.timed[ONE].seconds, row.timed[BFLOAT16].seconds).median for row in large]
         what = "bfloat16: times faster than float32, n ≥ 256, the least of all rows"
         yield Mark(what, "≥ 1.5", f"{min(faster):.2f} (mean {measure.geometric_mean(faster):.2f})", min(faster) >= 1.5)
-
-
-def numbers(row: Row) -> dict[str, Any]:
-    """A row as ``result.json`` has it: times in milliseconds."""
-    bounds = {name: _floor(row, rate) for name, rate in (("1024", row.gemm), ("step", row.gemm_of_a_step))}
-    return {
-        "cell": row.cell,
-        "shape": row.shape._asdict(),
-        "floor_ms": bounds["1024"],
-        "floor_at_the_rate_of_a_step_ms": bounds["step"],
-        "gemm_gflops": row.gemm / 1e9,
-        "gemm_of_a_step_gflops": row.gemm_of_a_step / 1e9,
-        "contenders": {name: _timed(timed, bounds["1024"]) for name, timed in row.timed.items()},
-        "left_out": row.left_out,
-        "ratios": {
-            name: value._asdict() if isinstance(value, measure.Spread) else value
-            for name, value in ratios(row)._asdict().items()
-        },
-    }
-
-
-def _floor(row, rate):
-    return 1e3 * measure.floor(row.cell, row.shape, rate)
-
-
-def _timed(timed, floor_ms) -> Mapping[str, Any]:
-    spread = in_ms(timed.seconds)
-    return {
-        **spread,
-        "over_floor": spread["median_ms"] / floor_ms,
-        "compile_seconds": timed.compile_seconds,
-        "temporaries_bytes": timed.temporaries,
-        "gradient_error": timed.error,
-        "kind": timed.kind,
-        "split": timed.split,
-        "differs": timed.differs,
-    }
-
-
-def in_ms(seconds) -> dict[str, Any]:
-    """Median, quartiles and every round, in milliseconds; a round without it is None."""
-    spread = measure.spread(1e3 * seconds)
-    return {
-        "median_ms": spread.median,
-        "low_ms": spread.low,
-        "high_ms": spread.high,
-        "rounds": spread.rounds,
-        "times_ms": 1e3 * seconds,
-    }
