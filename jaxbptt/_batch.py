@@ -33,6 +33,11 @@ def batch_shape(cell, theta_h, h_0):
     return _validate.batch_axes(shapes - {()} or {()}, h_0)
 
 
+def numbers(shape):
+    """The sizes that are known: in a program exported for any batch, that of the batch is a symbol."""
+    return tuple(size for size in shape if isinstance(size, int))
+
+
 def members_shape(cell, theta_h, h_0):
     """The same, but ``()`` where the whole state counts as one member, which is always right: for a cell that doesn't
     say, and where a number of the state is every member's.

@@ -57,7 +57,7 @@ def states(theta_h: LinearParams, xs: Array, h_0: Array) -> Array:
 
     Args:
         theta_h: `LinearParams`.
-        xs: ``[T, *batch, d]``, T small: T²/2 products are written into the program.
+        xs: ``[T, *batch, d]``, T small: O(T²) products are written into the program.
         h_0: ``[*batch, n]``.
 
     Returns:
@@ -89,7 +89,7 @@ def double_sum(theta: Theta, loss: Loss, xs: Array, ys: Array, h_0: Array | None
     Args:
         theta: ``Theta(LinearParams, LinearReadoutParams)``, the readout without a bias.
         loss: L.
-        xs: ``[T, *batch, d]``, T small: T²/2 products are written into the program.
+        xs: ``[T, *batch, d]``, T small: O(T²) products are written into the program.
         ys: targets of the loss, leaves ``[T, *batch, …]``.
         h_0: ``[*batch, n]``; zeros when ``None``.
 

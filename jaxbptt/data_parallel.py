@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate
+from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
 
 _AXIS = "batch"
@@ -44,7 +45,8 @@ def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable
         same arguments give the same function.
 
     Raises:
-        TypeError: when F is not from `jaxbptt.objective`, or `devices` are not devices.
+        TypeError: when F is not from `jaxbptt.objective`, or `devices` are not devices; when traced, for an F that was
+            transformed so that it is no longer one number: transform what this returns.
         ValueError: when traced, for a batch that the devices don't divide, or where another mesh is set
             (``jax.set_mesh``, ``jax.shard_map``): there use F itself, as the README says.
 
@@ -71,18 +73,18 @@ def _split_over(F: Callable, chosen: tuple) -> Callable:
     def shard(function, out_specs):
         return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
 
-    def share(ys, mask):
+    def share(dtype, mask):
         """w_s / W of this shard: F sums over steps, or is a mean over those that count."""
         if reduction == "sum":
             return 1.0
         if mask is None:
             return 1.0 / len(chosen)
-        count = jnp.sum(mask)
+        count = jnp.sum(mask, dtype=wide(dtype))  # not an integer: all hosts together may count beyond 2³¹
         return count / jnp.maximum(lax.psum(count, _AXIS), 1)
 
     def local(theta, xs, ys, h_0, mask):
-        value = F(theta, xs, ys, h_0, mask)
-        return value * jnp.asarray(share(ys, mask)).astype(value.dtype)
+        value = _validate.value_of_objective(F(theta, xs, ys, h_0, mask))
+        return value * jnp.asarray(share(value.dtype, mask)).astype(value.dtype)
 
     def total(*arguments):
         return lax.psum(local(*arguments), _AXIS)

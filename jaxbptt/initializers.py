@@ -132,8 +132,9 @@ def identity(scale: float = 1.0) -> Initializer:
 
 @factory
 def spectral_radius(rho: float) -> Initializer:
-    """A Gaussian matrix rescaled so that its largest |eigenvalue| is exactly ρ; far from normal for small n.
+    """A Gaussian matrix rescaled so that its largest |eigenvalue| is exactly ρ; not normal, so its norm is larger.
 
+    ‖W‖₂ scatters for small n and comes near 2ρ for large ones.
     The eigenvalues come from the host (LAPACK through a callback), as not every accelerator has a
     non-symmetric solver. Costs O(n³), once.
 
@@ -166,7 +167,7 @@ def spectral_radius(rho: float) -> Initializer:
 
 @factory
 def non_normal(rho: float, strength: float) -> Initializer:
-    """Q (ρI + strength·S) Qᵀ: every eigenvalue is ρ, yet powers grow at first when ``rho + strength > 1``.
+    """Q (ρI + strength·S) Qᵀ: every eigenvalue is ρ, yet powers grow at first if ``rho + strength > 1`` (and n > 3).
 
     S shifts by one place (a delay line of length n) and Q is a random orthogonal basis. The t-th power is
     Σ_k C(t, k) ρ^(t-k) strengthᵏ Sᵏ before the basis: with ρ < 1 it vanishes in the end, after growing to a

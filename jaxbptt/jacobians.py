@@ -140,7 +140,7 @@ def recursion(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree) -> Array:
 def written_out(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree) -> Array:
     """a_1 … a_T as the formula writes them, ``a_t = b_t + Σ_{i<t} (c_t c_{t-1} … c_{i+1}) b_i``: ``[T, N, P]``.
 
-    The c's do not commute: later ones stand to the left. This is the oracle, written for reading: T²/2 products of
+    The c's do not commute: later ones stand to the left. This is the oracle, written for reading: T² products of
     matrices, unrolled into the program; `recursion` gives the same in O(T).
 
     Args:

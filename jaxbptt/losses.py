@@ -71,7 +71,7 @@ def sigmoid_binary_cross_entropy(y_hat_t, y_t):
     """-Σ_k [y log σ(ŷ) + (1 - y) log(1 - σ(ŷ))], in nats, features summed.
 
     Args:
-        y_hat_t: logits ``[*batch, m]``; an infinite one gives NaN, even where the target is what it predicts.
+        y_hat_t: logits ``[*batch, m]``; an infinite one gives infinity, and NaN where the target is what it predicts.
         y_t: probabilities or 0/1 values, floating point, ``[*batch, m]``.
 
     Returns:

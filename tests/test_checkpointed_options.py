@@ -28,6 +28,12 @@ def test_the_batch_of_a_state_decides_not_its_shape():
     assert blocks[0] > blocks[1]
 
 
+@pytest.mark.parametrize(("fraction", "T", "slots"), [(0.29, 100, 29), (0.299, 100, 29), (1 / 3, 3, 1), (1e-9, 9, 1)])
+def test_a_fraction_is_that_many_of_the_steps(fraction, T, slots):
+    given = problem(LSTM, T=T)
+    assert _rows.terms(checkpointed(fraction=fraction), LSTM.cell, given.theta.h, given.xs, given.h_0).slots == slots
+
+
 @pytest.mark.parametrize(("options", "kind", "match"), [
     ({"slots": 0}, ValueError, "`slots` must be an integer, at least 1: got 0"),
     ({"slots": 2.5}, TypeError, "`slots` must be an integer"),

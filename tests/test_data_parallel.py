@@ -13,6 +13,7 @@ import pytest
 import jaxbptt as jb
 from tests import cases
 from tests.cases import CELLS, assert_close, problem
+from tests.jaxprs import equations
 
 LSTM = next(case for case in CELLS if case.name == "lstm")
 
@@ -48,6 +49,16 @@ def test_sums_and_default_states(masked):
         np.testing.assert_allclose(split(*arguments, mask=mask), F(*arguments, mask=mask), rtol=1e-12)
         bars = [jax.grad(f)(*arguments, mask=mask) for f in (split, F)]
         assert_close(*bars, 1e-11)
+
+
+def test_steps_are_counted_in_floating_point():
+    """Their number over all hosts may not fit an int32."""
+    given = problem(LSTM, T=5, batch=(4,), dtype=jnp.float32)
+    F = jb.data_parallel(jb.objective(given.model, jb.losses.l2_loss))
+    traced = jax.make_jaxpr(jax.grad(F))(given.theta, given.xs, given.ys, None, jnp.ones((5, 4), bool))
+    summed = [equation for equation in equations(traced.jaxpr) if equation.primitive.name.startswith("psum")]
+    dtypes = {var.aval.dtype for equation in summed for var in equation.invars}
+    assert dtypes == {jnp.dtype("float32")}
 
 
 def test_the_gradients_are_reduced_once_and_outside_every_loop():

@@ -96,6 +96,18 @@ def test_weights_as_large_as_the_rows_and_inputs_larger_than_states(name, reads,
         assert abs(row.bytes - actual) <= 0.15 * actual, (row, actual)
 
 
+@pytest.mark.parametrize("name", ["elman-tanh", "gru", "lstm"])
+@pytest.mark.parametrize("sizes", [(50, 8, 512, 256), (100, 1, 1, 64)], ids=str)
+def test_few_steps_of_large_weights(name, sizes):
+    """What lives shortly lies in the arrays that ∂F/∂θ_h is written to in the end."""
+    cell = CASES[name].cell
+    arguments = shapes(cell, *sizes)
+    adjoints = {key: ADJOINTS[key] for key in ("full", "tangent", "autodiff")}
+    for row in plan(cell, *arguments, adjoints=adjoints, reads="last").rows:
+        actual = measured(cell, row.adjoint, "last", *arguments)
+        assert abs(row.bytes - actual) <= 0.15 * actual, (row, actual)
+
+
 def test_what_more_steps_and_more_slots_add():
     """Differences, which hold no constant: T for `full`, slots for `checkpointed`."""
     cell = CASES["lstm"].cell

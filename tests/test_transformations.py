@@ -1,6 +1,7 @@
 """Transformations: jit, vmap, batch axes, higher derivatives; and nothing is traced twice."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -157,6 +158,26 @@ def test_forward_mode_is_refused_elsewhere(name):
     F = jb.objective(given.model, jb.losses.l2_loss, adjoint=ADJOINTS[name])
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda theta: F(theta, given.xs, given.ys), (given.theta,), (given.theta,))
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
+@pytest.mark.parametrize("case", [CELLS[1], LSTM, CELLS[-2]], ids=cases.name)
+def test_a_gradient_is_exported_for_any_batch(case, adjoint):
+    """One program for every batch, at its own batch the gradient of the definition."""
+    given = problem(case, T=5, batch=(3,))
+    (B,) = jax.export.symbolic_shape("b")
+    F, plain = (jb.objective(given.model, jb.losses.l2_loss, adjoint=one) for one in (adjoint, jb.adjoints.autodiff()))
+
+    def of_any(axis):
+        def spec(leaf):
+            return jax.ShapeDtypeStruct((*leaf.shape[:axis], B, *leaf.shape[axis + 1 :]), leaf.dtype)
+
+        return lambda tree: jax.tree.map(spec, tree)
+
+    for given_too, any_too in (((), ()), ((given.h_0,), (of_any(0)(given.h_0),))):
+        program = jax.export.export(jax.jit(jax.grad(F)))(given.theta, *map(of_any(1), (given.xs, given.ys)), *any_too)
+        arguments = (given.theta, given.xs, given.ys, *given_too)
+        assert_close(program.call(*arguments), jax.grad(plain)(*arguments), 1e-10)
 
 
 def test_gradients_with_respect_to_a_subset():

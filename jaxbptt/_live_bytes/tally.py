@@ -16,8 +16,8 @@ import math
 
 import jax
 
-from jaxbptt._live_bytes.fusion import Fusion
-from jaxbptt._live_bytes.program import bodies, loop, program, reads_transposed
+from jaxbptt._live_bytes.fusion import Fusion, sums_nothing
+from jaxbptt._live_bytes.program import LOOPS, bodies, loop, program, reads_transposed
 
 _VIEWS = {"reshape", "squeeze", "copy", "optimization_barrier", "stop_gradient", "rev"}
 _UPDATES = {"dynamic_update_slice", "scatter", "scatter-add"}
@@ -38,7 +38,7 @@ def _size(aval):
 
 
 class _Buffers:
-    """The arrays: of each its bytes, its birth and its last use, as numbers of steps."""
+    """The arrays: of each its bytes, its birth and its last use. Step k runs at 2k + 1, after copying at 2k."""
 
     def __init__(self):
         self.bytes, self.born, self.last = {}, {}, {}
@@ -57,9 +57,19 @@ class _Buffers:
         return set().union(*(self.behind.get(name, ()) for name in names))
 
     def read(self, step, when):
-        copy = self.transposed.get(step.read[0]) if step.name == "reduce_sum" or reads_transposed(step) else None
-        for buffer in self.of(step.read if copy is None else step.read[1:]):
-            self.last[self.apart.get(buffer, buffer) if step.name == "dot_general" else buffer] = when
+        times = [when] * len(step.read)
+        if self.is_copied(step):
+            times[0] = when - 1 if step.read[0] not in self.transposed else None
+        elif step.name == "reduce_sum" and step.read[0] in self.transposed:
+            times[0] = None
+        for name, time in zip(step.read, times, strict=True):
+            for buffer in self.of([name]) if time is not None else ():
+                buffer = self.apart.get(buffer, buffer) if step.name == "dot_general" else buffer
+                self.last[buffer] = max(time, self.last[buffer])
+
+    def is_copied(self, step):
+        """Whether it reads a transposed copy of its left operand."""
+        return reads_transposed(step) and step.read[0] not in self.copied
 
     def is_constant(self, step):
         """Whether it makes one number in every place, of what has no array."""
@@ -86,14 +96,15 @@ class _Buffers:
 
     def copy_operands(self, step, looped, when):
         """What it reads a copy of: transposed, if it's a product, or `looped` over."""
-        if reads_transposed(step) and step.read[0] not in self.copied:
+        if self.is_copied(step):
             copy = self.transposed.setdefault(step.read[0], (step.read[0], "transposed"))
-            self.make(copy, step.operands[0], when)
+            self.make(copy, step.operands[0], when - 1)
+            self.last[copy] = when
         for name, aval in _stacks(step):
             if name in looped and 1 in aval.shape[1:-1]:
                 self.make((name, "for loops"), aval, when)
 
-    def write(self, step, fusion, wanted, when):
+    def write(self, step, fusion, wanted, held, when):
         """Its results, in the arrays of operands that die here or in their own."""
         for name, aval, old in zip(step.written, step.avals, _overwritten(step), strict=True):
             readers = fusion.readers.get(old, ())
@@ -101,34 +112,62 @@ class _Buffers:
             if reusable:
                 self.behind[name] = reusable
             elif name in wanted:
-                self.make(name, aval, 0 if step.name == "scan" else when)
-                self.behind[name], self.last[name] = {name}, when
+                born = 0 if step.name == "scan" else when
+                if step.name == "transpose" and name in held:
+                    born = held[name] - 1
+                    self.make((name, "as it lies"), aval, when)
+                    self.last[name, "as it lies"] = born
+                self.make(name, aval, born)
+                self.behind[name], self.last[name] = {name}, max(born, when)
                 if fusion.is_made_twice(step):
                     self.apart[name] = (name, "for products")
                     self.make(self.apart[name], aval, when)
 
-    def most(self, steps, inside, outside):
-        """The largest sum over the steps, with what is alive `inside` each of them and without what is `outside`."""
-        change = [0] * (steps + 2)
+    def in_results(self, outside):
+        """What lies in the array of a result that is not yet born: the largest first, of these the first made."""
+
+        def order(buffer):
+            return -self.bytes[buffer], self.born[buffer], -self.last[buffer]
+
+        held = {result: [(self.born[result], self.last[result])] for result in outside}
+        found = set()
+        for buffer in sorted(self.bytes.keys() - outside, key=order):
+            born, last = self.born[buffer], self.last[buffer]
+            for result, times in held.items():
+                is_free = all(last < first or end < born for first, end in times)
+                if self.bytes[buffer] <= self.bytes[result] and is_free:
+                    times.append((born, last))
+                    found.add(buffer)
+                    break
+        return found
+
+    def most(self, inside, elsewhere):
+        """The largest sum over time, with what is alive `inside` of loops and without what lies `elsewhere`."""
+        change = [0] * (len(inside) + 1)
         for buffer, number in self.bytes.items():
-            if buffer not in outside:
+            if buffer not in elsewhere:
                 change[self.born[buffer]] += number
                 change[self.last[buffer] + 1] -= number
         alive = most = 0
-        for when, within in enumerate([*inside, 0]):
+        for when, within in enumerate(inside):
             alive += change[when]
             most = max(most, alive + within)
         return most
 
 
-def _peak(jaxpr, given, stacks=0):
-    """The first `given` of the results have an array outside; the last `stacks` of the arguments are cut out of one."""
-    steps, results, wanted = program(jaxpr, stacks)
+def _peak(jaxpr, given, stacks=None):
+    """The first `given` of the results have an array outside; the last `stacks` arguments of a body are cut out of one.
+
+    ``None`` says that it is no body.
+    """
+    steps, results, wanted = program(jaxpr, stacks or 0)
     fusion, buffers = Fusion(steps, results), _Buffers()
-    times = {id(step): when for when, step in enumerate(steps)}
+    times = {id(step): 2 * k + 1 for k, step in enumerate(steps)}
     looped = _copied_for_loops(steps, number=len(jaxpr.constvars) + len(jaxpr.invars))
-    inside = [0] * len(steps)
-    for when, step in enumerate(steps):
+    held = _held_for_loops(steps, fusion, times)
+    inside = [0] * (2 * len(steps) + 1)
+    for step in steps:
+        when = times[id(step)]
         buffers.read(step, when)
         is_copied = fusion.is_copied(step)
         if buffers.is_constant(step) or _is_view(step) or fusion.is_fused(step) or is_copied:
@@ -136,13 +175,27 @@ def _peak(jaxpr, given, stacks=0):
         else:
             buffers.copy_operands(step, looped, when)
             inside[when] = max((_peak(body, *loop(step, body)) for body in bodies(step)), default=0)
-            buffers.write(step, fusion, wanted, when)
+            buffers.write(step, fusion, wanted, held, when)
         if is_copied:
             readers = fusion.readers[step.written[0]]
             buffers.copy_for_each(step, [times[id(reader)] for reader in readers if reader.name in _SUMMING])
     for buffer in buffers.of(results):
-        buffers.last[buffer] = len(steps)
-    return buffers.most(len(steps), inside, outside=buffers.of(results[:given]))
+        buffers.last[buffer] = 2 * len(steps)
+    outside = buffers.of(results[:given])
+    is_body = stacks is not None  # the arrays of its results are those that its carries came in
+    return buffers.most(inside, outside | (set() if is_body else buffers.in_results(outside)))
+
+
+def _held_for_loops(steps, fusion, times):
+    """What a loop reads through a barrier, and when the first one does. There a transpose is made, of a copy of it."""
+    if jax.__version_info__ < (0, 12):
+        return {}
+    held = {}
+    for step in steps:
+        for name, made in zip(step.read, step.written, strict=True) if step.name == "optimization_barrier" else ():
+            loops = [times[id(reader)] for reader in fusion.readers.get(made, ()) if reader.name in LOOPS]
+            held.update(dict.fromkeys([name] if loops else [], min(loops, default=0)))
+    return held
 
 
 def _copied_for_loops(steps, number):
@@ -152,7 +205,8 @@ def _copied_for_loops(steps, number):
     arguments = {(-1, k) for k in range(number)}
     viewed = set(arguments)
     for step in steps:
-        if step.name == "dot_general" or (_is_view(step) and viewed.issuperset(step.read)):
+        is_product = step.name == "dot_general" and not sums_nothing(step)
+        if is_product or (_is_view(step) and viewed.issuperset(step.read)):
             viewed.update(step.written)
     return viewed - arguments
 

@@ -13,6 +13,7 @@ from jaxbptt._validate.axes import (
     nothing_shared,
     some_member,
     state_without_batch,
+    steps_in_numbers,
     time_axis,
 )
 from jaxbptt._validate.checkpoints import (
@@ -33,6 +34,7 @@ from jaxbptt._validate.devices import (
     divisible_batch,
     no_other_mesh,
     objective,
+    value_of_objective,
 )
 from jaxbptt._validate.diagnostics import (
     exponents,
@@ -85,6 +87,7 @@ from jaxbptt._validate.losses import (
 )
 from jaxbptt._validate.memory import (
     block_fits,
+    counted_size,
     enough_memory,
     host_memory,
     named_adjoints,

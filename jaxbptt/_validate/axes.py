@@ -1,6 +1,7 @@
 """Time and batch: which axes of inputs and states are theirs."""
 
 import jax
+import jax.export
 import numpy as np
 
 from jaxbptt._cotangents import dtype_of, has_derivative
@@ -37,8 +38,21 @@ def time_axis(name, tree):
     return T
 
 
+def steps_in_numbers(T):
+    """T is no symbol, as in a program that is exported for any T."""
+    if not isinstance(T, (int, np.integer)):
+        raise ValueError(
+            f"`xs` must have a number of steps for an adjoint that lays out time when traced: got T = {T}; take "
+            "`adjoints.autodiff()` or `adjoints.parallel()` for any T (a batch of any size goes with all of them)"
+        )
+    return T
+
+
 def batch_shape(value):
-    if not isinstance(value, tuple) or not all(isinstance(size, (int, np.integer)) for size in value):
+    def is_size(size):
+        return isinstance(size, (int, np.integer)) or jax.export.is_symbolic_dim(size)
+
+    if not isinstance(value, tuple) or not all(map(is_size, value)):
         raise TypeError(f"`batch_shape` must be a tuple of integers: got {value!r}; for one batch axis write `(6,)`")
     if any(size < 0 for size in value):
         raise ValueError(f"`batch_shape` must be sizes of at least 0: got {value!r}; for one batch axis write `(6,)`")

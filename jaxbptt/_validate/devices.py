@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from jaxbptt._validate import _words
 
 
 def objective(value):
@@ -12,6 +15,17 @@ def objective(value):
             f"`F` must be an objective, whose reduction is known: got {type(value).__name__} ({value!r:.80}); "
             "make one with `jb.objective(model, loss)`"
         )
+
+
+def value_of_objective(value):
+    """One number. A transformation of F has the attributes of F, and may return something else."""
+    if not hasattr(value, "dtype") or np.ndim(value) or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(
+            f"`F` must return one floating-point number: got {_words.describe(value)}; hand `data_parallel` the "
+            "objective itself, and transform what it returns: `jax.vmap(jb.data_parallel(F), …)`, "
+            "`jax.value_and_grad(jb.data_parallel(F))`"
+        )
+    return value
 
 
 def devices(value):
@@ -46,8 +60,8 @@ def divisible_batch(number, **arguments):
                 missing = -np.shape(leaf)[axis] % number
                 raise ValueError(
                     f"the batch of `{label}` must be a multiple of the {number} devices: got "
-                    f"{np.shape(leaf)[axis]} along axis {axis}, which is taken for the batch; pad it by {missing} and "
-                    "give a `mask`, False there, or use F itself for what has no batch"
+                    f"{np.shape(leaf)[axis]} along axis {axis}, which is taken for the batch: for what has no batch "
+                    f"use F itself, else pad it by {missing} and give a `mask`, False there"
                 )
             first = first or (label, np.shape(leaf)[axis])
             if np.shape(leaf)[axis] != first[1]:

@@ -1,5 +1,6 @@
 """How many states an adjoint may keep."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,6 +25,16 @@ def one_memory(**choices):
             raise (ValueError if number else TypeError)(
                 f"`fraction` must be a number with 0 < fraction ≤ 1, the share of the states to keep: got {fraction!r}"
             )
+
+
+def counted_size(shape):
+    """How many numbers, for a budget of bytes."""
+    if not all(isinstance(size, int) for size in shape):
+        raise ValueError(
+            f"`budget` must be of a state whose size is known: got the shape {shape} in a program for any size; give "
+            "`slots` or `fraction`"
+        )
+    return math.prod(shape)
 
 
 def enough_memory(budget, row_bytes):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxbptt import _batch, _validate
 from jaxbptt import _cotangents as cotangents
 from jaxbptt.adjoints import _gates
 from jaxbptt.types import Array
@@ -99,7 +100,7 @@ def sequential_step(split, theta_h, h_0):
     along its rows; that of a W_h [k, n] would be gathered again in every step. Measured on a CPU: 5 to 20% of the time
     of a small batch, nothing of a large one. A vector alone is better off with the rows of W_h: many times.
     """
-    is_batch = any(leaf.ndim > 1 and leaf.shape[-1] < leaf.size for leaf in jax.tree.leaves(h_0))
+    is_batch = any(size != 1 for leaf in jax.tree.leaves(h_0) for size in leaf.shape[:-1])
     read = read_in_a_loop(split, theta_h, columns=is_batch)
     return lambda u_t, h_tm1: split.step(read(), u_t, h_tm1)
 
@@ -155,7 +156,7 @@ def scan_blocks(body, carry, xs, block, *, each=None, reverse=False):
     Returns:
         the carry, ys over time, and what there is one of for each block.
     """
-    T = jax.tree.leaves(xs)[0].shape[0]
+    T = _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
     number, K = even_blocks(T, block)
     if number == 1:
         carry, ys, made = body(carry, xs, jax.tree.map(lambda leaf: leaf[0], each), None)
@@ -225,9 +226,10 @@ def choose(split, theta_h, xs, h_0, layout, *, on_host=False, recomputed=False):
     """How many steps make a block, from the shapes and the backend. Prefers a divisor of T: no overlap, no copies.
 
     What is fetched from the host, or computed again, should be there for one block at a time: then all of T is one
-    block only where it is small, on an accelerator as well.
+    block only where it is small, on an accelerator as well. A size that is a symbol, in a program exported for any
+    batch, counts as 1.
     """
-    T = jax.tree.leaves(xs)[0].shape[0]
+    T = _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
 
     def one_step(theta_h, xs, h_0):
         u_t = jax.tree.map(lambda leaf: leaf[0], split.project(theta_h, xs))
@@ -250,4 +252,4 @@ def choose(split, theta_h, xs, h_0, layout, *, on_host=False, recomputed=False):
 
 
 def _bytes(tree):
-    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return sum(math.prod(_batch.numbers(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

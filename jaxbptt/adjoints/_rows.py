@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from jaxbptt import _batch, _validate, _varying
 from jaxbptt.adjoints import _gates, _revolve
@@ -38,18 +37,18 @@ def empty(rows, number, like):
 
 def terms(choice, cell, theta_h, xs, h_0):
     """The `Terms` for these shapes. A row holds gates unless all of them are there anyway."""
-    T = jax.tree.leaves(xs)[0].shape[0]
+    T = _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
     gates = choice.residuals == "gates" and _gates.layout(split_of(cell), theta_h, xs, h_0).computes
     slots = choice.slots or _revolve.two_level_slots(T)
     if choice.fraction is not None:
-        slots = max(1, int(choice.fraction * T))
+        slots = max(1, math.floor(round(choice.fraction * T, 6)))  # 0.29 · 100 is below 29
     if choice.budget is not None:
         leaves = jax.tree.leaves(row(cell, gates, theta_h, xs, h_0))
-        size = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+        size = sum(_validate.counted_size(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
         _validate.enough_memory(choice.budget, size)
         slots = choice.budget // max(size, 1) - 1
     slots = min(slots, T)
-    batch = max(1, math.prod(_batch.members_shape(cell, theta_h, h_0)))
+    batch = max(1, math.prod(_batch.numbers(_batch.members_shape(cell, theta_h, h_0))))
     block = _revolve.choose_block(T, slots, gates, batch) if choice.block is None else min(choice.block, T)
     _validate.block_fits(block, slots)
     return Terms(T, slots, block, gates)

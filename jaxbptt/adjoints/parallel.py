@@ -107,7 +107,7 @@ def parallel() -> Adjoint:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object at each call.
 
     Raises:
-        TypeError: from JAX, for ``jax.jvp`` and ``jax.linearize``; take `tangent` or `autodiff` there.
+        TypeError: from JAX, for ``jax.jvp`` and for what ``jax.linearize`` returns; take `tangent` or `autodiff` there.
 
     Source: Blelloch (1990), Prefix sums and their applications, section 1.4, for the scan of a linear recurrence.
 

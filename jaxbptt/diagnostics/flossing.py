@@ -22,7 +22,8 @@ def flossing(
 
     With the k largest exponents at 0, a k-dimensional subspace carries gradients over any horizon. Differentiate it
     with ``jax.grad``, before training or beside F: the gradient goes through every QR and along the trajectory. Exact,
-    O(T·N·k²) and the memory of T states and factors; costs more than F does, so it is used on a few steps only.
+    O(T·(k·(cost of f) + N·k²)) and the memory of T states and factors; costs more than F does, so it is used on a few
+    steps only.
 
     Args:
         cell: f, any whose c_t are not singular.

@@ -66,8 +66,9 @@ def gradient_flow(
     """‖∂F/∂h_t‖ along time, ‖∂L_s/∂h_{s-k}‖ by lag, and each lag's part of ∂F/∂θ_h, from one reverse pass.
 
     Exact, by the cell's own pullback, and no Jacobian is formed: the pass carries K + 1 cotangents of a state instead
-    of one. Time (K + 1) times a backward pass, memory that of (K + 1)·T states and K + 1 gradients. Sums and norms
-    underflow as cotangents do: where float32 gives 0, the gradient is lost in training too.
+    of one. Time (K + 1) times a backward pass; memory that of 2·(K + 1)·T cotangents of z (for each unit and sample
+    1 number of an Elman cell, 3 of a GRU, 4 of an LSTM) and K + 1 gradients. Sums and norms underflow as cotangents do:
+    where float32 gives 0, the gradient is lost in training too.
 
     Args:
         model: f and g.

@@ -29,7 +29,8 @@ def omega(
 
     To be added to F with a weight, and differentiated by ``jax.grad``. The paper's gradient is the immediate one: θ_h
     enters through c_t = ∂f(x_t, h_{t-1}; θ_h)/∂h_{t-1} alone, while h_{t-1} and δ_t are held fixed. Then Ω costs about
-    two backward passes and its gradient two more. The total gradient goes through the states and the δ's as well.
+    two gradients of F and its own gradient as much again (less for an Elman cell). The total gradient goes through the
+    states and the δ's as well.
 
     Args:
         model: f and g.

@@ -52,7 +52,8 @@ def power_iteration(
     The norm approaches from below, as (σ_2/σ_1)^(4·iterations). The radius is the growth of cᵏv averaged over the
     second half with a smooth weight, which cancels the beat of a complex pair; it approaches as
     (|μ_2|/|μ_1|)^(iterations/2), or slowly where many eigenvalues share the largest modulus and c is far from normal.
-    Costs 2·iterations pushforwards and as many pullbacks of f, all T at once.
+    Costs 2·iterations pushforwards of f, each of two tangents (the second tells what overflow has lost), and half as
+    many pullbacks, all T at once.
 
     Args:
         cell: f, any.

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.export
 
 import jaxbptt as jb
 from jaxbptt.cells._from_split import split_of
@@ -79,6 +80,34 @@ for name, kind, pattern, choices in [
     ("fraction-word", TypeError, r"`fraction` must be a number.*got 'half'", {"fraction": "half"}),
 ]:
     row(f"checkpointed-{name}", kind, pattern, lambda choices=choices: jb.adjoints.checkpointed(**choices))
+(batch_size, steps) = jax.export.symbolic_shape("b, t")
+
+
+def exported(adjoint, time, batch):
+    """For serving: a program for any size of what is a symbol."""
+    F = jax.jit(lambda theta, xs: MODEL.apply(theta, xs, adjoint=adjoint))
+    return jax.export.export(F)(THETA, jax.ShapeDtypeStruct((time, batch, d), ones(1).dtype))
+
+
+for name, adjoint in (
+    ("full", jb.adjoints.full()),
+    ("full-blocks", jb.adjoints.full(block=2)),
+    ("tangent", jb.adjoints.tangent()),
+    ("checkpointed", jb.adjoints.checkpointed(3)),
+):
+    row(
+        f"{name}-any-T",
+        ValueError,
+        r"`xs` must have a number of steps for an adjoint that lays out time when traced: got T = t; take "
+        r"`adjoints.autodiff\(\)` or `adjoints.parallel\(\)`",
+        lambda adjoint=adjoint: exported(adjoint, steps, B),
+    )
+row(
+    "checkpointed-budget-any-batch",
+    ValueError,
+    r"`budget` must be of a state whose size is known: got the shape \(b, 4\) .*; give `slots` or `fraction`",
+    lambda: exported(jb.adjoints.checkpointed(budget=1000), T, batch_size),
+)
 for name, pattern, choices in [
     ("budget", r"`budget` must be at least \d+ bytes here.*got 1; give more", {"budget": 1}),
     ("block", r"`block` must be at most `slots`.*got block=3, slots=2", {"slots": 2, "block": 3}),

@@ -18,6 +18,19 @@ def split(**changed):
 
 
 row("F", TypeError, r"`F` must be an objective.*got function", lambda: jb.data_parallel(lambda theta: 0.0))
+for name, transformed, batch, came in (
+    ("vmap", lambda F: jax.vmap(F, in_axes=(None, 0, 0, None, None)), (2, 4), r"float\d+\[2\]"),
+    ("grad", jax.grad, (), r"Theta\(.*\)"),
+    ("value-and-grad", jax.value_and_grad, (), r"\('float\d+\[\]', Theta\(.*\)\)"),
+):
+    row(
+        f"F-{name}",
+        TypeError,
+        rf"`F` must return one floating-point number: got {came}; .*`jax.vmap\(jb.data_parallel\(F\), …\)`",
+        lambda transformed=transformed, batch=batch: jb.data_parallel(transformed(jb.objective(MODEL, l2)))(
+            THETA, ones(*batch or (T,), 4, d), ones(*batch or (T,), 4, m)
+        ),
+    )
 row(
     "devices-one-twice",
     ValueError,
@@ -35,7 +48,7 @@ row(
     "batch-divides",
     ValueError,
     r"batch of `xs` must be a multiple of the 2 devices: got 3 along axis 1, which is taken for the "
-    r"batch; pad it by 1 and give a `mask`, False there, or use F itself for what has no batch",
+    r"batch: for what has no batch use F itself, else pad it by 1 and give a `mask`, False there",
     lambda: split(xs=ones(T, 3, d), ys=ones(T, 3, m)),
 )
 row(
