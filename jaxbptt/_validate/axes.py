@@ -40,7 +40,7 @@ def time_axis(name, tree):
 
 def steps_in_numbers(T):
     """T is no symbol, as in a program that is exported for any T."""
-    if not isinstance(T, (int, np.integer)):
+    if not isinstance(T, int):
         raise ValueError(
             f"`xs` must have a number of steps for an adjoint that lays out time when traced: got T = {T}; take "
             "`adjoints.autodiff()` or `adjoints.parallel()` for any T (a batch of any size goes with all of them)"
