@@ -14,7 +14,9 @@ from experiments.benchmarks.work import GATES, CellName, Shape, flops
 SHORTEST = 0.02  # seconds: a contender is called in a row until this much has passed, and the mean taken
 FEWEST_FOR_ALL = 5  # rounds, unless fewer are asked for
 FEWEST = 3  # rounds of a contender that is too slow for all of them
-_SETTLE = 0.005  # seconds between contenders: idle threads of the one before stop spinning
+# Seconds between contenders, a quarter of what the one before took: its idle threads stop spinning, and the system takes
+# back the memory it left, which needs a core that the next one may want.
+_SETTLE = 0.005, 0.1
 # The side of the product that the floor goes by, how many in a row, and the flops of steps in a row: a GPU has done
 # 1024³ sooner than it can be asked for it.
 _GEMM = {"cpu": (1024, 1, 1e8)}
@@ -127,15 +129,16 @@ def interleaved(
     calls = {name: max(1, math.ceil(SHORTEST / once[name])) for name in names}
     rounds, own = share_rounds(once, rounds, limit)
     times = {name: np.full(rounds, np.nan) for name in names}
+    before = 0.0
     for k in range(rounds):
         for name in names if k % 2 == 0 else reversed(names):
             if not takes_part(k, own[name], rounds):
                 continue
             turn(k, rounds, name)
-            time.sleep(_SETTLE)
+            time.sleep(float(np.clip(before / 4, *_SETTLE)))
             if calls[name] > 1:
                 contenders[name]()
-            times[name][k] = clock(contenders[name], calls[name])
+            times[name][k] = before = clock(contenders[name], calls[name])
         report(k + 1, rounds)
     return times
 

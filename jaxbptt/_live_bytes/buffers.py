@@ -44,15 +44,14 @@ class Buffers:
         return set().union(*(self.behind.get(name, ()) for name in names))
 
     def read(self, step, when):
-        times = dict.fromkeys(range(len(step.read)), when)
-        if self.is_copied(step):
-            times[0] = when - 1
-        if step.read and step.read[0] in self.transposed and (self.is_copied(step) or step.name == "reduce_sum"):
-            del times[0]  # the copy is read
-        for place, time in times.items():
-            for buffer in self.of([step.read[place]]):
+        is_first_copied = self.is_copied(step)
+        reads_copy = bool(step.read) and step.read[0] in self.transposed
+        for place, name in enumerate(step.read):
+            if place == 0 and reads_copy and (is_first_copied or step.name == "reduce_sum"):
+                continue
+            for buffer in self.of([name]):
                 buffer = self.apart.get(buffer, buffer) if step.name == "dot_general" else buffer
-                self.last[buffer] = max(time, self.last[buffer])
+                self.last[buffer] = max(when - (place == 0 and is_first_copied), self.last[buffer])
 
     def is_copied(self, step):
         """Whether it reads a transposed copy of its left operand."""
