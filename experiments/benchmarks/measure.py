@@ -14,8 +14,8 @@ from experiments.benchmarks.work import GATES, CellName, Shape, flops
 SHORTEST = 0.02  # seconds: a contender is called in a row until this much has passed, and the mean taken
 FEWEST_FOR_ALL = 5  # rounds, unless fewer are asked for
 FEWEST = 3  # rounds of a contender that is too slow for all of them
-# Seconds between contenders, a quarter of what the one before took: its idle threads stop spinning, and the system takes
-# back the memory it left, which needs a core that the next one may want.
+# Seconds between contenders, a quarter of what the one before took: its idle threads stop spinning, and the system
+# takes back its memory, which needs a core that the next one may want.
 _SETTLE = 0.005, 0.1
 # The side of the product that the floor goes by, how many in a row, and the flops of steps in a row: a GPU has done
 # 1024³ sooner than it can be asked for it.

@@ -44,14 +44,13 @@ class Buffers:
         return set().union(*(self.behind.get(name, ()) for name in names))
 
     def read(self, step, when):
-        is_first_copied = self.is_copied(step)
-        reads_copy = bool(step.read) and step.read[0] in self.transposed
         for place, name in enumerate(step.read):
-            if place == 0 and reads_copy and (is_first_copied or step.name == "reduce_sum"):
-                continue
+            is_copied = place == 0 and self.is_copied(step)
+            if name in self.transposed and (is_copied or step.name == "reduce_sum"):
+                continue  # the copy is read
             for buffer in self.of([name]):
                 buffer = self.apart.get(buffer, buffer) if step.name == "dot_general" else buffer
-                self.last[buffer] = max(when - (place == 0 and is_first_copied), self.last[buffer])
+                self.last[buffer] = max(when - 1 if is_copied else when, self.last[buffer])
 
     def is_copied(self, step):
         """Whether it reads a transposed copy of its left operand."""

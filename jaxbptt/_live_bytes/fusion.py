@@ -51,22 +51,21 @@ class Fusion:
         """Whether it is made inside of what reads it."""
         if self._is_folded(step):
             return True
-        is_lazy = all(reader.name in _LAZY and not self._joins_what_is_made(reader) for reader in self.read_by(step))
+        is_lazy = all(reader.name in _LAZY and not self._joins_what_is_made(reader) for reader in self._read_by(step))
         return (step.name in _FUSED_ONCE or sums_nothing(step)) and is_lazy and not self._is_result(step)
 
     def is_copied(self, step):
         """Whether each product that reads it makes it for itself."""
-        products = sum(reader.name == "dot_general" for reader in self.read_by(step))
+        products = sum(reader.name == "dot_general" for reader in self._read_by(step))
         return self._is_cheap(step) and products > 1 and not self._is_folded(step) and not self._is_result(step)
 
     def is_made_twice(self, step):
         """Whether loops have one, and products another."""
-        kinds = {reader.name for reader in self.read_by(step)}
+        kinds = {reader.name for reader in self._read_by(step)}
         is_for_both = "dot_general" in kinds and not kinds.isdisjoint(LOOPS)
         return is_for_both and (step.name == "concatenate" or self._is_cheap(step))
 
-    def read_by(self, step):
-        """The steps that read what it makes."""
+    def _read_by(self, step):
         return [reader for name in step.written for reader in self.readers.get(name, ())]
 
     def _is_result(self, step):
@@ -74,7 +73,7 @@ class Fusion:
 
     def _is_folded(self, step):
         """A transpose that products alone read."""
-        is_read = {reader.name for reader in self.read_by(step)}
+        is_read = {reader.name for reader in self._read_by(step)}
         return step.name == "transpose" and is_read == {"dot_general"} and not self._is_result(step)
 
     def _is_cheap(self, step):
@@ -85,7 +84,7 @@ class Fusion:
         """A concatenation of more than two parts wants them made: if it is wide or shared, since JAX 0.12 always."""
         if step.name != "concatenate" or len(step.read) < 3:
             return False
-        uses = len(self.read_by(step)) + sum(self.results.count(name) for name in step.written)
+        uses = len(self._read_by(step)) + sum(self.results.count(name) for name in step.written)
         is_shared, is_wide = len(step.read) > 3 and uses > 1, step.avals[0].shape[-1] >= 128
         return is_shared or is_wide or jax.__version_info__ >= (0, 12)
 
