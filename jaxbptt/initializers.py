@@ -167,7 +167,7 @@ def spectral_radius(rho: float) -> Initializer:
 
 @factory
 def non_normal(rho: float, strength: float) -> Initializer:
-    """Q (ρI + strength·S) Qᵀ: every eigenvalue is ρ, yet powers grow at first if ``rho + strength > 1`` (and n > 3).
+    """Q (ρI + strength·S) Qᵀ: every eigenvalue is ρ, yet powers grow at first if ``rho + strength > 1`` (n large).
 
     S shifts by one place (a delay line of length n) and Q is a random orthogonal basis. The t-th power is
     Σ_k C(t, k) ρ^(t-k) strengthᵏ Sᵏ before the basis: with ρ < 1 it vanishes in the end, after growing to a

@@ -180,6 +180,20 @@ def test_a_gradient_is_exported_for_any_batch(case, adjoint):
         assert_close(program.call(*arguments), jax.grad(plain)(*arguments), 1e-10)
 
 
+def test_what_is_exported_for_any_number_of_steps():
+    """A gradient by `autodiff`, ŷ by `parallel` as well."""
+    given = problem(LSTM, T=5, batch=(3,))
+    (T,) = jax.export.symbolic_shape("t")
+    xs, ys = (jax.ShapeDtypeStruct((T, *leaf.shape[1:]), leaf.dtype) for leaf in (given.xs, given.ys))
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=jb.adjoints.autodiff())
+    program = jax.export.export(jax.jit(jax.grad(F)))(given.theta, xs, ys)
+    assert_close(program.call(given.theta, given.xs, given.ys), jax.grad(F)(given.theta, given.xs, given.ys), 1e-12)
+    for adjoint in (jb.adjoints.autodiff(), jb.adjoints.parallel()):
+        apply = jax.jit(lambda theta, xs, adjoint=adjoint: given.model.apply(theta, xs, adjoint=adjoint))
+        y_hats = jax.export.export(apply)(given.theta, xs).call(given.theta, given.xs)
+        assert_close(y_hats, given.model.apply(given.theta, given.xs), 1e-12)
+
+
 def test_gradients_with_respect_to_a_subset():
     given = problem(GRU, T=4)
     F = jb.objective(given.model, jb.losses.l2_loss)

@@ -1,6 +1,7 @@
 """``python -m experiments bench``: measures what the flags ask for, and makes numbers, tables and figures of it."""
 
 import collections
+import sys
 from typing import Any
 
 import jax
@@ -43,6 +44,10 @@ def run(config: Config, report_progress: Report) -> Result:
         jax.config.update("jax_platforms", "cpu")
     else:
         devices.start(config.gpu, config.devices)
+        if (
+            len(jax.devices()) > devices.cores()
+        ):  # said here and not by those that measure: what they say last is why they end
+            sys.stderr.write(f"warning: {len(jax.devices())} devices on {devices.cores()} cores take turns\n")
         here = None
     about = circumstances.of(config, here)
     store = kept.nowhere()

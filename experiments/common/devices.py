@@ -45,8 +45,6 @@ def start(gpu: bool, devices: int | None) -> None:
         if devices is not None and len(jax.devices()) != devices:
             message = f"`--devices` comes too late: JAX has started with {len(jax.devices())}, got {devices}"
             raise BadInputError(message) from None
-    if number > cores():
-        sys.stderr.write(f"warning: `--devices {number}` on {cores()} cores: they take turns\n")
 
 
 def gpus() -> list[str]:

@@ -43,7 +43,7 @@ def steps_in_numbers(T):
     if not isinstance(T, int):
         raise ValueError(
             f"`xs` must have a number of steps for an adjoint that lays out time when traced: got T = {T}; take "
-            "`adjoints.autodiff()` or `adjoints.parallel()` for any T (a batch of any size goes with all of them)"
+            "`adjoints.autodiff()` for any T (a batch of any size goes with all of them)"
         )
     return T
 

@@ -21,8 +21,8 @@ def value_of_objective(value):
     """One number. A transformation of F has the attributes of F, and may return something else."""
     if not hasattr(value, "dtype") or np.ndim(value) or not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(
-            f"`F` must return one floating-point number: got {_words.describe(value)}; hand `data_parallel` the "
-            "objective itself, and transform what it returns: `jax.vmap(jb.data_parallel(F), …)`, "
+            f"`F` must return one floating-point number, as an array: got {_words.describe(value)}; hand "
+            "`data_parallel` the objective itself, and transform what it returns: `jax.vmap(jb.data_parallel(F), …)`, "
             "`jax.value_and_grad(jb.data_parallel(F))`"
         )
     return value

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _batch, _real, _varying
+from jaxbptt import _batch, _real, _validate, _varying
 from jaxbptt import _cotangents as cotangents
 from jaxbptt._factory import factory
 from jaxbptt.adjoints._blocks import shifted, states, states_and_gates
@@ -42,6 +42,7 @@ def _rule(cell: Cell) -> Callable:
 
     def backward(residuals, bars):
         theta_h, xs, h_0, hs, gates = residuals
+        _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
         h_T_bar, output_bars = cotangents.from_jax(bars)
         hs_tm1 = shifted(h_0, hs)
         h_bars = jax.vmap(lambda h_t, bar: cotangents.pullback(cell.output, h_t)[1](bar)[0])(hs, output_bars)

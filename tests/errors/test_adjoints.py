@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.export
+import jax.numpy as jnp
 
 import jaxbptt as jb
 from jaxbptt.cells._from_split import split_of
@@ -83,9 +84,9 @@ for name, kind, pattern, choices in [
 (batch_size, steps) = jax.export.symbolic_shape("b, t")
 
 
-def exported(adjoint, time, batch):
-    """For serving: a program for any size of what is a symbol."""
-    F = jax.jit(lambda theta, xs: MODEL.apply(theta, xs, adjoint=adjoint))
+def exported(adjoint, time, batch, transform=lambda F: F):
+    """A program for any size of what is a symbol."""
+    F = jax.jit(transform(lambda theta, xs: jnp.sum(MODEL.apply(theta, xs, adjoint=adjoint))))
     return jax.export.export(F)(THETA, jax.ShapeDtypeStruct((time, batch, d), ones(1).dtype))
 
 
@@ -99,9 +100,15 @@ for name, adjoint in (
         f"{name}-any-T",
         ValueError,
         r"`xs` must have a number of steps for an adjoint that lays out time when traced: got T = t; take "
-        r"`adjoints.autodiff\(\)` or `adjoints.parallel\(\)`",
+        r"`adjoints.autodiff\(\)` for any T",
         lambda adjoint=adjoint: exported(adjoint, steps, B),
     )
+row(
+    "parallel-any-T",
+    ValueError,
+    r"`xs` must have a number of steps .*: got T = t; take `adjoints.autodiff\(\)`",
+    lambda: exported(jb.adjoints.parallel(), steps, B, jax.grad),
+)
 row(
     "checkpointed-budget-any-batch",
     ValueError,

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType
 
 import jaxbptt as jb
@@ -26,11 +27,24 @@ for name, transformed, batch, came in (
     row(
         f"F-{name}",
         TypeError,
-        rf"`F` must return one floating-point number: got {came}; .*`jax.vmap\(jb.data_parallel\(F\), …\)`",
+        rf"`F` must return one floating-point number, as an array: got {came}; hand .* `jax.vmap\(jb",
         lambda transformed=transformed, batch=batch: jb.data_parallel(transformed(jb.objective(MODEL, l2)))(
             THETA, ones(*batch or (T,), 4, d), ones(*batch or (T,), 4, m)
         ),
     )
+
+
+def counting(theta, xs, ys, h_0, mask):
+    return jnp.int32(3)
+
+
+vars(counting)["reduction"] = "sum"
+row(
+    "F-integer",
+    TypeError,
+    r"`F` must return one floating-point number, as an array: got int32\[\]",
+    lambda: jb.data_parallel(counting)(THETA, ones(T, 4, d), ones(T, 4, m)),
+)
 row(
     "devices-one-twice",
     ValueError,

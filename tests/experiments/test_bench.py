@@ -112,12 +112,29 @@ def test_devices_that_come_too_late_are_one_clear_line(tmp_path, capsys):
     )
 
 
-def test_more_devices_than_cores_are_a_warning(monkeypatch, capsys):
+def test_more_devices_than_cores_are_a_warning(monkeypatch, tmp_path, capsys):
     number = len(jax.devices())
     for cores in (number, number - 1):
         monkeypatch.setattr(devices, "cores", lambda cores=cores: cores)
-        devices.start(False, number)
-    assert capsys.readouterr().err == f"warning: `--devices {number}` on {number - 1} cores: they take turns\n"
+        with jax.enable_x64(False):
+            cli.main(
+                [
+                    "bench",
+                    *TINY,
+                    "--devices",
+                    str(number),
+                    "--what",
+                    "memory",
+                    "--peers",
+                    "torch",
+                    "--adjoints",
+                    "full",
+                    "--out",
+                    str(tmp_path / str(cores)),
+                ]
+            )
+        warned = f"warning: {number} devices on {cores} cores take turns\n" in capsys.readouterr().err
+        assert warned == (cores < number)
 
 
 @pytest.mark.parametrize(("platform", "message"), [
