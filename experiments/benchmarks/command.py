@@ -44,10 +44,9 @@ def run(config: Config, report_progress: Report) -> Result:
         jax.config.update("jax_platforms", "cpu")
     else:
         devices.start(config.gpu, config.devices)
-        if (
-            len(jax.devices()) > devices.cores()
-        ):  # said here and not by those that measure: what they say last is why they end
-            sys.stderr.write(f"warning: {len(jax.devices())} devices on {devices.cores()} cores take turns\n")
+        number, cores = len(jax.devices()), devices.cores()
+        if number > cores:  # said here, not by those that measure: what they say last is why they end
+            sys.stderr.write(f"warning: {number} devices on {cores} cores take turns\n")
         here = None
     about = circumstances.of(config, here)
     store = kept.nowhere()
