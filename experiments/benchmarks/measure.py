@@ -106,8 +106,8 @@ def interleaved(
     """Seconds of one call of each, ``[rounds]``, NaN for a round without it.
 
     Every round calls all contenders in turn, every other round in the opposite order, so that whatever else the machine
-    does falls on all alike. Before its turn there is a pause, longer after a long call, and a contender is called once without the clock unless
-    that alone takes long; short ones are then called several times.
+    does falls on all alike. Before its turn there is a pause, longer after a long call, and a contender is called once
+    without the clock unless that alone takes long; short ones are then called several times.
 
     Args:
         contenders: each returns when its result is there; called before, so that nothing compiles.
