@@ -121,9 +121,9 @@ def test_what_more_steps_and_more_slots_add():
         assert abs((predicted[1] - predicted[0]) / (actual[1] - actual[0]) - 1) <= 0.15
 
 
-@pytest.mark.parametrize(("name", "m"), [("lstm", 5), ("gru", 64), ("elman-tanh", 64)])
+@pytest.mark.parametrize(("name", "m"), [("lstm", 5), ("gru", 64), ("elman-tanh", 64), ("lstm", 1), ("gru", 1)])
 def test_a_model_is_planned_with_its_readout(name, m):
-    """With m = 2n, ŷ and what each product makes of its cotangent are most of what is held."""
+    """With m = 2n, ŷ and what each product makes of its cotangent are most of what is held. One output is scaled."""
     model = jb.rnn(CASES[name].cell, jb.readouts.linear())
     theta = jax.eval_shape(lambda: model.init(jax.random.key(0), input_size=D, hidden_size=N, output_size=m))
     xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)

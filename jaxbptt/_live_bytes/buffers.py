@@ -12,7 +12,7 @@ import math
 
 import jax
 
-from jaxbptt._live_bytes.program import bodies, loop, reads_transposed
+from jaxbptt._live_bytes.step import bodies, loop, reads_transposed
 
 _UPDATES = {"dynamic_update_slice", "scatter", "scatter-add"}
 

@@ -9,11 +9,9 @@
 * a product that sums over axes of length 1 is elementwise.
 """
 
-import math
-
 import jax
 
-from jaxbptt._live_bytes.program import LOOPS
+from jaxbptt._live_bytes.step import LOOPS, sums_nothing
 
 _FUSED = {
     "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh",
@@ -87,11 +85,3 @@ class Fusion:
         uses = len(self._read_by(step)) + sum(self.results.count(name) for name in step.written)
         is_shared, is_wide = len(step.read) > 3 and uses > 1, step.avals[0].shape[-1] >= 128
         return is_shared or is_wide or jax.__version_info__ >= (0, 12)
-
-
-def sums_nothing(step):
-    """A product over axes of length 1, as z_bar xᵀ of one step and a batch of one."""
-    if step.name != "dot_general":
-        return False
-    ((left, _), _) = step.params["dimension_numbers"]
-    return math.prod(step.operands[0].shape[axis] for axis in left) == 1

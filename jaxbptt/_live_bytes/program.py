@@ -1,39 +1,15 @@
-"""The steps of a jaxpr that a compiler leaves of it, in the order in which they run:
+"""The steps of a jaxpr that a compiler leaves of it:
 
 * called functions stand in the place of the call;
 * what nobody uses is not made, nor what the body of a loop is given and doesn't use;
 * the same of the same is made once;
-* a slice that is one part of a concatenation is that part, with no copy of the whole; 0 + a is a;
-* a product runs before a loop that it doesn't need;
-* what is added to a product is added right after the last one of the same transposed operand.
+* a slice that is one part of a concatenation is that part, with no copy of the whole; 0 + a is a.
 """
-
-from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-LOOPS = {"scan", "while"}
-_SUMS = {"add", "add_any"}
-
-
-class Step(NamedTuple):
-    """One equation, with the names of the outermost jaxpr for what it reads and writes.
-
-    Attributes:
-        name: of the primitive.
-        params: its parameters.
-        read: the names of its operands, `None` for a literal.
-        operands: their shapes.
-        written: the names of its results.
-        avals: their shapes.
-    """
-
-    name: str
-    params: Any
-    read: list
-    operands: list
-    written: list
-    avals: list
+from jaxbptt._live_bytes.order import in_order
+from jaxbptt._live_bytes.step import LOOPS, SUMS, Step
 
 
 def program(jaxpr, stacks):
@@ -50,38 +26,7 @@ def program(jaxpr, stacks):
         if wanted & set(step.written):
             wanted.update(step.read)
             used.append(step)
-    return _early_sums(_early_products(used[::-1])), results, wanted
-
-
-def reads_transposed(step):
-    """Whether it is a product that sums over the first axes of its left operand, as Σ z_bar xᵀ does."""
-    if step.name != "dot_general":
-        return False
-    ((left, _), _) = step.params["dimension_numbers"]
-    return bool(left) and max(left) < step.operands[0].ndim - 1
-
-
-def bodies(step):
-    """The jaxprs that run inside a step."""
-    for value in step.params.values():
-        for entry in value if isinstance(value, (tuple, list)) else (value,):
-            jaxpr = getattr(entry, "jaxpr", entry)
-            if hasattr(jaxpr, "eqns"):
-                yield jaxpr
-
-
-def loop(step, body):
-    """How many results of a loop are carries, which come first, and how many operands stacks, which come last.
-
-    By their ranks, inside and outside: what a scan's parameters are called is not the same in all versions of JAX.
-    """
-    if step.name != "scan":
-        return len(body.outvars), 0
-    return _unstacked(step.avals, body.outvars), len(step.read) - _unstacked(step.operands, body.invars)
-
-
-def _unstacked(outside, inside):
-    return sum(len(aval.shape) == len(var.aval.shape) for aval, var in zip(outside, inside, strict=True))
+    return in_order(used[::-1]), results, wanted
 
 
 def _is_literal(var):
@@ -120,7 +65,7 @@ def _flat(jaxpr, names, joined, known, zeros, prefix=()):
                 if names[var] == name:
                     steps.append(Step("slice", {}, read, operands, [name], [var.aval]))
             continue
-        if kind in _SUMS and (added := [name for name in read if name not in zeros]) != read:
+        if kind in SUMS and (added := [name for name in read if name not in zeros]) != read:
             names[equation.outvars[0]] = added[0] if added else read[0]
             continue
         if kind not in LOOPS and kind != "optimization_barrier":
@@ -190,39 +135,3 @@ def _cuts(equation):
         cuts.append((tuple(first), tuple(last)))
         start += length
     return cuts
-
-
-def _early_products(steps):
-    """Each product behind no more loops than it hangs on, and what it is made of with it."""
-    makers, loops = {}, 0
-    needs, behind = {}, {}  # of each step: how many loops must run before it, and how many do
-    for step in steps:
-        needs[id(step)] = max((needs[id(makers[name])] for name in step.read if name in makers), default=0)
-        behind[id(step)] = loops
-        if step.name in LOOPS:
-            loops += 1
-            needs[id(step)] = loops
-        makers.update(dict.fromkeys(step.written, step))
-
-    for step in reversed(steps):
-        if step.name == "dot_general":
-            behind[id(step)] = needs[id(step)]
-        if step.name not in LOOPS:
-            for maker in (makers[name] for name in step.read if name in makers and makers[name].name not in LOOPS):
-                behind[id(maker)] = min(behind[id(maker)], behind[id(step)])
-    return sorted(steps, key=lambda step: behind[id(step)] + (0.5 if step.name in LOOPS else 0))
-
-
-def _early_sums(steps):
-    """Each sum with a product that reads a transposed operand right after the last of these products."""
-    products = {step.written[0]: step.read[0] for step in steps if reads_transposed(step)}
-    last = {step.read[0]: k for k, step in enumerate(steps) if reads_transposed(step)}
-    made = {name: k for k, step in enumerate(steps) for name in step.written}
-    places = [float(k) for k in range(len(steps))]
-    for k, step in enumerate(steps):
-        added = [name for name in step.read if name in products]
-        if step.name in _SUMS and len(added) == 1:
-            place = last[products[added[0]]]
-            if all(made.get(name, -1) <= place for name in step.read):
-                places[k] = min(k, place + 0.5)
-    return [steps[k] for k in sorted(range(len(steps)), key=places.__getitem__)]

@@ -13,8 +13,9 @@ import math
 import jax
 
 from jaxbptt._live_bytes.buffers import Buffers
-from jaxbptt._live_bytes.fusion import Fusion, sums_nothing
-from jaxbptt._live_bytes.program import LOOPS, bodies, loop, program
+from jaxbptt._live_bytes.fusion import Fusion
+from jaxbptt._live_bytes.program import program
+from jaxbptt._live_bytes.step import LOOPS, bodies, loop, sums_nothing
 
 _VIEWS = {"reshape", "squeeze", "copy", "optimization_barrier", "stop_gradient", "rev"}
 _SUMMING = {"dot_general", "reduce_sum"}
