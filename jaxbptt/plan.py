@@ -91,6 +91,7 @@ def plan(
     * where less than some 100 KiB are held, or T is below some 50: mostly within 25%, at worst 50% too high;
     * for the GRU's `full` of a few members in one block, where d is many times n or θ_h larger than what is held, and
       its ``residuals="states"`` there: up to 26% too low;
+    * for a model with one output in blocks that overlap: up to 25% too low;
     * for `stacked` cells: mostly 10%, at worst 18% off;
     * for `tangent` of a few steps of a batch, where W_h is larger than all states: up to 22% too high with jaxlib 0.10;
     * for `parallel` of the linear cell, whose c_t are all the same: 20% too high;

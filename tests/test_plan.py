@@ -127,7 +127,9 @@ def test_a_model_is_planned_with_its_readout(name, m):
     model = jb.rnn(CASES[name].cell, jb.readouts.linear())
     theta = jax.eval_shape(lambda: model.init(jax.random.key(0), input_size=D, hidden_size=N, output_size=m))
     xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
-    rows = plan(model, theta, xs, adjoints=ADJOINTS).rows
+    overlapping = {"full-7", "states-7"} if m == 1 else set()  # there plan says itself that it is off
+    chosen = {key: adjoint for key, adjoint in ADJOINTS.items() if key not in overlapping}
+    rows = plan(model, theta, xs, adjoints=chosen).rows
     for row in rows:
 
         def loss(theta, xs, adjoint=row.adjoint):
