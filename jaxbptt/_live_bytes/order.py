@@ -9,7 +9,7 @@ from jaxbptt._live_bytes.step import LOOPS, SUMS, reads_transposed, sums_nothing
 
 
 def in_order(steps):
-    """The same steps."""
+    """The same steps, one after the other as they run."""
     return _early_scalings(_early_sums(_early_products(steps)))
 
 
