@@ -92,8 +92,8 @@ def plan(
     * for the GRU's `full` of a few members in one block, where d is many times n or θ_h larger than what is held, and
       its ``residuals="states"`` there: up to 26% too low;
     * for a model with one output, in blocks that overlap or for one member: up to 25% too low;
-    * for `stacked` cells: mostly 10%, at worst 18% off; for `masked` ones of two members by `checkpointed` with a readout
-      23% too high; for ``residuals="states"`` of an LSTM of a few steps 21% too low;
+    * for `stacked` cells: mostly 10%, at worst 18% off; for `masked` ones of two members by `checkpointed` with a
+      readout 23% too high; for ``residuals="states"`` of an LSTM of a few steps 21% too low;
     * for `tangent` of a few steps of a batch, where W_h is larger than all states: up to 22% too high with jaxlib 0.10;
     * for `parallel` of the linear cell, whose c_t are all the same: 20% too high;
     * for other steps of yours: with a loop inside, a normalisation or random numbers it was up to 36% too high and up
