@@ -18,7 +18,7 @@ STUDIES = pathlib.Path(experiments.__file__).parent
 
 # From the bottom up. A module may import what stands in a lower row, or in its own room.
 ROWS = [
-    ("types", "_dtypes", "_live_bytes", "_varying"),
+    ("types", "_dtypes", "_live_bytes", "_loop", "_varying"),
     ("_cotangents", "_algebra", "_precision"),
     ("_validate",),
     ("_factory", "_real", "_batch"),

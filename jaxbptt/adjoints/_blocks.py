@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxbptt import _batch, _validate
 from jaxbptt import _cotangents as cotangents
+from jaxbptt._loop import over_time
 from jaxbptt.adjoints import _gates
 from jaxbptt.types import Array
 
@@ -81,7 +82,7 @@ def states(split, theta_h, xs, h_0, keep=None):
         h_t, gates_t = step_of(u_t, h_tm1)
         return h_t, (h_t, () if keep is None else _gates.computed(keep, gates_t))
 
-    h_T, (hs, kept) = lax.scan(step, h_0, split.project(theta_h, xs))
+    h_T, (hs, kept) = over_time(step, h_0, split.project(theta_h, xs))
     return h_T, hs, kept
 
 

@@ -20,6 +20,7 @@ from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate, _varying
 from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
+from jaxbptt._loop import over_time, steps_at_once
 from jaxbptt.adjoints import _gates, _revolve, _rows
 from jaxbptt.adjoints._blocks import join, operands, own_step, sequential_step
 from jaxbptt.adjoints._tables import back_table, sweep_table
@@ -78,13 +79,19 @@ def _advance(f, xs, h, rows, row, output=None):
     """From `h` through the steps of `xs`: the state reached; the rows, with what they keep from `row` on; outputs."""
     project, step_of = f
 
-    def step(carry, u_t):
-        h_tm1, rows, row = carry
+    def kept_and_next(h_tm1, u_t):
         h_t, gates_t = step_of(u_t, h_tm1)
-        kept = h_tm1, None if rows[1] is None else gates_t
-        return (h_t, _put(rows, with_time_axis(kept), row), row + 1), output and output(h_t)
+        return h_t, ((h_tm1, None if rows[1] is None else gates_t), output and output(h_t))
 
-    (h, rows, _), outputs = lax.scan(step, (h, rows, row), project(xs))
+    def written(carry, u_t):
+        h_tm1, rows, row = carry
+        h_t, (kept, output_t) = kept_and_next(h_tm1, u_t)
+        return (h_t, _put(rows, with_time_axis(kept), row), row + 1), output_t
+
+    if steps_at_once() > 1:  # and one write for all of them, which is a program of its own on a GPU
+        h, (kept, outputs) = over_time(kept_and_next, h, project(xs))
+        return h, _put(rows, kept, row), outputs
+    (h, rows, _), outputs = over_time(written, (h, rows, row), project(xs))
     return h, rows, outputs
 
 
@@ -114,7 +121,7 @@ def _reverse(cell, theta_h, xs, rows, row, output_bars, start, K, bars):
         z_bar_t, c_delta_t = own_step(pull, own, delta_t, c_delta_tp1)
         return (c_delta_t, done + 1), z_bar_t
 
-    (c_delta, _), z_bars = lax.scan(step, (bars.c_delta_tp1, jnp.int32(0)), None, length=K, reverse=True)
+    (c_delta, _), z_bars = over_time(step, (bars.c_delta_tp1, jnp.int32(0)), None, length=K, reverse=True)
     theta_bar, xs_bar = bars.theta_h, bars.xs
     if theta_bar is not None:
         b_deltas = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)  # Σ b_tᵀ delta_t over these steps

@@ -26,6 +26,7 @@ from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate
 from jaxbptt._dtypes import wide
 from jaxbptt._factory import factory
+from jaxbptt._loop import over_time
 from jaxbptt.adjoints import _gates, _host
 from jaxbptt.adjoints._blocks import choose, handed_on, join, own_step, read_in_a_loop, scan_blocks, shifted, states
 from jaxbptt.cells._from_split import split_of
@@ -90,7 +91,7 @@ def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Cal
                 if layout.computes:  # now, for this block: else a compiler may keep what the forward pass had of it
                     xs, hs, hs_tm1, c_delta_tp1 = lax.optimization_barrier((xs, hs, hs_tm1, c_delta_tp1))
                 gates = _gates.made_again(split, theta_h, xs, hs_tm1, hs)
-            c_delta_t, z_bars = lax.scan(step, c_delta_tp1, (gates, hs_tm1, hs, output_bars, own), reverse=True)
+            c_delta_t, z_bars = over_time(step, c_delta_tp1, (gates, hs_tm1, hs, output_bars, own), reverse=True)
             b_deltas = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)  # Σ b_tᵀ delta_t over the block
             theta_bar = jax.tree.map(lambda total, part: total + part.astype(total.dtype), theta_bar, b_deltas)
             return (c_delta_t, theta_bar), split.input_vjp(theta_h, xs, hs_tm1, gates, z_bars), None

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import lax
 
 from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate
 from jaxbptt._factory import factory
+from jaxbptt._loop import over_time
 from jaxbptt.adjoints import _gates
 from jaxbptt.adjoints._blocks import choose, handed_on, read_in_a_loop, scan_blocks, states, states_and_gates
 from jaxbptt.cells._from_split import split_of
@@ -58,7 +58,7 @@ def _rule(cell: Cell, block: int | None) -> Callable:
             h_dot_t = cotangents.add(c_h_dot, e_t)
             return h_dot_t, h_dot_t
 
-        h_T_dot, hs_dot = lax.scan(step, h_0_dot, (es, gates, hs_tm1, hs))
+        h_T_dot, hs_dot = over_time(step, h_0_dot, (es, gates, hs_tm1, hs))
         return (h_T, hs), (cotangents.to_jax(h_T_dot, h_T), cotangents.to_jax(hs_dot, hs))
 
     def recursion(theta_h, xs, h_0):

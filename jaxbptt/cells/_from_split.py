@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxbptt import _validate
 from jaxbptt._cotangents import from_jax
+from jaxbptt._loop import apart
 from jaxbptt._precision import in_bfloat16, with_bfloat16_weights
 from jaxbptt.types import Cell, TimeSplit
 
@@ -85,12 +86,12 @@ def split_of(cell: Cell) -> TimeSplit:
         return cell.split
 
     def step(theta_h, x_t, h_tm1):
-        h_t = cell.apply(theta_h, x_t, h_tm1)
+        h_t = apart(cell.apply(theta_h, x_t, h_tm1))
         return h_t, (x_t, h_t)
 
     def step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
         _, _, h_bar_tm1 = cell.vjp(theta_h, gates_t[0], h_tm1, h_t, delta_t)
-        return delta_t, from_jax(h_bar_tm1)
+        return delta_t, apart(from_jax(h_bar_tm1))
 
     def param_vjp(theta_h, xs, hs_tm1, gates, deltas):
         return from_jax(cell.vjp(theta_h, xs, hs_tm1, gates[1], deltas)[0])

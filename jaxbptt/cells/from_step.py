@@ -9,6 +9,7 @@ import numpy as np
 from jaxbptt import _validate
 from jaxbptt._cotangents import pullback
 from jaxbptt._factory import factory
+from jaxbptt._loop import apart
 from jaxbptt.cells._from_split import identity_output
 from jaxbptt.types import Cell, TimeSplit
 
@@ -75,7 +76,7 @@ def from_step(
     def step_vjp(theta_h, x_t, h_tm1, h_t, delta_t):
         _, pull = pullback(lambda h_tm1: f(theta_h, x_t, h_tm1), h_tm1)
         (h_bar_tm1,) = pull(delta_t)
-        return delta_t, h_bar_tm1
+        return delta_t, apart(h_bar_tm1)
 
     def param_vjp(theta_h, xs, hs_tm1, gates, deltas):
         _, pull = pullback(lambda theta_h: steps(theta_h, xs, hs_tm1), theta_h)
@@ -89,7 +90,7 @@ def from_step(
 
     split = TimeSplit(
         project=lambda theta_h, xs: xs,
-        step=lambda theta_h, x_t, h_tm1: (f(theta_h, x_t, h_tm1), x_t),
+        step=lambda theta_h, x_t, h_tm1: (apart(f(theta_h, x_t, h_tm1)), x_t),
         gates=lambda theta_h, xs, hs_tm1, hs: xs,
         step_vjp=step_vjp,
         param_vjp=param_vjp,
