@@ -7,6 +7,7 @@ skipped. Nothing runs here, so it is about programs and their memory; numbers ar
 """
 
 import importlib.util
+import re
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +122,15 @@ def test_where_there_are_no_gates_nothing_is_computed_again(gpus):
     case = next(case for case in CELLS if case.name == "elman-tanh")
     gates, states = (gradient(case, jb.adjoints.full(residuals=r), gpus, T=500, n=256) for r in ("gates", "states"))
     assert device_and_host(states) == device_and_host(gates)
+
+
+def test_no_step_is_computed_again_in_the_next(gpus):
+    """W_hᵀ delta of a vector is a sum that XLA would take into the next step, once for each number that reads it: with
+    eight steps in one program that took 158 µs a step on an H200."""
+    (elman,) = (case for case in SOME if case.name == "elman-tanh")
+    text = gradient(elman, jb.adjoints.full(), gpus, T=64, B=1, d=2, n=8).as_text()
+    programs = re.findall(r"^%?fused[^\n]*\{\n(.*?)^\}", text, re.DOTALL | re.MULTILINE)
+    assert max(program.count(" reduce(") for program in programs) == 1
 
 
 def test_one_reduction_of_the_gradient_and_none_in_a_loop(gpus):

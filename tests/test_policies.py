@@ -22,6 +22,10 @@ def models(case, **options):
     return given, given._replace(model=jb.rnn(case.cell, jb.readouts.linear(), policy=MIXED))
 
 
+def scaled(factor, problems):
+    return (given._replace(theta=jax.tree.map(lambda leaf: factor * leaf, given.theta)) for given in problems)
+
+
 def grads(given, adjoint):
     F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
     return jax.jit(jax.value_and_grad(F, argnums=(0, 3)))(given.theta, given.xs, given.ys, given.h_0)
@@ -41,9 +45,7 @@ def test_every_adjoint_is_float32_to_the_digits_of_bfloat16(case):
 
     Parameters are halved: a linear network that explodes multiplies what was rounded.
     """
-    plain, mixed = (
-        given._replace(theta=jax.tree.map(lambda leaf: 0.5 * leaf, given.theta)) for given in models(case, T=5, n=6)
-    )
+    plain, mixed = scaled(0.5, models(case, T=5, n=6))
     wanted = grads(plain, jb.adjoints.autodiff())
     every = case.name in ("elman-tanh", "lstm", "from_step")
     for name, adjoint in ADJOINTS.items() if every else [("full-blocks", ADJOINTS["full-blocks"])]:
@@ -58,7 +60,8 @@ def test_every_adjoint_is_float32_to_the_digits_of_bfloat16(case):
 @pytest.mark.parametrize("batch", [(), (1,), (2, 3)])
 @pytest.mark.parametrize("case", [LSTM, FROM_STEP], ids=["lstm", "from_step"])
 def test_lengths_and_batches(case, T, batch):
-    plain, mixed = models(case, T=T, batch=batch)
+    """On a GPU the user's products are rounded too, which over seven steps of what grows is some per cent."""
+    plain, mixed = scaled(0.25, models(case, T=T, batch=batch))
     wanted = grads(plain, jb.adjoints.autodiff())
     for name in ("full", "full-blocks-states", "tangent-blocks", "checkpointed-states", "parallel"):
         assert max(distances(grads(mixed, ADJOINTS[name]), wanted)) < 0.02
