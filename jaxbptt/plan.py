@@ -102,7 +102,8 @@ def plan(
       `checkpointed`), or 30% (`full`); in mixed precision some 20% off either way, `autodiff` up to 46% too low;
       for float16 up to 38% too low.
 
-    Other backends plan memory their own way.
+    Other backends plan memory their own way: compiled for an H100, `full` of a GRU or LSTM needs 9% to 34% less than is
+    said here, `tangent` up to 23% less, and `checkpointed` up to 16% more, Elman up to 48%.
 
     Args:
         target: a `Cell` or a `Model`.

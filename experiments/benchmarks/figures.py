@@ -98,6 +98,8 @@ def checkpoints(found: Mapping[str, Any]) -> Any:
     plots.label(memory, "(b) temporaries", "slots $c$", "temporaries / full's")
     for axis in (time, memory):
         axis.set_xscale("log")
+        axis.set_xticks(slots, [str(c) for c in slots])  # those of a logarithmic axis run into one another
+        axis.set_xticks([], minor=True)
         axis.legend(frameon=False, fontsize=8)
     memory.set_yscale("log")
     return figure

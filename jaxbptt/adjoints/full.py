@@ -141,9 +141,9 @@ def full(
             the reverse pass, for an accelerator whose own memory then holds a block of them. The outputs
             ``[T, *batch, n]``, if a loss reads them all, stay on the device, and so does a copy of `xs` and of its
             cotangent where no block of a suitable length divides T. JAX bounds what it takes of the host's memory
-            (``XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB``). Compiled for an H100 in the tests, not yet
-            run on one: for an LSTM with T = 20,000 and B = d = n = 64 it then holds 204 MiB, and the host 1,875, where
-            the device had 3,438.
+            (``XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB``). Measured on an H200, an LSTM with T = 2048, B = 64 and d = n = 256
+            whose loss reads h_T alone: twice the time, 212 MiB on the device for 1,281; with ``residuals="states"`` 1.3
+            times, 321 MiB.
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object for equal arguments.

