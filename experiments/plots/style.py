@@ -21,6 +21,7 @@ LOOKS = (  # the palette of Okabe and Ito (2008), without the yellow that vanish
     Look("#000000", (0, (8, 2)), "v"),
     Look("#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "P"),
     Look("#E69F00", (0, (2, 2)), "X"),
+    Look("#7F7F7F", (0, (6, 1, 1, 1)), "*"),  # a grey beside it
 )
 
 
