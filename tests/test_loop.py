@@ -82,6 +82,17 @@ def test_steps_of_ones_own_are_held_apart(name, adjoint, number):
     assert [found for unroll, found in loops(function, *arguments) if unroll > 1].count(True) == number
 
 
+def test_any_number_of_steps_is_exported_one_to_an_iteration():
+    """JAX can't say how many a rest has."""
+    (lstm,) = (case for case in SOME if case.name == "lstm")
+    given = problem(lstm, T=19)
+    (T,) = jax.export.symbolic_shape("t")
+    xs = jax.ShapeDtypeStruct((T, *given.xs.shape[1:]), given.xs.dtype)
+    apply = jax.jit(lambda theta, xs: given.model.apply(theta, xs, adjoint=jb.adjoints.parallel()))
+    y_hats = jax.export.export(apply)(given.theta, xs).call(given.theta, given.xs)
+    assert_close(y_hats, apply(given.theta, given.xs), 1e-12)
+
+
 def test_states_that_have_no_derivative_pass_the_barrier():
     """A key and a counter among them."""
 
