@@ -63,14 +63,47 @@ def test_eight_steps_to_an_iteration(name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("batch", "n", "held_apart"), [((3,), 4, False), ((1,), 4, True), ((), 4, True), ((3,), 1, True)]
+    ("batch", "held_apart"), [((3,), False), ((3, 1), False), ((2,), True), ((1,), True), ((), True)]
 )
-def test_products_with_a_vector_are_held_apart(batch, n, held_apart):
-    """Where they are products of matrices nothing is gained by it, and the states are written once more."""
+@pytest.mark.parametrize(("adjoint", "number"), [("full", 2), ("tangent", 2), ("parallel", 1), ("checkpointed", 3)])
+def test_products_with_a_vector_are_held_apart(adjoint, number, batch, held_apart):
+    """There are two devices here, on each of which a batch of two may have one member. Of more than that nothing is
+    gained, and the states would be written once more."""
     (lstm,) = (case for case in SOME if case.name == "lstm")
-    given = problem(lstm, T=20, batch=batch, n=n)
-    function, arguments = gradient(given, jb.adjoints.full())
-    assert [found for _, found in loops(function, *arguments)] == [held_apart] * 2
+    function, arguments = gradient(problem(lstm, T=20, batch=batch), ADJOINTS[adjoint])
+    assert [found for unroll, found in loops(function, *arguments) if unroll > 1].count(True) == number * held_apart
+
+
+def test_a_batch_of_any_size_may_become_a_vector():
+    (lstm,) = (case for case in SOME if case.name == "lstm")
+    given = problem(lstm, T=20, batch=(3,))
+    (B,) = jax.export.symbolic_shape("b")
+    xs, ys = (jax.ShapeDtypeStruct((20, B, leaf.shape[-1]), leaf.dtype) for leaf in (given.xs, given.ys))
+    F = jb.objective(given.model, jb.losses.l2_loss)
+    assert loops(jax.grad(F), given.theta, xs, ys) == [(_loop.STEPS_AT_ONCE, True)] * 2
+    program = jax.export.export(jax.jit(jax.grad(F)))(given.theta, xs, ys)
+    assert_close(program.call(given.theta, given.xs, given.ys), jax.grad(F)(given.theta, given.xs, given.ys), 1e-12)
+
+
+@pytest.mark.parametrize(("T", "steps"), [(5, 8), (63, 8), (64, 8), (784, 8), (1001, 7), (130, 5), (1007, 8)])
+def test_a_rest_is_avoided_where_it_would_be_copied(T, steps):
+    _, arguments = gradient(problem(SOME[0], T=2), None)
+    xs = jnp.zeros((T, *arguments[1].shape[1:]))
+    found = loops(lambda xs: jb.unroll(SOME[0].cell, arguments[0].h, xs, arguments[3]), xs)
+    assert [unroll for unroll, _ in found] == [steps]
+
+
+def test_what_a_block_keeps_is_written_at_once():
+    """Outside of the loop over its steps."""
+    (lstm,) = (case for case in SOME if case.name == "lstm")
+    function, arguments = gradient(problem(lstm, T=40), jb.adjoints.checkpointed(slots=20))
+    forward = 0
+    for scan in equations(jax.make_jaxpr(function)(*arguments).jaxpr):
+        if scan.primitive.name == "scan" and scan.params["unroll"] > 1:
+            inside = {equation.primitive.name for equation in equations(scan.params["jaxpr"].jaxpr)}
+            assert "dynamic_update_slice" not in inside
+            forward += "tanh" in inside
+    assert forward
 
 
 @pytest.mark.parametrize("name", ["from_step", "by_hand"])
@@ -91,6 +124,29 @@ def test_any_number_of_steps_is_exported_one_to_an_iteration():
     apply = jax.jit(lambda theta, xs: given.model.apply(theta, xs, adjoint=jb.adjoints.parallel()))
     y_hats = jax.export.export(apply)(given.theta, xs).call(given.theta, given.xs)
     assert_close(y_hats, apply(given.theta, given.xs), 1e-12)
+
+
+@pytest.mark.parametrize("name", ADJOINTS)
+def test_a_state_that_the_next_step_does_not_read(name):
+    """It has no cotangent from there, but is no constant either; and one is a number of Python's."""
+
+    def step(w, x_t, h_tm1):
+        h = jnp.tanh(w * h_tm1["h"] + x_t)
+        return {"h": h, "y": 2.0 * h, "one": 1.0}
+
+    cell = jb.cells.from_step(step, output=lambda h_t: h_t["y"])
+    h_0, xs = {"h": jnp.ones(3), "y": jnp.zeros(3), "one": 1.0}, jnp.ones((9, 3))
+
+    def F(w, adjoint):
+        return jnp.sum(jb.unroll(cell, w, xs, h_0, adjoint=adjoint)[1] ** 2)
+
+    w = jnp.float64(0.5)
+    wanted = jax.grad(F)(w, jb.adjoints.autodiff())
+    np.testing.assert_allclose(jax.grad(F)(w, ADJOINTS[name]), wanted, rtol=1e-12)
+    if name.startswith("tangent"):
+        np.testing.assert_allclose(jax.jvp(lambda w: F(w, ADJOINTS[name]), (w,), (jnp.ones_like(w),))[1], wanted)
+        second = jax.hessian(F)(w, jb.adjoints.autodiff())
+        np.testing.assert_allclose(jax.hessian(F)(w, ADJOINTS[name]), second, rtol=1e-12)
 
 
 def test_states_that_have_no_derivative_pass_the_barrier():
