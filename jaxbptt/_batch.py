@@ -87,3 +87,27 @@ def finite_after_last(xs, mask):
         return xs
     matters = lax.cummax(mask.astype(jnp.int8), axis=0, reverse=True).astype(bool)
     return without_nonfinite(xs, matters)
+
+
+def finite_where_read(h_0, mask):
+    """`h_0` without the NaN of a member of which no step counts: in a stream it may be what padding has left."""
+    if mask is None:
+        return h_0
+    is_read = jnp.any(mask, axis=0, keepdims=True)
+
+    def clean(leaf):
+        return without_nonfinite(jnp.expand_dims(leaf, 0), is_read)[0] if has_derivative(leaf) else leaf
+
+    return jax.tree.map(clean, h_0)
+
+
+def handed_on(recursion, h_T, given, cleaned):
+    """The state for the next chunk: h_T, or that of ``recursion(*given)`` where `cleaned` is something else.
+
+    What no step of a chunk reads may be read in the next: a NaN in it must not have become a number by then.
+    """
+    pairs = [pair for pair in zip(*map(jax.tree.leaves, (given, cleaned)), strict=True) if pair[0] is not pair[1]]
+    if not pairs:
+        return h_T
+    replaced = jnp.stack([jnp.any(before != after) for before, after in pairs]).any()
+    return lax.cond(replaced, lambda: recursion(*given), lambda: h_T)

@@ -65,10 +65,11 @@ def where(condition, a, b):
 
 
 def without_nonfinite(tree, keep):
-    """`tree` with zeros for the NaN and infinite numbers where `keep` ([T, *batch]) is False.
+    """`tree` with zeros for the NaN, infinite and huge numbers where `keep` ([T, *batch]) is False.
 
-    What no loss depends on has a zero cotangent, and zero times NaN would be NaN. Finite numbers stay: f may be
-    singular at zero. A leaf without the batch axes keeps what any member keeps.
+    What no loss depends on has a zero cotangent, and zero times NaN would be NaN. Other numbers stay, as f may be
+    singular at zero; but W_x x of those beyond the root of the largest may be inf - inf. A leaf without the batch axes
+    keeps what any member keeps.
     """
 
     def clean(leaf):
@@ -78,7 +79,8 @@ def without_nonfinite(tree, keep):
         shared = keep.shape != leaf.shape[: keep.ndim]
         kept = jnp.any(keep, axis=tuple(range(1, keep.ndim))) if shared else keep
         spread = jnp.reshape(kept, kept.shape + (1,) * (leaf.ndim - kept.ndim))
-        return jnp.where(spread | jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf))
+        usual = jnp.abs(leaf) <= float(jnp.finfo(leaf.dtype).max) ** 0.5
+        return jnp.where(spread | usual, leaf, jnp.zeros_like(leaf))
 
     return jax.tree.map(clean, tree)
 

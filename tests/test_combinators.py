@@ -39,6 +39,26 @@ def test_nan_in_padding_reaches_neither_state_nor_gradient(inner, adjoint):
         np.testing.assert_array_equal(a, b)
 
 
+@adjoints
+@pytest.mark.parametrize(
+    "inner",
+    [jb.cells.gru(), jb.cells.stacked(jb.cells.elman("relu"), jb.cells.lstm())],
+    ids=["gru", "relu-lstm"],
+)
+def test_huge_numbers_in_padding_are_no_nan(inner, adjoint):
+    """The largest of float32, of which W_x x is inf - inf."""
+    cell = jb.cells.masked(inner)
+    theta_h = cases.randomised(cell.init(KEYS[0], 64, 4, jnp.float32), KEYS[1], 2.0)
+    h_0 = cell.initial_state(theta_h, (2,))
+    mask = jnp.array([[0, 1], [1, 1], [0, 0], [1, 0], [0, 1]], bool)
+    x = cases.normal(KEYS[3], (5, 2, 64), jnp.float32)
+    huge = jnp.where(mask[..., None], x, jnp.finfo(jnp.float32).max)
+    both = gradient(cell, adjoint)
+    clean, padded = (both(theta_h, h_0, jb.cells.MaskedInput(inputs, mask)) for inputs in (x, huge))
+    for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(padded), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def _roots(theta_h, x_t, h_tm1):
     return jnp.sqrt(0.2 + (theta_h["w"] * x_t) ** 2 + 0.1 * h_tm1 * h_tm1)
 

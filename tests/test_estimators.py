@@ -89,6 +89,60 @@ def test_a_mask_changes_no_state_and_no_finite_input(make):
 
 
 @pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
+@pytest.mark.parametrize("steps", [2, 3])
+def test_nan_that_nothing_reads_in_its_chunk_is_there_in_the_next(make, steps):
+    """A stream of 6 steps, the third one unread and NaN for the first member: wherever it is cut, no number is made up
+    for it. The second member is read throughout."""
+    (case,) = (case for case in CELLS if case.name == "elman-tanh")
+    given = problem(case, T=6, batch=(2,), seed=7)
+    mask = jnp.ones((6, 2), bool).at[2, 0].set(False)
+    xs = given.xs.at[2, 0].set(jnp.nan)
+    estimator = make(given.model, jb.losses.l2_loss)
+    update = jax.jit(estimator.update)
+    state = estimator.init(given.theta, given.h_0)
+    losses = []
+    for t in range(0, 6, steps):
+        chunk = slice(t, t + steps)
+        estimate, state = update(given.theta, state, xs[chunk], given.ys[chunk], mask=mask[chunk])
+        losses.append(float(estimate.loss))
+        if np.isfinite(losses[-1]):
+            assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(estimate.grads))
+    first_with_it = (2 if steps == 2 else 3) // steps
+    np.testing.assert_array_equal(np.isfinite(losses), np.arange(len(losses)) < first_with_it)
+    assert np.all(np.isnan(state.h[0]))
+    assert np.all(np.isfinite(state.h[1]))
+
+
+@pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
+def test_a_sequence_that_has_ended_pads_the_chunks_that_follow_with_nan(make):
+    """Nothing of the first member counts after its first chunk: no NaN of it in any gradient, nor of a masked cell."""
+    (case,) = (case for case in CELLS if case.name == "lstm")
+    given = problem(case, T=6, batch=(2,), seed=8)
+    mask = jnp.arange(6)[:, None] < jnp.array([[2, 6]])
+    xs = jnp.where(mask[..., None], given.xs, jnp.nan)
+    estimator = make(given.model, jb.losses.l2_loss, reduction="sum")
+    state, states, grads = estimator.init(given.theta, given.h_0), [], []
+    for t in (0, 3):
+        chunk = slice(t, t + 3)
+        estimate, state = estimator.update(given.theta, state, xs[chunk], given.ys[chunk], mask=mask[chunk])
+        states.append(state)
+        grads.append(estimate.grads)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
+    assert np.all(np.isnan(states[0].h.h[0]))
+    alone = estimator.init(given.theta, jax.tree.map(lambda h: h[1:], given.h_0))
+    for k, t in enumerate((0, 3)):
+        chunk = slice(t, t + 3)
+        one, alone = estimator.update(given.theta, alone, xs[chunk, 1:], given.ys[chunk, 1:])
+        if k == 1:
+            assert_close(grads[1], one.grads, 1e-11)
+    masked = jb.rnn(jb.cells.masked(case.cell), given.model.readout)
+    still = make(masked, jb.losses.l2_loss)
+    state = still.init(given.theta, given.h_0)
+    _, state = still.update(given.theta, state, jb.cells.MaskedInput(xs[:3], mask[:3]), given.ys[:3], mask=mask[:3])
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.h))
+
+
+@pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
 def test_state_and_input_leaves_that_the_batch_shares(make):
     """A counter in the state and a time step dt [T] in the input have no batch axes."""
 

@@ -133,6 +133,7 @@ from jaxbptt._validate.training import (
     no_state_beside_its_own,
     not_beyond,
     optimizer,
+    same_key,
     saver,
     scalar,
     state_without_stream,

@@ -3,6 +3,7 @@
 import operator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import types
@@ -81,6 +82,18 @@ def kept_of_this_run(position, first):
         raise ValueError(
             f"`checkpoints` must hold a run that began where `theta` is, at step {first}: got one at step {position}, "
             "which would be gone on with instead; give each fit a folder of its own, or pass the θ that it began with"
+        )
+
+
+def same_key(given, kept):
+    given, kept = (
+        np.asarray(jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key)
+        for key in (given, kept)
+    )
+    if not np.array_equal(given, kept):
+        raise ValueError(
+            f"`key` must be the one with which the run that `checkpoints` holds began, {kept.tolist()}: got "
+            f"{given.tolist()}, which would be ignored; pass that, or give each fit a folder of its own"
         )
 
 

@@ -37,9 +37,9 @@ def masked(cell: Cell) -> Cell:
 
     For sequences of different lengths, padded anywhere. What a padded step's x holds, NaN included, reaches
     neither a state nor a gradient (of a cell of yours: where f's derivative is finite at what x holds, and at 0 where
-    that isn't finite). Where a pullback has no finite value at a state that stood still, the gradient and ``jax.jvp``
-    of it are right, and ``jax.grad`` of ``jax.grad`` is NaN but by `adjoints.autodiff`. As exact as the inner cell;
-    costs that and a few selects.
+    that isn't finite, or beyond the root of the largest number: 2e19 in float32). Where a pullback has no finite value
+    at a state that stood still, the gradient and ``jax.jvp`` of it are right, and ``jax.grad`` of ``jax.grad`` is NaN
+    but by `adjoints.autodiff`. As exact as the inner cell; costs that and a few selects.
 
     Args:
         cell: the `Cell` that takes the steps.

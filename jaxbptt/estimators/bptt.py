@@ -88,12 +88,13 @@ def bptt(
         _validate.estimator_state(state, BPTTState)
         _validate.sequences(xs, ys, mask)
         begin = _batch.beginning(model, theta, xs, state.h)
-        xs = _batch.finite_after_last(xs, mask)
+        given, xs = xs, _batch.finite_after_last(xs, mask)
 
         def recursion(theta_h, h_0):
             return unroll(cell, theta_h, xs, h_0, adjoint=adjoint)
 
         h_0, pull_beginning = cotangents.pullback(begin, theta.h)
+        begun, h_0 = h_0, _batch.finite_where_read(h_0, mask)
         (h_T, hs), pull_recursion = cotangents.pullback(recursion, theta.h, h_0)
         _validate.readout_fits(readout, theta.o, hs)
         (theta_o, hs), pull_alike = cotangents.pullback(_varying.alike, theta.o, hs)
@@ -109,6 +110,7 @@ def bptt(
         theta_h_bar, h_0_bar = pull_recursion((cotangents.zeros(h_T), h_bars))
         (theta_h_bar_0,) = pull_beginning(h_0_bar)  # zero, unless the initial state is learned
         theta_h_bar = cotangents.add(theta_h_bar, theta_h_bar_0)
+        h_T = _batch.handed_on(lambda xs, h: unroll(cell, theta.h, xs, h)[0], h_T, (given, begun), (xs, h_0))
         return Estimate(F, Theta(theta_h_bar, theta_o_bar), BPTTInfo(h_0_bar)), BPTTState(h_T)
 
     return GradientEstimator(init, update)

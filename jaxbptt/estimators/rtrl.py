@@ -16,6 +16,7 @@ from jaxbptt import _cotangents as cotangents
 from jaxbptt._dtypes import wide, widest
 from jaxbptt._factory import factory
 from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model, Theta
+from jaxbptt.unroll import unroll
 
 
 class RTRLState(NamedTuple):
@@ -91,8 +92,9 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
         _validate.estimator_state(state, RTRLState)
         _validate.sequences(xs, ys, mask)
         h_0 = _batch.initial_state(model, theta, xs, state.h)
-        xs = _batch.finite_after_last(xs, mask)
+        given, xs = xs, _batch.finite_after_last(xs, mask)
         h_0 = _validate.recursion(cell, theta.h, xs, h_0)
+        begun, h_0 = h_0, _batch.finite_where_read(h_0, mask)
         batch = _batch.separate(cell, theta.h, h_0)
         one_output = jax.eval_shape(lambda h_0: jax.tree.map(lambda h: h[None], cell.output(h_0)), h_0)
         _validate.readout_fits(readout, theta.o, one_output)
@@ -145,6 +147,7 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
             h=_real.gradient(theta_h_bar, unflatten_theta_h),
             o=jax.tree.map(lambda sum, leaf: sum.astype(leaf.dtype), theta_o_bar, cotangents.zeros(theta.o)),
         )
+        h_T = _batch.handed_on(lambda xs, h: unroll(cell, theta.h, xs, h)[0], h_T, (given, begun), (xs, h_0))
         return Estimate(F.astype(L_dtype), grads, RTRLInfo()), RTRLState(h_T, a_T)
 
     return GradientEstimator(init, update)

@@ -54,7 +54,9 @@ def saver(folder: str | os.PathLike, *, every: int, keep: int = 2, about: Mappin
     Raises:
         ImportError: without orbax-checkpoint (``pip install orbax-checkpoint``).
         NotImplementedError: in one of several processes of ``jax.distributed``.
-        TypeError, ValueError: for bad counts; from ``restore`` when the checkpoint is of another run, or none is good.
+        TypeError, ValueError: for bad counts; from ``restore`` when the checkpoint is of another run, by its `about` or
+            by the tree, shapes and dtypes of what it holds, or when none is good. What these don't tell, such as a
+            learning rate or the function of a cell, belongs in `about`.
         OSError: from ``save`` when the folder can't be written, with the step of the last good checkpoint.
 
     >>> import tempfile, optax

@@ -168,6 +168,7 @@ def fit(
     position = kept = int(run.train.step)
     if restored is not None:
         _validate.kept_of_this_run(position, first)
+        _validate.same_key(state.key, run.train.key)
     if steps is not None:
         _validate.not_beyond(position, first + steps)
     source = (batches(k) for k in itertools.count(position)) if callable(batches) else batches

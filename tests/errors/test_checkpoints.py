@@ -120,6 +120,21 @@ def kept_in_memory(steps):
         fit(batches=lambda k: (ones(T, B, d), ones(T, B, m)), steps=number, checkpoints=saver)
 
 
+def another_key():
+    kept, batches = {}, lambda k: (ones(T, B, d), ones(T, B, m))
+    saver = jb.training.Saver(every=1, save=kept.__setitem__, restore=lambda run: kept[max(kept)] if kept else None)
+    for number in (1, 2):
+        fit(batches=batches, steps=number, checkpoints=saver, key=jax.random.key(number))
+
+
+row(
+    "fit-with-another-key-than-kept",
+    ValueError,
+    r"`key` must be the one with which the run that `checkpoints` holds began, \[0, 1\]: got \[0, 2\], which would be",
+    another_key,
+)
+
+
 def watched(init, update):
     """The state of an observer, in a run with checkpoints."""
     saver = jb.training.Saver(every=1, save=lambda step, run: None, restore=lambda run: None)
