@@ -89,25 +89,29 @@ def finite_after_last(xs, mask):
     return without_nonfinite(xs, matters)
 
 
-def finite_where_read(h_0, mask):
-    """`h_0` without the NaN of a member of which no step counts: in a stream it may be what padding has left."""
+def read_without_nan(h_0, mask):
+    """`h_0` without the NaN of a member of which no step counts: what padding has left of it in a stream."""
     if mask is None:
         return h_0
-    is_read = jnp.any(mask, axis=0, keepdims=True)
+    is_read = jnp.any(mask, axis=0)
 
     def clean(leaf):
-        return without_nonfinite(jnp.expand_dims(leaf, 0), is_read)[0] if has_derivative(leaf) else leaf
+        if not has_derivative(leaf) or jnp.shape(leaf)[: is_read.ndim] != is_read.shape:
+            return leaf
+        leaf = jnp.asarray(leaf)
+        spread = jnp.reshape(is_read, is_read.shape + (1,) * (leaf.ndim - is_read.ndim))
+        return jnp.where(spread | ~jnp.isnan(leaf), leaf, jnp.zeros_like(leaf))
 
     return jax.tree.map(clean, h_0)
 
 
-def handed_on(recursion, h_T, given, cleaned):
-    """The state for the next chunk: h_T, or that of ``recursion(*given)`` where `cleaned` is something else.
+def handed_on(recursion, reached, given, cleaned):
+    """What goes on to the next chunk: `reached`, or ``recursion(*given)`` where `cleaned` is something else.
 
     What no step of a chunk reads may be read in the next: a NaN in it must not have become a number by then.
     """
     pairs = [pair for pair in zip(*map(jax.tree.leaves, (given, cleaned)), strict=True) if pair[0] is not pair[1]]
     if not pairs:
-        return h_T
-    replaced = jnp.stack([jnp.any(before != after) for before, after in pairs]).any()
-    return lax.cond(replaced, lambda: recursion(*given), lambda: h_T)
+        return reached
+    replaced = jnp.stack([jnp.any((a != b) & ~(jnp.isnan(a) & jnp.isnan(b))) for a, b in pairs]).any()
+    return lax.cond(replaced, lambda: recursion(*given), lambda: reached)

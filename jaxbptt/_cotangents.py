@@ -64,11 +64,11 @@ def where(condition, a, b):
     return jax.tree.map(select, a, b)
 
 
-def without_nonfinite(tree, keep):
-    """`tree` with zeros for the NaN, infinite and huge numbers where `keep` ([T, *batch]) is False.
+def without_nonfinite(tree, keep, power=1.0):
+    """`tree` with zeros for the NaN and infinite numbers where `keep` ([T, *batch]) is False.
 
-    What no loss depends on has a zero cotangent, and zero times NaN would be NaN. Other numbers stay, as f may be
-    singular at zero; but W_x x of those beyond the root of the largest may be inf - inf. A leaf without the batch axes
+    What no loss depends on has a zero cotangent, and zero times NaN would be NaN. Finite numbers stay, as f may be
+    singular at zero; with a `power` below 1 those up to that power of the largest number. A leaf without the batch axes
     keeps what any member keeps.
     """
 
@@ -79,7 +79,7 @@ def without_nonfinite(tree, keep):
         shared = keep.shape != leaf.shape[: keep.ndim]
         kept = jnp.any(keep, axis=tuple(range(1, keep.ndim))) if shared else keep
         spread = jnp.reshape(kept, kept.shape + (1,) * (leaf.ndim - kept.ndim))
-        usual = jnp.abs(leaf) <= float(jnp.finfo(leaf.dtype).max) ** 0.5
+        usual = jnp.abs(leaf) <= float(jnp.finfo(leaf.dtype).max) ** power if power < 1 else jnp.isfinite(leaf)
         return jnp.where(spread | usual, leaf, jnp.zeros_like(leaf))
 
     return jax.tree.map(clean, tree)

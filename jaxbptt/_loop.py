@@ -7,8 +7,8 @@ from jax import lax
 # and T = 4096, 64 and 27 ms. 16 or 32 are no faster than 8. What it costs is compilation: of 8, some three times that
 # of one.
 STEPS_AT_ONCE = 8
-_FEWEST = 4  # of a loop with fewer, nearly all would be gained by a rest instead
-_COPIED = 64  # steps: below, a rest costs nothing, and blocks of so few are measured with it
+_FEWEST = 4  # with fewer a loop is so much slower that eight and a rest are taken, and the copy with them
+_COPIED = 64  # steps; of fewer the copy is small
 
 
 def steps_at_once():

@@ -114,6 +114,53 @@ def test_nan_that_nothing_reads_in_its_chunk_is_there_in_the_next(make, steps):
 
 
 @pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
+def test_forward_mode_through_an_update_with_a_mask(make):
+    """A Hessian-vector product, beside that of the written-out loop of NumPy by differences of its gradient."""
+    (case,) = (case for case in CELLS if case.name == "elman-tanh")
+    given = problem(case, T=4, batch=(2,), seed=9)
+    mask = jnp.ones((4, 2), bool).at[3, 0].set(False)
+    estimator = make(given.model, jb.losses.l2_loss)
+    state = estimator.init(given.theta, given.h_0)
+
+    def gradient(theta):
+        return estimator.update(theta, state, given.xs, given.ys, mask=mask)[0].grads
+
+    _, along = jax.jvp(gradient, (given.theta,), (given.theta,))
+    ends = (jax.tree.map(lambda leaf, s=s: (1 + s) * leaf, given.theta) for s in (1e-5, -1e-5))
+    above, below = (oracle(given._replace(theta=theta), np.asarray(mask))[1][0] for theta in ends)
+    assert_close(along, jax.tree.map(lambda a, b: (a - b) / 2e-5, above, below), 1e-7)
+
+
+@pytest.mark.parametrize("make", ONLINE_ESTIMATORS.values(), ids=ONLINE_ESTIMATORS)
+def test_a_sensitivity_goes_on_from_the_inputs_as_given(make):
+    """A cell that stands still where its input is NaN: the chunks add up, though NaN was cleaned at the end of one."""
+
+    def step(theta_h, x_t, h_tm1):
+        missing = jnp.isnan(x_t)
+        drive = jnp.where(missing, 0.0, x_t) * theta_h["w"] + h_tm1 * theta_h["u"]
+        return jnp.where(missing, h_tm1, jnp.tanh(drive))
+
+    cell = jb.cells.from_step(step, initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, 3)))
+    theta = jb.Theta({"w": jnp.float64(0.5), "u": jnp.float64(0.9)}, ())
+    estimator = make(jb.rnn(cell, jb.readouts.identity()), jb.losses.l2_loss, reduction="sum")
+    xs = cases.normal(jax.random.key(1), (6, 2, 3)).at[2, 0].set(jnp.nan)
+    ys, mask = cases.normal(jax.random.key(2), (6, 2, 3)), jnp.ones((6, 2), bool).at[2, 0].set(False)
+
+    def F(theta):
+        h, total = jnp.zeros((2, 3)), 0.0
+        for t in range(6):
+            h = step(theta.h, xs[t], h)
+            total += 0.5 * jnp.sum(jnp.where(mask[t][:, None], (h - ys[t]) ** 2, 0.0))
+        return total
+
+    state, grads = estimator.init(theta), []
+    for t in (0, 3):
+        estimate, state = estimator.update(theta, state, xs[t : t + 3], ys[t : t + 3], mask=mask[t : t + 3])
+        grads.append(estimate.grads)
+    assert_close(jax.tree.map(jnp.add, *grads), jax.grad(F)(theta), 1e-11)
+
+
+@pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
 def test_a_sequence_that_has_ended_pads_the_chunks_that_follow_with_nan(make):
     """Nothing of the first member counts after its first chunk: no NaN of it in any gradient, nor of a masked cell."""
     (case,) = (case for case in CELLS if case.name == "lstm")

@@ -86,14 +86,16 @@ def kept_of_this_run(position, first):
 
 
 def same_key(given, kept):
+    if given is None:
+        return
     given, kept = (
         np.asarray(jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key)
         for key in (given, kept)
     )
     if not np.array_equal(given, kept):
         raise ValueError(
-            f"`key` must be the one with which the run that `checkpoints` holds began, {kept.tolist()}: got "
-            f"{given.tolist()}, which would be ignored; pass that, or give each fit a folder of its own"
+            f"`key` would be ignored: got one of {given.tolist()}, and the run that `checkpoints` holds has its own, "
+            f"of {kept.tolist()}; leave it out to go on with that run, or give each fit a folder of its own"
         )
 
 

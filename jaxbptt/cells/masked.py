@@ -37,9 +37,9 @@ def masked(cell: Cell) -> Cell:
 
     For sequences of different lengths, padded anywhere. What a padded step's x holds, NaN included, reaches
     neither a state nor a gradient (of a cell of yours: where f's derivative is finite at what x holds, and at 0 where
-    that isn't finite, or beyond the root of the largest number: 2e19 in float32). Where a pullback has no finite value
-    at a state that stood still, the gradient and ``jax.jvp`` of it are right, and ``jax.grad`` of ``jax.grad`` is NaN
-    but by `adjoints.autodiff`. As exact as the inner cell; costs that and a few selects.
+    that isn't finite or near the largest number: beyond 8e28 in float32, 4e3 in float16). Where a pullback has no
+    finite value at a state that stood still, the gradient and ``jax.jvp`` of it are right, and ``jax.grad`` of
+    ``jax.grad`` is NaN but by `adjoints.autodiff`. As exact as the inner cell; costs that and a few selects.
 
     Args:
         cell: the `Cell` that takes the steps.
@@ -61,7 +61,7 @@ def masked(cell: Cell) -> Cell:
     inner = split_of(cell)
 
     def real(xs):
-        return cotangents.without_nonfinite(xs.x, xs.mask)
+        return cotangents.without_nonfinite(xs.x, xs.mask, 0.75)  # W_x x of larger numbers may be inf - inf
 
     def project(theta_h, xs):
         return xs.mask, inner.project(theta_h, real(xs))

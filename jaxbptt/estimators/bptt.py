@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 from jaxbptt import _batch, _validate, _varying, losses, readouts
 from jaxbptt import _cotangents as cotangents
 from jaxbptt._factory import factory
+from jaxbptt.adjoints import autodiff
 from jaxbptt.types import Adjoint, Estimate, GradientEstimator, Loss, Model, Theta
 from jaxbptt.unroll import unroll
 
@@ -48,6 +49,10 @@ def bptt(
     Exact for a chunk that is the whole sequence. Fed a sequence in several chunks it is *truncated*: what a chunk's
     parameters do to later chunks through the carried state is left out, a bias without a general bound.
     Time and memory are the adjoint's; `adjoints.full` keeps T states.
+
+    The state handed on is that of the inputs as given. NaN in those after a member's last step that counts reaches
+    neither F nor its gradient, but that state, and so a later chunk in which the member counts again (`cells.masked`
+    leaves them out). Where there is such NaN the recursion is run once more to say so; under ``jax.vmap`` always.
 
     Args:
         model: f and g.
@@ -94,7 +99,7 @@ def bptt(
             return unroll(cell, theta_h, xs, h_0, adjoint=adjoint)
 
         h_0, pull_beginning = cotangents.pullback(begin, theta.h)
-        begun, h_0 = h_0, _batch.finite_where_read(h_0, mask)
+        begun, h_0 = h_0, _batch.read_without_nan(h_0, mask)
         (h_T, hs), pull_recursion = cotangents.pullback(recursion, theta.h, h_0)
         _validate.readout_fits(readout, theta.o, hs)
         (theta_o, hs), pull_alike = cotangents.pullback(_varying.alike, theta.o, hs)
@@ -110,7 +115,11 @@ def bptt(
         theta_h_bar, h_0_bar = pull_recursion((cotangents.zeros(h_T), h_bars))
         (theta_h_bar_0,) = pull_beginning(h_0_bar)  # zero, unless the initial state is learned
         theta_h_bar = cotangents.add(theta_h_bar, theta_h_bar_0)
-        h_T = _batch.handed_on(lambda xs, h: unroll(cell, theta.h, xs, h)[0], h_T, (given, begun), (xs, h_0))
+
+        def again(xs, h_0):  # by what goes through forward mode, as the gradient does
+            return unroll(cell, theta.h, xs, h_0, adjoint=autodiff())[0]
+
+        h_T = _batch.handed_on(again, h_T, (given, begun), (xs, h_0))
         return Estimate(F, Theta(theta_h_bar, theta_o_bar), BPTTInfo(h_0_bar)), BPTTState(h_T)
 
     return GradientEstimator(init, update)

@@ -16,7 +16,6 @@ from jaxbptt import _cotangents as cotangents
 from jaxbptt._dtypes import wide, widest
 from jaxbptt._factory import factory
 from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model, Theta
-from jaxbptt.unroll import unroll
 
 
 class RTRLState(NamedTuple):
@@ -94,7 +93,7 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
         h_0 = _batch.initial_state(model, theta, xs, state.h)
         given, xs = xs, _batch.finite_after_last(xs, mask)
         h_0 = _validate.recursion(cell, theta.h, xs, h_0)
-        begun, h_0 = h_0, _batch.finite_where_read(h_0, mask)
+        begun, h_0 = h_0, _batch.read_without_nan(h_0, mask)
         batch = _batch.separate(cell, theta.h, h_0)
         one_output = jax.eval_shape(lambda h_0: jax.tree.map(lambda h: h[None], cell.output(h_0)), h_0)
         _validate.readout_fits(readout, theta.o, one_output)
@@ -137,7 +136,12 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
             jnp.zeros(theta_h.shape, a_0.dtype),
             jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), cotangents.zeros(theta.o)),
         )
-        (h_T, a_T, *sums), _ = lax.scan(step, (h_0, a_0, *nothing), (xs, ys, mask))
+
+        def sweep(xs, h_0):
+            return lax.scan(step, (h_0, a_0, *nothing), (xs, ys, mask))[0]
+
+        h_T, a_T, *sums = sweep(xs, h_0)
+        h_T, a_T = _batch.handed_on(lambda *raw: sweep(*raw)[:2], (h_T, a_T), (given, begun), (xs, h_0))
         if reduction == "mean":
             T = jax.tree.leaves(ys)[0].shape[0]
             steps = T * math.prod(batch) if mask is None else jnp.maximum(jnp.sum(mask), 1)
@@ -147,7 +151,6 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
             h=_real.gradient(theta_h_bar, unflatten_theta_h),
             o=jax.tree.map(lambda sum, leaf: sum.astype(leaf.dtype), theta_o_bar, cotangents.zeros(theta.o)),
         )
-        h_T = _batch.handed_on(lambda xs, h: unroll(cell, theta.h, xs, h)[0], h_T, (given, begun), (xs, h_0))
         return Estimate(F.astype(L_dtype), grads, RTRLInfo()), RTRLState(h_T, a_T)
 
     return GradientEstimator(init, update)

@@ -121,7 +121,8 @@ def fit(
             with instead of begun again, and returned at once if it was over; one that a function paused is not over.
         h_0: the state that a stream starts from: with ``streaming=True`` needed where `theta` is a `Theta`, and an
             error without. A `TrainState` has its own.
-        key: a random key for the estimator; step k sees ``fold_in(key, k)``. A `TrainState` has its own.
+        key: a random key for the estimator; step k sees ``fold_in(key, k)``. A `TrainState` has its own, and so has a
+            run that `checkpoints` hold: beside one only the key that it began with is no error.
         streaming: see `trainer`.
         skip_nonfinite: how many steps in a row may be skipped because the loss, the gradient, the new θ or what the
             optimiser keeps is not finite; one more is an error. ``None`` allows none. Either way such a step never
@@ -168,7 +169,7 @@ def fit(
     position = kept = int(run.train.step)
     if restored is not None:
         _validate.kept_of_this_run(position, first)
-        _validate.same_key(state.key, run.train.key)
+        _validate.same_key(key, run.train.key)
     if steps is not None:
         _validate.not_beyond(position, first + steps)
     source = (batches(k) for k in itertools.count(position)) if callable(batches) else batches

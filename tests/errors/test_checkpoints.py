@@ -130,7 +130,7 @@ def another_key():
 row(
     "fit-with-another-key-than-kept",
     ValueError,
-    r"`key` must be the one with which the run that `checkpoints` holds began, \[0, 1\]: got \[0, 2\], which would be",
+    r"`key` would be ignored: got one of \[0, 2\], and the run that `checkpoints` holds has its own, of \[0, 1\]; le",
     another_key,
 )
 
