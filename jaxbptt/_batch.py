@@ -105,7 +105,7 @@ def read_without_nan(h_0, mask):
     return jax.tree.map(clean, h_0)
 
 
-def handed_on(recursion, reached, given, cleaned):
+def for_the_next_chunk(recursion, reached, given, cleaned):
     """What goes on to the next chunk: `reached`, or ``recursion(*given)`` where `cleaned` is something else.
 
     What no step of a chunk reads may be read in the next: a NaN in it must not have become a number by then.

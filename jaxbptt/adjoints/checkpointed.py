@@ -88,7 +88,7 @@ def _advance(f, xs, h, rows, row, output=None):
         h_t, (kept, output_t) = kept_and_next(h_tm1, u_t)
         return (h_t, _put(rows, with_time_axis(kept), row), row + 1), output_t
 
-    if steps_at_once() > 1:  # and one write for all of them, which is a program of its own on a GPU
+    if steps_at_once() > 1:  # a GPU starts a kernel for every write; a CPU has the row in its cache
         h, (kept, outputs) = over_time(kept_and_next, h, project(xs))
         return h, _put(rows, kept, row), outputs
     (h, rows, _), outputs = over_time(written, (h, rows, row), project(xs))

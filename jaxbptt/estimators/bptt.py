@@ -119,7 +119,7 @@ def bptt(
         def again(xs, h_0):  # by what goes through forward mode, as the gradient does
             return unroll(cell, theta.h, xs, h_0, adjoint=autodiff())[0]
 
-        h_T = _batch.handed_on(again, h_T, (given, begun), (xs, h_0))
+        h_T = _batch.for_the_next_chunk(again, h_T, (given, begun), (xs, h_0))
         return Estimate(F, Theta(theta_h_bar, theta_o_bar), BPTTInfo(h_0_bar)), BPTTState(h_T)
 
     return GradientEstimator(init, update)

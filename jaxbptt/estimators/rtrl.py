@@ -48,6 +48,9 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
     chunks add up to that of the whole. (With θ updated between chunks, a_t is stale to the order of the step size.)
     Memory N·P numbers for each member of the batch, none of it growing with T; time O(N²·P) a step and member.
 
+    State and sensitivity handed on are those of the inputs as given: NaN in these after a member's last step that
+    counts is in them, as for `bptt`, and the sweep is then run twice (under ``jax.vmap`` always).
+
     Members of the batch must not influence one another: f is differentiated for one at a time. A floating-point leaf of
     the state has the batch axes; one of `xs` that all members share, ``[T, …]``, must not go on with the sizes of the
     batch by chance, or it is taken for one of theirs.
@@ -141,7 +144,7 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
             return lax.scan(step, (h_0, a_0, *nothing), (xs, ys, mask))[0]
 
         h_T, a_T, *sums = sweep(xs, h_0)
-        h_T, a_T = _batch.handed_on(lambda *raw: sweep(*raw)[:2], (h_T, a_T), (given, begun), (xs, h_0))
+        h_T, a_T = _batch.for_the_next_chunk(lambda *raw: sweep(*raw)[:2], (h_T, a_T), (given, begun), (xs, h_0))
         if reduction == "mean":
             T = jax.tree.leaves(ys)[0].shape[0]
             steps = T * math.prod(batch) if mask is None else jnp.maximum(jnp.sum(mask), 1)
