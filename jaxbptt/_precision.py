@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxbptt._time.loop import on_cpu
+
 
 def in_bfloat16(theta):
     """The weights in bfloat16; a bias, with one axis, is no operand of a product."""
@@ -24,7 +26,7 @@ def with_bfloat16_products(function):
 
     @functools.wraps(function)
     def wrapped(*arguments):
-        if jax.default_backend() == "cpu":
+        if on_cpu():
             return function(*arguments)
         with jax.default_matmul_precision("BF16_BF16_F32"):
             return function(*arguments)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _validate, _varying, adjoints, readouts
+from jaxbptt import _validate, _varying, readouts
 from jaxbptt._factory import factory
 from jaxbptt.types import Cell, Model, Policy, Readout, Theta
 from jaxbptt.unroll import unroll
@@ -64,7 +64,7 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
             h_0 = initial_state(theta, _validate.batch_shape_of(cell, theta.h, xs))
         _, hs = unroll(cell, theta.h, xs, h_0, adjoint=adjoint)
         _validate.readout_fits(readout, theta.o, hs)
-        if adjoints.keeps_forward_mode(adjoint):
+        if adjoint is not None and adjoint.keeps_forward_mode:
             return readouts.apply_over_time(readout, theta.o, hs)
         return readouts.with_rule(readout)(*_varying.alike(theta.o, hs))
 

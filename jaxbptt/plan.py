@@ -8,8 +8,10 @@ import jax.numpy as jnp
 
 from jaxbptt import _cotangents as cotangents
 from jaxbptt import _live_bytes, _validate
-from jaxbptt.adjoints import _revolve, _rows, full
+from jaxbptt.adjoints import full
 from jaxbptt.adjoints.checkpointed import Checkpointed, checkpointed
+from jaxbptt.adjoints.checkpointed import revolve as _revolve
+from jaxbptt.adjoints.checkpointed import rows as _rows
 from jaxbptt.types import Adjoint, Cell, Model, PyTree
 from jaxbptt.unroll import unroll
 

@@ -32,19 +32,20 @@ class TimeSplit(NamedTuple):
     Attributes:
         project: ``(theta_h, xs) -> us``. Parallel: the products that don't read h_{t-1}. What is elementwise, such as
             adding a bias, costs less in `step`: here it is one more pass over all of time.
-        step: ``(theta_h, u_t, h_tm1) -> (h_t, gates_t)``. Sequential: the rest of f, and what its pullback
-            would like to have kept.
-        gates: ``(theta_h, us, hs_tm1, hs) -> gates``. Parallel: what `step` kept, computed again from states; the same
-            tree, leaf by leaf the same numbers. A leaf that is an input or a state as it stands `adjoints.full` does
-            not keep twice, nor `adjoints.checkpointed` where all of them are.
-        step_vjp: ``(theta_h, gates_t, h_tm1, h_t, delta_t) -> (z_bar_t, h_bar_tm1)``. Sequential: the
+        step: ``(theta_h, u_t, h_tm1) -> (h_t, residuals_t)``. Sequential: the rest of f, and what its pullback would
+            like to have kept beside x_t, h_{t-1} and h_t, which it is given.
+        residuals: ``(theta_h, us, hs_tm1, hs) -> residuals``. Parallel: what `step` kept, computed again from states;
+            the same tree, leaf by leaf the same numbers.
+        step_vjp: ``(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t) -> (z_bar_t, h_bar_tm1)``. Sequential: the
             cotangent of the pre-activations, whose leaves begin with the batch axes as those of delta_t do, and
             c_tᵀ delta_t. Linear in delta_t, as the next two are in z_bars.
-        param_vjp: ``(theta_h, xs, hs_tm1, gates, z_bars) -> theta_bar``. Parallel: Σ b_tᵀ delta_t over time
+        param_vjp: ``(theta_h, xs, hs_tm1, hs, residuals, z_bars) -> theta_bar``. Parallel: Σ b_tᵀ delta_t over time
             and batch.
-        input_vjp: ``(theta_h, xs, hs_tm1, gates, z_bars) -> xs_bar``. Parallel: ∂F/∂x_t.
+        input_vjp: ``(theta_h, xs, hs_tm1, hs, residuals, z_bars) -> xs_bar``. Parallel: ∂F/∂x_t.
         operands: ``theta_h -> theta_h`` as the products read it, where that takes a computation, such as rounding it to
             bfloat16: done once, before a loop. The functions above give the same for both. ``None``: as it is.
+        of: ``(apply, vjp)``, the two functions that this is the division of. It counts for a cell that has exactly
+            these; for any other, one is implied from the cell's own pair.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
     >>> split = jb.cells.linear().split
@@ -56,11 +57,12 @@ class TimeSplit(NamedTuple):
 
     project: Callable[..., Any]
     step: Callable[..., Any]
-    gates: Callable[..., Any]
+    residuals: Callable[..., Any]
     step_vjp: Callable[..., Any]
     param_vjp: Callable[..., Any]
     input_vjp: Callable[..., Any]
     operands: Callable[..., Any] | None = None
+    of: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 
 
 class Cell(NamedTuple):
@@ -74,8 +76,8 @@ class Cell(NamedTuple):
             ``theta_bar`` over every leading axis, time included. A leaf without a derivative, such as an integer,
             gets ``None``.
         output: ``h_t -> `` what g reads; must not depend on parameters.
-        split: how the cell divides over time (`TimeSplit`); ``None`` derives it from `apply` and `vjp`. The adjoints go
-            by it: who replaces `apply` or `vjp` of a cell sets ``split=None`` too.
+        split: how `apply` and `vjp` divide over time (`TimeSplit`), for speed. ``None``, or one of another pair, is
+            not used: a division is then implied from the two.
         check: ``(theta_h, xs, h_0) -> None``; raises when shapes or dtypes don't fit; ``None`` checks nothing
             beyond what every cell must satisfy.
         mixed: ``Cell -> Cell``: this cell with bfloat16 operands in its products; ``None`` leaves them to JAX

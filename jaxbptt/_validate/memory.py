@@ -66,8 +66,8 @@ def named_adjoints(adjoints):
         adjoint(value)
 
 
-def host_memory(backend):
-    if backend == "cpu":
+def host_memory(on_cpu):
+    if on_cpu:
         raise NotImplementedError(
             "`memory='host'` moves what is kept out of an accelerator's memory: got the CPU as the device, whose "
             "memory is the host's; use memory='device', or `adjoints.checkpointed` to keep less"

@@ -1,11 +1,12 @@
 """The recursion itself, differentiated by JAX: the oracle of every other adjoint."""
 
-from typing import Any
+import dataclasses
+from typing import ClassVar
 
 from jax import lax
 
 from jaxbptt._factory import factory
-from jaxbptt.adjoints._blocks import shifted
+from jaxbptt._time.sweeps import shifted
 from jaxbptt.cells._from_split import identity_output
 from jaxbptt.types import Adjoint
 
@@ -26,8 +27,15 @@ def trajectory(cell, theta_h, xs, h_0):
     return shifted(h_0, hs), hs
 
 
-_marked: Any = recursion
-_marked.keeps_forward_mode = True
+@dataclasses.dataclass(frozen=True)
+class Autodiff:
+    """The adjoint `autodiff`."""
+
+    keeps_forward_mode: ClassVar[bool] = True
+
+    def __call__(self, cell, theta_h, xs, h_0):
+        """(h_T, hs), differentiated by JAX."""
+        return recursion(cell, theta_h, xs, h_0)
 
 
 @factory
@@ -46,4 +54,4 @@ def autodiff() -> Adjoint:
     >>> jb.unroll(jb.cells.linear(), theta_h, jnp.ones((3, 1)), jnp.zeros(1), adjoint=autodiff())[0].tolist()
     [3.0]
     """
-    return recursion
+    return Autodiff()

@@ -10,102 +10,108 @@ With h_bar_t the cotangent that reaches h_t from outside the recursion (through 
         ∂F/∂θ_h = Σ_t b_tᵀ delta_t.
  3. Likewise ∂F/∂x_t = (∂f/∂x_t)ᵀ delta_t and ∂F/∂h_0 = c_1ᵀ delta_1.
 
-Only 1. is sequential. The reverse scan carries delta and nothing of the size of θ_h; 2. and 3. are evaluated for
-a block of steps at once (`jaxbptt.types.TimeSplit`, `jaxbptt.adjoints._blocks`). Where blocks overlap, a step is
-reversed in the block whose own it is, and is passed by in the other.
+Only 1. is sequential (`jaxbptt._time.sweeps.reverse`). The reverse scan carries delta and nothing of the size of θ_h;
+2. and 3. are evaluated for a block of steps at once.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Literal, cast
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 from jax import lax
 
-from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate
-from jaxbptt._dtypes import wide
+from jaxbptt import _masks, _validate
 from jaxbptt._factory import factory
-from jaxbptt._loop import over_time
-from jaxbptt.adjoints import _gates, _host
-from jaxbptt.adjoints._blocks import choose, handed_on, join, own_step, read_in_a_loop, scan_blocks, shifted, states
+from jaxbptt._time import blocks, sweeps, weights
+from jaxbptt._time.loop import on_cpu
+from jaxbptt._trees import cotangents
+from jaxbptt.adjoints import _host
 from jaxbptt.cells._from_split import split_of
-from jaxbptt.types import Adjoint, Cell
+from jaxbptt.types import Adjoint
 
 
-@factory
-def _rule(cell: Cell, block: int | None, keep_gates: bool, on_host: bool) -> Callable:
-    """The recursion of one cell with its gradient written by hand, as ``(theta_h, xs, h_0) -> (h_T, hs)``."""
+class _How(NamedTuple):
+    """Steps per block, whether residuals are kept, whether in the host's memory."""
+
+    block: int
+    keep: bool
+    on_host: bool
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _recursion(cell, how, theta_h, xs, h_0):
+    return _forward(cell, how, theta_h, xs, h_0)[0]
+
+
+def _forward(cell, how, theta_h, xs, h_0):
+    """h_T and the outputs; and what the pullback wants kept: of each step, and of each block the state before it."""
+    read = weights.for_steps(split_of(cell), theta_h, h_0)
+    block = functools.partial(_forward_block, cell, how, theta_h, read)
+    h_T, outputs, kept = blocks.scan(block, h_0, xs, how.block)
+    if not how.on_host:  # read off the states: where they are the states, that is no copy
+        outputs = jax.vmap(cell.output)(blocks.join(kept[0][0]))
+    return (h_T, outputs), (theta_h, xs, kept)
+
+
+def _forward_block(cell, how, theta_h, read, h, xs, _):
+    h_K, hs, residuals = sweeps.forward(split_of(cell), theta_h, read, xs, h, keep=how.keep)
+    if how.on_host:
+        return h_K, jax.vmap(cell.output)(hs), (_host.store((hs, residuals)), h)
+    return h_K, None, ((hs, residuals), h)
+
+
+def _backward(cell, how, kept_of, bars):
+    theta_h, xs, kept = kept_of
+    h_T_bar, output_bars = cotangents.from_jax(bars)
+    read = weights.for_pullbacks(split_of(cell), theta_h)
+    block = functools.partial(_reverse_block, cell, how, theta_h, read)
+    carry = h_T_bar, cotangents.wide_zeros(theta_h)
+    (h_0_bar, theta_bar), xs_bar, _ = blocks.scan(block, carry, (xs, output_bars), how.block, each=kept, reverse=True)
+    return cotangents.narrow(theta_bar, theta_h), xs_bar, h_0_bar
+
+
+def _reverse_block(cell, how, theta_h, read, carry, inputs, kept):
+    (c_delta, theta_bar), (xs, output_bars), (of_steps, h_before) = carry, inputs, kept
+    hs, residuals = _host.fetch(of_steps) if how.on_host else of_steps
+    hs_tm1 = sweeps.shifted(h_before, hs)
     split = split_of(cell)
-    outputs_of = jax.vmap(cell.output)
+    if not how.keep:
+        # Now, for this block: else a compiler may keep what the forward pass had of it.
+        xs, hs, hs_tm1, c_delta = lax.optimization_barrier((xs, hs, hs_tm1, c_delta))
+        residuals = split.residuals(theta_h, split.project(theta_h, xs), hs_tm1, hs)
+    steps = sweeps.Steps(xs, hs_tm1, hs, residuals)
+    c_delta, theta_bar, xs_bar = sweeps.reverse_block(
+        cell, split, theta_h, read, steps, output_bars, c_delta, theta_bar
+    )
+    return (c_delta, theta_bar), xs_bar, None
 
-    def size(theta_h, xs, h_0, layout):
-        return block or choose(split, theta_h, xs, h_0, layout, on_host=on_host, recomputed=not keep_gates)
 
-    def sweep(theta_h, xs, h_0):
-        """h_T, the outputs, and what the pullback wants kept: of each step, and of each block the state before it."""
-        layout = _gates.layout(split, theta_h, xs, h_0)
+_recursion.defvjp(_forward, _backward)
 
-        def block_of_steps(h, xs, _, span):
-            h_end, hs, gates = states(split, theta_h, xs, h, layout if keep_gates else None)
-            outputs, kept = (outputs_of(hs), _host.store((hs, gates))) if on_host else (None, (hs, gates))
-            return handed_on(h_end, hs, span), outputs, (kept, h)
 
-        h_T, outputs, made = scan_blocks(block_of_steps, h_0, xs, size(theta_h, xs, h_0, layout))
-        if not on_host:  # read off the states: where they are the states, that is no copy
-            (hs, _), _ = made
-            outputs = outputs_of(join(hs, jax.tree.leaves(xs)[0].shape[0]))
-        return (h_T, outputs), made
+@dataclasses.dataclass(frozen=True)
+class Full:
+    """The adjoint `full`: how many steps a block has, what is kept of each, and where."""
 
-    @jax.custom_vjp
-    def recursion(theta_h, xs, h_0):
-        return sweep(theta_h, xs, h_0)[0]
+    block: int | None
+    residuals: str
+    memory: str
+    keeps_forward_mode: ClassVar[bool] = False
 
-    def forward(theta_h, xs, h_0):
-        results, kept = sweep(theta_h, xs, h_0)
-        return results, (theta_h, xs, h_0, kept)
-
-    def backward(residuals, bars):
-        theta_h, xs, h_0, made = residuals
-        h_T_bar, output_bars = cotangents.from_jax(bars)
-        layout = _gates.layout(split, theta_h, xs, h_0)
-        weights = read_in_a_loop(split, theta_h)
-
-        def step(c_delta_tp1, inputs):  # c_{t+1}ᵀ delta_{t+1}
-            gates_t, h_tm1, h_t, output_bar_t, own = inputs
-            _, pull_output = cotangents.pullback(cell.output, h_t)
-            (h_bar_t,) = pull_output(output_bar_t)
-            delta_t = cotangents.add(h_bar_t, c_delta_tp1)
-            pull = functools.partial(split.step_vjp, weights(), gates_t, h_tm1, h_t)
-            z_bar_t, c_delta_t = own_step(pull, own, delta_t, c_delta_tp1)
-            return c_delta_t, z_bar_t
-
-        def block_of_steps(carry, inputs, made, span):
-            (c_delta_tp1, theta_bar), (xs, output_bars), (kept, h_before) = carry, inputs, made
-            hs, gates_kept = _host.fetch(kept) if on_host else kept
-            hs_tm1 = shifted(h_before, hs)
-            own = None if span is None else span.own(jax.tree.leaves(xs)[0].shape[0])
-            if keep_gates:
-                gates = _gates.together(layout, xs, hs_tm1, hs, gates_kept)
-            else:
-                if layout.computes:  # now, for this block: else a compiler may keep what the forward pass had of it
-                    xs, hs, hs_tm1, c_delta_tp1 = lax.optimization_barrier((xs, hs, hs_tm1, c_delta_tp1))
-                gates = _gates.made_again(split, theta_h, xs, hs_tm1, hs)
-            c_delta_t, z_bars = over_time(step, c_delta_tp1, (gates, hs_tm1, hs, output_bars, own), reverse=True)
-            b_deltas = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)  # Σ b_tᵀ delta_t over the block
-            theta_bar = jax.tree.map(lambda total, part: total + part.astype(total.dtype), theta_bar, b_deltas)
-            return (c_delta_t, theta_bar), split.input_vjp(theta_h, xs, hs_tm1, gates, z_bars), None
-
-        nothing = cotangents.zeros(theta_h)
-        carry = (h_T_bar, jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), nothing))
-        (h_0_bar, theta_bar), xs_bar, _ = scan_blocks(
-            block_of_steps, carry, (xs, output_bars), size(theta_h, xs, h_0, layout), each=made, reverse=True
-        )
-        theta_bar = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), theta_bar, nothing)
-        return theta_bar, xs_bar, h_0_bar
-
-    recursion.defvjp(forward, backward)
-    return recursion
+    def __call__(self, cell, theta_h, xs, h_0):
+        """(h_T, hs), with this rule for their gradient."""
+        on_host = self.memory == "host"
+        if on_host:
+            _validate.host_memory(on_cpu())
+        shapes = blocks.shapes(split_of(cell), theta_h, xs, h_0)
+        recomputes = self.residuals == "states" and bool(jax.tree.leaves(shapes.residuals_t))
+        T = _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
+        most = self.block or blocks.choose(shapes, theta_h, T, bounded=on_host or recomputes)
+        how = _How(blocks.even(T, most), not recomputes, on_host)
+        if T % how.block:
+            return _masks.in_blocks(_recursion, cell, how, theta_h, xs, h_0)
+        return _recursion(cell, how, theta_h, xs, h_0)
 
 
 @factory
@@ -166,10 +172,4 @@ def full(
         _validate.count("block", block)
     _validate.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
     _validate.one_of("memory", memory, ("device", "host"), "there is nowhere else to keep it")
-
-    def adjoint(cell, theta_h, xs, h_0):
-        if memory == "host":
-            _validate.host_memory(jax.default_backend())
-        return _rule(cell, block, residuals == "gates", memory == "host")(theta_h, xs, h_0)
-
-    return cast(Adjoint, adjoint)
+    return Full(block, residuals, memory)

@@ -1,95 +1,98 @@
 """The adjoint as an associative scan: depth log T instead of T.
 
- 1. delta_t = v_t + delta_{t+1} C_{t+1}, with rows for vectors, v_t = h_bar_t, and C_{t+1} the matrix c_{t+1}.
- 2. Two such maps, one after the other, are a map of the same form:
-        (v_t, C_{t+1}) after (v_{t+1}, C_{t+2}):   delta_t = (v_t + v_{t+1} C_{t+1}) + delta_{t+2} C_{t+2} C_{t+1}.
- 3. So all delta_t are the suffix products of that associative operation, in 2 log₂ T rounds of products of n×n
-    matrices, each round in parallel.
+    delta_t = h_bar_t + delta_{t+1} C_{t+1},      C_{t+1} the matrix c_{t+1}, rows for vectors
 
+is a recurrence of affine maps, which `jaxbptt._time.affine` evaluates in 2 log₂ T rounds of products of n×n matrices.
 The c's are written out as matrices, N pullbacks each: worth it for small n and long T on an accelerator.
 """
 
-from collections.abc import Callable
-from typing import cast
+import dataclasses
+import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxbptt import _batch, _real, _validate, _varying
-from jaxbptt import _cotangents as cotangents
+from jaxbptt import _batch, _validate
 from jaxbptt._factory import factory
-from jaxbptt.adjoints._blocks import shifted, states, states_and_gates
+from jaxbptt._time import affine, sweeps, weights
+from jaxbptt._trees import cotangents, varying, vectors
 from jaxbptt.cells._from_split import split_of
-from jaxbptt.types import Adjoint, Cell
+from jaxbptt.types import Adjoint
 
 
-@factory
-def _rule(cell: Cell) -> Callable:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recursion(cell, theta_h, xs, h_0):
+    return _forward(cell, theta_h, xs, h_0)[0]
+
+
+def _forward(cell, theta_h, xs, h_0):
     split = split_of(cell)
+    h_T, hs, residuals = sweeps.forward(split, theta_h, weights.for_steps(split, theta_h, h_0), xs, h_0)
+    return (h_T, jax.vmap(cell.output)(hs)), (theta_h, h_0, sweeps.Steps(xs, None, hs, residuals))
 
-    def outputs(h_T, hs):
-        return h_T, jax.vmap(cell.output)(hs)
 
-    @jax.custom_vjp
-    def recursion(theta_h, xs, h_0):
-        h_T, hs, _ = states(split, theta_h, xs, h_0)
-        return outputs(h_T, hs)
+def _backward(cell, kept, bars):
+    theta_h, h_0, steps = kept
+    _validate.steps_in_numbers(jax.tree.leaves(steps.xs)[0].shape[0])
+    split, steps = split_of(cell), steps._replace(hs_tm1=sweeps.shifted(h_0, steps.hs))
+    h_T_bar, output_bars = cotangents.from_jax(bars)
+    h_bars = jax.vmap(lambda h_t, bar: cotangents.pullback(cell.output, h_t)[1](bar)[0])(steps.hs, output_bars)
+    h_bars = jax.tree.map(lambda h_bar, last: h_bar.at[-1].add(last), h_bars, h_T_bar)
+    batch = _batch.members_shape(cell, theta_h, h_0)
 
-    def forward(theta_h, xs, h_0):
-        h_T, _, hs, gates = states_and_gates(split, theta_h, xs, h_0)
-        return outputs(h_T, hs), (theta_h, xs, h_0, hs, gates)
+    v = jax.vmap(functools.partial(_vector, batch))(h_bars)
+    units, _ = varying.alike(jnp.eye(v.shape[-1], dtype=v.dtype), v)
+    cs = jax.vmap(functools.partial(_matrix, split, theta_h, batch, units))(steps)
+    following = jnp.concatenate([cs[1:], jnp.zeros_like(cs[:1])])  # C_{t+1}; beyond T there is nothing
+    deltas = jax.vmap(functools.partial(_tree, batch))(affine.scan(v, following, reverse=True), steps.hs)
 
-    def backward(residuals, bars):
-        theta_h, xs, h_0, hs, gates = residuals
-        _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
-        h_T_bar, output_bars = cotangents.from_jax(bars)
-        hs_tm1 = shifted(h_0, hs)
-        h_bars = jax.vmap(lambda h_t, bar: cotangents.pullback(cell.output, h_t)[1](bar)[0])(hs, output_bars)
-        h_bars = jax.tree.map(lambda h_bar, last: h_bar.at[-1].add(last), h_bars, h_T_bar)
-        batch = _batch.members_shape(cell, theta_h, h_0)
+    z_bars, c_deltas = jax.vmap(functools.partial(_step_vjp, split, theta_h))(steps, deltas)
+    theta_bar, xs_bar = (rule(theta_h, *steps, z_bars) for rule in (split.param_vjp, split.input_vjp))
+    return theta_bar, xs_bar, jax.tree.map(lambda leaf: leaf[0], c_deltas)
 
-        def vector(delta):  # [*batch, N]; a cotangent has the batch axes in all its leaves
-            return _batch.over_members(_real.gradient_vector, batch, delta)
 
-        def tree(vector, h_t):
-            def one(vector, h_t):
-                return _real.gradient(vector, _real.flatten(h_t)[1])
+_recursion.defvjp(_forward, _backward)
 
-            return _batch.over_members(one, batch, vector, cotangents.differentiable(h_t))
 
-        v = jax.vmap(vector)(h_bars)
-        units, _ = _varying.alike(jnp.eye(v.shape[-1], dtype=v.dtype), v)
+def _step_vjp(split, theta_h, step, delta_t):
+    x_t, h_tm1, h_t, residuals_t = step
+    return split.step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t)
 
-        def matrix(gates_t, h_tm1, h_t):  # c_t: its rows are the pullbacks of the unit vectors, of all members at once
-            def row(unit):
-                delta = tree(jnp.broadcast_to(unit, (*batch, unit.size)), h_t)
-                return vector(split.step_vjp(theta_h, gates_t, h_tm1, h_t, delta)[1])
 
-            return jax.vmap(row, out_axes=-2)(units)
+def _vector(batch, delta):
+    """``[*batch, N]``; a cotangent has the batch axes in all its leaves."""
+    return _batch.over_members(vectors.gradient_vector, batch, delta)
 
-        cs = jax.vmap(matrix)(gates, hs_tm1, hs)
-        following = jnp.concatenate([cs[1:], jnp.zeros_like(cs[:1])])  # C_{t+1}; beyond T there is nothing
 
-        def compose(later, earlier):
-            (v_later, C_later), (v_earlier, C_earlier) = later, earlier
-            highest = lax.Precision.HIGHEST  # errors of long products compound
-            handed_on = jnp.einsum("...i,...ij->...j", v_later, C_earlier, precision=highest)
-            # Over steps that nothing reads C may overflow where no delta does: 0 · inf would be NaN.
-            unread = jnp.all(v_later == 0, axis=-1, keepdims=True) & ~jnp.isfinite(handed_on)
-            v = v_earlier + jnp.where(unread, jnp.zeros_like(handed_on), handed_on)
-            return v, jnp.matmul(C_later, C_earlier, precision=highest)
+def _tree(batch, vector, h_t):
+    """The inverse of `_vector`."""
 
-        deltas, _ = lax.associative_scan(compose, (v, following), reverse=True)
+    def one(vector, h_t):
+        return vectors.gradient(vector, vectors.flatten(h_t)[1])
 
-        deltas = jax.vmap(tree)(deltas, hs)
-        z_bars, c_deltas = jax.vmap(lambda *step: split.step_vjp(theta_h, *step))(gates, hs_tm1, hs, deltas)
-        theta_bar = split.param_vjp(theta_h, xs, hs_tm1, gates, z_bars)
-        xs_bar = split.input_vjp(theta_h, xs, hs_tm1, gates, z_bars)
-        return theta_bar, xs_bar, jax.tree.map(lambda leaf: leaf[0], c_deltas)
+    return _batch.over_members(one, batch, vector, cotangents.differentiable(h_t))
 
-    recursion.defvjp(forward, backward)
-    return recursion
+
+def _matrix(split, theta_h, batch, units, step):
+    """c_t: its rows are the pullbacks of the unit vectors, of all members at once."""
+
+    def row(unit):
+        delta = _tree(batch, jnp.broadcast_to(unit, (*batch, unit.size)), step.hs)
+        return _vector(batch, _step_vjp(split, theta_h, step, delta)[1])
+
+    return jax.vmap(row, out_axes=-2)(units)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """The adjoint `parallel`."""
+
+    keeps_forward_mode: ClassVar[bool] = False
+
+    def __call__(self, cell, theta_h, xs, h_0):
+        """(h_T, hs), with this rule for their gradient."""
+        return _recursion(cell, theta_h, xs, h_0)
 
 
 @factory
@@ -119,8 +122,4 @@ def parallel() -> Adjoint:
     >>> jax.grad(h_T)(jnp.zeros(1)).tolist()
     [0.125]
     """
-
-    def adjoint(cell, theta_h, xs, h_0):
-        return _rule(cell)(theta_h, xs, h_0)
-
-    return cast(Adjoint, adjoint)
+    return Parallel()

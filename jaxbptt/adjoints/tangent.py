@@ -9,68 +9,91 @@ h_dot_t = c_t h_dot_{t-1} + e_t,      e_t = b_t θ_dot + (∂f/∂x_t) x_dot_t.
 and one product over the block for each weight.
 """
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+import functools
+from typing import ClassVar
 
 import jax
 
-from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate
+from jaxbptt import _masks, _validate
 from jaxbptt._factory import factory
-from jaxbptt._loop import over_time
-from jaxbptt.adjoints import _gates
-from jaxbptt.adjoints._blocks import choose, handed_on, read_in_a_loop, scan_blocks, states, states_and_gates
+from jaxbptt._time import blocks, sweeps, weights
+from jaxbptt._time.loop import over_time
+from jaxbptt._trees import cotangents
 from jaxbptt.cells._from_split import split_of
-from jaxbptt.types import Adjoint, Cell
+from jaxbptt.types import Adjoint
 
 
-@factory
-def _rule(cell: Cell, block: int | None) -> Callable:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _block(cell, theta_h, xs, h_0):
+    """h_K and h_1 … h_K."""
     split = split_of(cell)
+    h_K, hs, _ = sweeps.forward(split, theta_h, weights.for_steps(split, theta_h, h_0), xs, h_0, keep=False)
+    return h_K, hs
 
-    @jax.custom_jvp
-    def steps(theta_h, xs, h_0):
-        h_T, hs, _ = states(split, theta_h, xs, h_0)
-        return h_T, hs
 
-    @steps.defjvp
-    def pushforward(primals, dots):
-        theta_h, xs, h_0 = primals
-        theta_dot, xs_dot, h_0_dot = (cotangents.from_jax(dot) for dot in dots)
-        h_T, hs_tm1, hs, gates = states_and_gates(split, theta_h, xs, h_0)
-        deltas = cotangents.differentiable(hs)
-        weights = read_in_a_loop(split, theta_h)
+@_block.defjvp
+def _pushforward(cell, primals, dots):
+    theta_h, xs, h_0 = primals
+    theta_dot, xs_dot, h_0_dot = (cotangents.from_jax(dot) for dot in dots)
+    split = split_of(cell)
+    h_K, hs, residuals = sweeps.forward(split, theta_h, weights.for_steps(split, theta_h, h_0), xs, h_0)
+    steps = sweeps.Steps(xs, sweeps.shifted(h_0, hs), hs, residuals)
+    deltas = cotangents.differentiable(hs)
+    b_transposed = functools.partial(_b_transposed, split, theta_h, steps)
+    (es,) = jax.linear_transpose(b_transposed, deltas)((theta_dot, xs_dot))
+    read = weights.for_pullbacks(split, theta_h)
 
-        def b_transposed(deltas):  # δ's ↦ Σ b_tᵀ δ_t, (∂f/∂x_t)ᵀ δ_t
-            pull = jax.vmap(lambda *step: split.step_vjp(theta_h, *step)[0])
-            z_bars = pull(gates, hs_tm1, hs, deltas)
-            return tuple(rule(theta_h, xs, hs_tm1, gates, z_bars) for rule in (split.param_vjp, split.input_vjp))
+    def step(h_dot_tm1, inputs):
+        e_t, steps_t = inputs
+        c_transposed = functools.partial(_c_transposed, split, read(), steps_t)
+        (c_h_dot,) = jax.linear_transpose(c_transposed, cotangents.differentiable(steps_t.hs))(h_dot_tm1)
+        h_dot_t = cotangents.add(c_h_dot, e_t)
+        return h_dot_t, h_dot_t
 
-        (es,) = jax.linear_transpose(b_transposed, deltas)((theta_dot, xs_dot))
+    h_K_dot, hs_dot = over_time(step, h_0_dot, (es, steps))
+    return (h_K, hs), (cotangents.to_jax(h_K_dot, h_K), cotangents.to_jax(hs_dot, hs))
 
-        def step(h_dot_tm1, inputs):
-            e_t, gates_t, h_tm1, h_t = inputs
 
-            def c_transposed(delta):
-                return split.step_vjp(weights(), gates_t, h_tm1, h_t, delta)[1]
+def _b_transposed(split, theta_h, steps, deltas):
+    """δ's ↦ Σ b_tᵀ δ_t, (∂f/∂x_t)ᵀ δ_t."""
+    z_bars = jax.vmap(lambda step, delta: _step_vjp(split, theta_h, step, delta)[0])(steps, deltas)
+    return split.param_vjp(theta_h, *steps, z_bars), split.input_vjp(theta_h, *steps, z_bars)
 
-            (c_h_dot,) = jax.linear_transpose(c_transposed, cotangents.differentiable(h_t))(h_dot_tm1)
-            h_dot_t = cotangents.add(c_h_dot, e_t)
-            return h_dot_t, h_dot_t
 
-        h_T_dot, hs_dot = over_time(step, h_0_dot, (es, gates, hs_tm1, hs))
-        return (h_T, hs), (cotangents.to_jax(h_T_dot, h_T), cotangents.to_jax(hs_dot, hs))
+def _c_transposed(split, theta_h, step, delta):
+    return _step_vjp(split, theta_h, step, delta)[1]
 
-    def recursion(theta_h, xs, h_0):
-        def block_of_steps(h, xs, _, span):
-            h_end, hs = steps(theta_h, xs, h)
-            return handed_on(h_end, hs, span), hs, None
 
-        K = block or choose(split, theta_h, xs, h_0, _gates.layout(split, theta_h, xs, h_0))
-        h_T, hs, _ = scan_blocks(block_of_steps, h_0, xs, K)
-        return h_T, jax.vmap(cell.output)(hs)
+def _step_vjp(split, theta_h, step, delta):
+    x_t, h_tm1, h_t, residuals_t = step
+    return split.step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta)
 
-    return recursion
+
+def _recursion(cell, how, theta_h, xs, h_0):
+    def block(h, xs, _):
+        h_K, hs = _block(cell, theta_h, xs, h)
+        return h_K, hs, None
+
+    h_T, hs, _ = blocks.scan(block, h_0, xs, how.block)
+    return h_T, jax.vmap(cell.output)(hs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tangent:
+    """The adjoint `tangent`: how many steps a block has."""
+
+    block: int | None
+    keeps_forward_mode: ClassVar[bool] = True
+
+    def __call__(self, cell, theta_h, xs, h_0):
+        """(h_T, hs), with this rule for their tangents."""
+        T = _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
+        most = self.block or blocks.choose(blocks.shapes(split_of(cell), theta_h, xs, h_0), theta_h, T)
+        how = dataclasses.replace(self, block=blocks.even(T, most))
+        if T % how.block:
+            return _masks.in_blocks(_recursion, cell, how, theta_h, xs, h_0)
+        return _recursion(cell, how, theta_h, xs, h_0)
 
 
 @factory
@@ -103,10 +126,4 @@ def tangent(*, block: int | None = None) -> Adjoint:
     """
     if block is not None:
         _validate.count("block", block)
-
-    def adjoint(cell, theta_h, xs, h_0):
-        return _rule(cell, block)(theta_h, xs, h_0)
-
-    marked: Any = adjoint
-    marked.keeps_forward_mode = True
-    return marked
+    return Tangent(block)

@@ -1,14 +1,14 @@
 """f: the cells. One file a cell, its derivation beside its pullback."""
 
+from jaxbptt.cells.combinators.masked import MaskedInput, masked
+from jaxbptt.cells.combinators.mixed_precision import mixed_precision
+from jaxbptt.cells.combinators.resettable import ResetInput, resettable
+from jaxbptt.cells.combinators.stacked import stacked
 from jaxbptt.cells.elman import ElmanParams, elman
 from jaxbptt.cells.from_step import from_step
 from jaxbptt.cells.gru import GRUParams, gru
 from jaxbptt.cells.linear import LinearParams, linear
 from jaxbptt.cells.lstm import LSTMParams, LSTMState, lstm
-from jaxbptt.cells.masked import MaskedInput, masked
-from jaxbptt.cells.mixed_precision import mixed_precision
-from jaxbptt.cells.resettable import ResetInput, resettable
-from jaxbptt.cells.stacked import stacked
 
 __all__ = [
     "ElmanParams",

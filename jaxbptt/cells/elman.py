@@ -58,15 +58,15 @@ def _project(theta_h, xs):
     return matvec(theta_h.W_x, xs)
 
 
-def _gates(theta_h, us, hs_tm1, hs):
+def _residuals(theta_h, us, hs_tm1, hs):
     return ()  # φ' needs h_t alone
 
 
-def _param_vjp(theta_h, xs, hs_tm1, gates, z_bars):
+def _param_vjp(theta_h, xs, hs_tm1, hs, residuals, z_bars):
     return ElmanParams(W_x=outer(z_bars, xs, theta_h.W_x), W_h=outer(z_bars, hs_tm1, theta_h.W_h), b=total(z_bars))
 
 
-def _input_vjp(theta_h, xs, hs_tm1, gates, z_bars):
+def _input_vjp(theta_h, xs, hs_tm1, hs, residuals, z_bars):
     return vecmat(z_bars, theta_h.W_x)
 
 
@@ -109,7 +109,7 @@ def elman(
     def step(theta_h, u_t, h_tm1):
         return phi.apply(u_t + affine(theta_h.W_h, h_tm1, theta_h.b)), ()
 
-    def step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
+    def step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
         z_bar_t = phi.derivative(h_t) * delta_t
         return z_bar_t, vecmat(z_bar_t, theta_h.W_h)
 
@@ -124,6 +124,6 @@ def elman(
             b=b_init(key_b, (hidden_size,), dtype),
         )
 
-    split = TimeSplit(_project, step, _gates, step_vjp, _param_vjp, _input_vjp)
+    split = TimeSplit(_project, step, _residuals, step_vjp, _param_vjp, _input_vjp)
     check = functools.partial(_validate.matrix_cell, ElmanParams, 1)
     return matrix_cell(split, init=init, initial_state=zero_state(ElmanParams), check=check)

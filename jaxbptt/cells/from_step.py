@@ -1,5 +1,6 @@
 """A cell from any function f; its pullback is derived by ``jax.vjp``, and still leaves the scan."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jaxbptt import _validate
 from jaxbptt._cotangents import pullback
 from jaxbptt._factory import factory
-from jaxbptt._loop import apart
+from jaxbptt._time.loop import apart
 from jaxbptt.cells._from_split import identity_output
 from jaxbptt.types import Cell, TimeSplit
 
@@ -62,39 +63,16 @@ def from_step(
     if output is not None:
         _validate.called_with("output", output, "h_t")
 
-    def f(theta_h, x_t, h_tm1):
-        # Of NumPy's arrays none can be indexed by a token inside a scan.
-        theta_h = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, theta_h)
-        return step(theta_h, x_t, h_tm1)
-
-    steps = jax.vmap(f, in_axes=(None, 0, 0))
-
-    def vjp(theta_h, x_t, h_tm1, h_t, h_bar_t):
-        _, pull = pullback(f, theta_h, x_t, h_tm1)
-        return pull(h_bar_t)
-
-    def step_vjp(theta_h, x_t, h_tm1, h_t, delta_t):
-        _, pull = pullback(lambda h_tm1: f(theta_h, x_t, h_tm1), h_tm1)
-        (h_bar_tm1,) = pull(delta_t)
-        return delta_t, apart(h_bar_tm1)
-
-    def param_vjp(theta_h, xs, hs_tm1, gates, deltas):
-        _, pull = pullback(lambda theta_h: steps(theta_h, xs, hs_tm1), theta_h)
-        (theta_bar,) = pull(deltas)
-        return theta_bar
-
-    def input_vjp(theta_h, xs, hs_tm1, gates, deltas):
-        _, pull = pullback(lambda xs: steps(theta_h, xs, hs_tm1), xs)
-        (xs_bar,) = pull(deltas)
-        return xs_bar
-
+    f = functools.partial(_f, step)
+    vjp = functools.partial(_vjp, f)
     split = TimeSplit(
         project=lambda theta_h, xs: xs,
-        step=lambda theta_h, x_t, h_tm1: (apart(f(theta_h, x_t, h_tm1)), x_t),
-        gates=lambda theta_h, xs, hs_tm1, hs: xs,
-        step_vjp=step_vjp,
-        param_vjp=param_vjp,
-        input_vjp=input_vjp,
+        step=lambda theta_h, x_t, h_tm1: (apart(f(theta_h, x_t, h_tm1)), ()),
+        residuals=lambda theta_h, xs, hs_tm1, hs: (),
+        step_vjp=functools.partial(_step_vjp, f),
+        param_vjp=functools.partial(_param_vjp, jax.vmap(f, in_axes=(None, 0, 0))),
+        input_vjp=functools.partial(_input_vjp, jax.vmap(f, in_axes=(None, 0, 0))),
+        of=(f, vjp),
     )
     make = init or _validate.absent("init", "pass `init=` to `cells.from_step`, or make the parameters yourself")
     begin = initial_state or _validate.absent(
@@ -108,3 +86,32 @@ def from_step(
         output=output or identity_output,
         split=split,
     )
+
+
+def _f(step, theta_h, x_t, h_tm1):
+    # Of NumPy's arrays none can be indexed by a token inside a scan.
+    theta_h = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, theta_h)
+    return step(theta_h, x_t, h_tm1)
+
+
+def _vjp(f, theta_h, x_t, h_tm1, h_t, h_bar_t):
+    _, pull = pullback(f, theta_h, x_t, h_tm1)
+    return pull(h_bar_t)
+
+
+def _step_vjp(f, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
+    _, pull = pullback(lambda h_tm1: f(theta_h, x_t, h_tm1), h_tm1)
+    (h_bar_tm1,) = pull(delta_t)
+    return delta_t, apart(h_bar_tm1)
+
+
+def _param_vjp(steps, theta_h, xs, hs_tm1, hs, residuals, deltas):
+    _, pull = pullback(lambda theta_h: steps(theta_h, xs, hs_tm1), theta_h)
+    (theta_bar,) = pull(deltas)
+    return theta_bar
+
+
+def _input_vjp(steps, theta_h, xs, hs_tm1, hs, residuals, deltas):
+    _, pull = pullback(lambda xs: steps(theta_h, xs, hs_tm1), xs)
+    (xs_bar,) = pull(deltas)
+    return xs_bar

@@ -60,7 +60,7 @@ def _project(theta_h, xs):
     return matvec(theta_h.W_x, xs)
 
 
-def _gates(theta_h, projected, hs_tm1, hs):
+def _gates(theta_h, projected, hs_tm1, hs=None):
     u_r, u_z, u_n = _thirds(with_bias(projected, theta_h.b_x))
     v_r, v_z, v_n = _thirds(affine(theta_h.W_h, hs_tm1, theta_h.b_h))
     r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
@@ -68,12 +68,12 @@ def _gates(theta_h, projected, hs_tm1, hs):
 
 
 def _step(theta_h, projected_t, h_tm1):
-    gates_t = _gates(theta_h, projected_t, h_tm1, None)
+    gates_t = _gates(theta_h, projected_t, h_tm1)
     _, z, n, _ = gates_t
     return (1 - z) * n + z * h_tm1, gates_t
 
 
-def _step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
+def _step_vjp(theta_h, x_t, gates_t, h_tm1, h_t, delta_t):
     r, z, n, v_n = gates_t
     n_arg_bar = (1 - n * n) * (1 - z) * delta_t
     z_arg_bar = z * (1 - z) * (h_tm1 - n) * delta_t
@@ -83,7 +83,7 @@ def _step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
     return u_bar_t, z * delta_t + vecmat(v_bar_t, theta_h.W_h)
 
 
-def _param_vjp(theta_h, xs, hs_tm1, gates, u_bars):
+def _param_vjp(theta_h, xs, hs_tm1, hs, gates, u_bars):
     r_arg_bar, z_arg_bar, n_arg_bar = _thirds(u_bars)
     v_bars = jnp.concatenate([r_arg_bar, z_arg_bar, gates.r * n_arg_bar], axis=-1)
     return GRUParams(
@@ -91,7 +91,7 @@ def _param_vjp(theta_h, xs, hs_tm1, gates, u_bars):
     )
 
 
-def _input_vjp(theta_h, xs, hs_tm1, gates, u_bars):
+def _input_vjp(theta_h, xs, hs_tm1, hs, gates, u_bars):
     return vecmat(u_bars, theta_h.W_x)
 
 

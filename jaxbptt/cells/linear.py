@@ -43,23 +43,23 @@ def _step(theta_h, u_t, h_tm1):
     return u_t + matvec(theta_h.W_h, h_tm1), ()
 
 
-def _gates(theta_h, us, hs_tm1, hs):
+def _residuals(theta_h, us, hs_tm1, hs):
     return ()
 
 
-def _step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
+def _step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
     return delta_t, vecmat(delta_t, theta_h.W_h)
 
 
-def _param_vjp(theta_h, xs, hs_tm1, gates, deltas):
+def _param_vjp(theta_h, xs, hs_tm1, hs, residuals, deltas):
     return LinearParams(W_x=outer(deltas, xs, theta_h.W_x), W_h=outer(deltas, hs_tm1, theta_h.W_h))
 
 
-def _input_vjp(theta_h, xs, hs_tm1, gates, deltas):
+def _input_vjp(theta_h, xs, hs_tm1, hs, residuals, deltas):
     return vecmat(deltas, theta_h.W_x)
 
 
-_SPLIT = TimeSplit(_project, _step, _gates, _step_vjp, _param_vjp, _input_vjp)
+_SPLIT = TimeSplit(_project, _step, _residuals, _step_vjp, _param_vjp, _input_vjp)
 
 
 @factory

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxbptt import _validate, initializers
-from jaxbptt._algebra import affine, matvec, outer, total, vecmat
+from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
 from jaxbptt._factory import factory
 from jaxbptt.cells._from_split import matrix_cell, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
@@ -62,19 +62,20 @@ def _project(theta_h, xs):
     return matvec(theta_h.W_x, xs)
 
 
-def _gates(theta_h, us, hs_tm1, hs):
-    z_i, z_f, z_g, z_o = jnp.split(us + affine(theta_h.W_h, hs_tm1.h, theta_h.b), 4, axis=-1)
+def _gates(theta_h, us, hs_tm1, hs=None):
+    zs = us + with_bias(matvec(theta_h.W_h, hs_tm1.h), theta_h.b)
+    z_i, z_f, z_g, z_o = jnp.split(zs, 4, axis=-1)
     return _Gates(jax.nn.sigmoid(z_i), jax.nn.sigmoid(z_f), jnp.tanh(z_g), jax.nn.sigmoid(z_o))
 
 
 def _step(theta_h, u_t, h_tm1):
-    gates_t = _gates(theta_h, u_t, h_tm1, None)
+    gates_t = _gates(theta_h, u_t, h_tm1)
     i, f, g, o = gates_t
     c_t = f * h_tm1.c + i * g
     return LSTMState(h=o * jnp.tanh(c_t), c=c_t), gates_t
 
 
-def _step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
+def _step_vjp(theta_h, x_t, gates_t, h_tm1, h_t, delta_t):
     i, f, g, o = gates_t
     tanh_c = jnp.tanh(h_t.c)
     c_bar = delta_t.c + o * (1 - tanh_c * tanh_c) * delta_t.h
@@ -90,11 +91,11 @@ def _step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
     return z_bar_t, LSTMState(h=vecmat(z_bar_t, theta_h.W_h), c=f * c_bar)
 
 
-def _param_vjp(theta_h, xs, hs_tm1, gates, z_bars):
+def _param_vjp(theta_h, xs, hs_tm1, hs, gates, z_bars):
     return LSTMParams(W_x=outer(z_bars, xs, theta_h.W_x), W_h=outer(z_bars, hs_tm1.h, theta_h.W_h), b=total(z_bars))
 
 
-def _input_vjp(theta_h, xs, hs_tm1, gates, z_bars):
+def _input_vjp(theta_h, xs, hs_tm1, hs, gates, z_bars):
     return vecmat(z_bars, theta_h.W_x)
 
 

@@ -4,7 +4,8 @@
 ``optax.clip`` for each number.)
 """
 
-from typing import cast
+import dataclasses
+from typing import ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,15 +34,28 @@ def _clipped(cell: Cell, norm: float | None, value: float | None) -> Cell:
             return jax.lax.complex(by_value(jnp.real(leaf)), by_value(jnp.imag(leaf)))
         return jnp.clip(leaf, -cast(float, value), value)
 
-    def step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
+    def step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
         if norm is not None:
             batch = _batch.separate(cell, theta_h, h_t)
             delta_t = _batch.over_members(by_norm, batch, delta_t)
         if value is not None:
             delta_t = jax.tree.map(by_value, delta_t)
-        return split.step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t)
+        return split.step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t)
 
     return cell._replace(split=split._replace(step_vjp=step_vjp))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClippedDelta:
+    """The adjoint `clipped_delta`: the largest norm, or the largest number."""
+
+    norm: float | None
+    value: float | None
+    keeps_forward_mode: ClassVar[bool] = False
+
+    def __call__(self, cell, theta_h, xs, h_0):
+        """(h_T, hs), with this rule for their gradient."""
+        return adjoints.full()(_clipped(cell, self.norm, self.value), theta_h, xs, h_0)
 
 
 @factory
@@ -75,12 +89,7 @@ def clipped_delta(*, norm: float | None = None, value: float | None = None) -> A
     [6.0]
     """
     _validate.one_threshold(norm=norm, value=value)
-    backward = adjoints.full()
-
-    def adjoint(cell, theta_h, xs, h_0):
-        return backward(_clipped(cell, norm, value), theta_h, xs, h_0)
-
-    return cast(Adjoint, adjoint)
+    return ClippedDelta(norm, value)
 
 
 def spectral_clipping(W_h: Array, sigma: float, *, gates: int = 1) -> Array:

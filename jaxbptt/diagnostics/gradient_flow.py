@@ -8,6 +8,7 @@ L_s reaches h_t through s - t steps. Carried apart by their lag, the cotangents 
     with time as a batch axis (`jaxbptt.types.TimeSplit`).
 """
 
+import functools
 import math
 from typing import Literal, NamedTuple
 
@@ -18,6 +19,7 @@ from jax import lax
 from jaxbptt import _batch, _real, _validate, losses, readouts
 from jaxbptt import _cotangents as cotangents
 from jaxbptt._dtypes import to_sum, wide
+from jaxbptt._time import sweeps
 from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.diagnostics import _members
@@ -116,7 +118,7 @@ def gradient_flow(
     hs_tm1, hs = trajectory(cell, theta.h, xs, h_0)
     F, h_bars, L_dtype = direct(cell, readout, loss, theta, hs, ys, mask, batch)
     split = split_of(cell)
-    gates = split.gates(theta.h, split.project(theta.h, xs), hs_tm1, hs)
+    steps = sweeps.Steps(xs, hs_tm1, hs, split.residuals(theta.h, split.project(theta.h, xs), hs_tm1, hs))
 
     def later(h_bar_t, passed):  # rows k of step t + 1 are rows k + 1 of step t
         return jax.tree.map(
@@ -129,15 +131,15 @@ def gradient_flow(
     def norms(h_bars):  # of the rows, and of their sum
         return jax.vmap(norm)(h_bars), norm(jax.tree.map(lambda rows: jnp.sum(rows, axis=0), h_bars))
 
-    def step(passed, inputs):  # c_{t+1}ᵀ Δ_{t+1}
-        gates_t, h_tm1, h_t, h_bar_t = inputs
-        deltas_t = later(h_bar_t, passed)
-        z_bars_t, passed = jax.vmap(lambda delta: split.step_vjp(theta.h, gates_t, h_tm1, h_t, delta))(deltas_t)
-        return passed, (z_bars_t, *norms(deltas_t))
+    def step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, deltas_t):  # c_{t+1}ᵀ Δ_{t+1}, row by row
+        rows = functools.partial(split.step_vjp, theta_h, x_t, residuals_t, h_tm1, h_t)
+        z_bars_t, passed = jax.vmap(rows)(deltas_t)
+        return (z_bars_t, *norms(deltas_t)), passed
 
     nothing = jax.tree.map(lambda leaf: jnp.zeros((K + 1, *leaf.shape), leaf.dtype), cotangents.zeros(h_0))
-    inputs = (gates, hs_tm1, hs, h_bars)
-    passed, (z_bars, row_norms, delta_norms) = lax.scan(step, nothing, inputs, reverse=True)
+    passed, (z_bars, row_norms, delta_norms) = sweeps.reverse(
+        split._replace(step_vjp=step_vjp), lambda: theta.h, steps, h_bars, nothing, plus=later
+    )
 
     def of_F(tree):  # of a cotangent or norm of Σ_s L_s, that of F
         def share(leaf):
@@ -151,7 +153,7 @@ def gradient_flow(
     z_bars, passed = of_F((z_bars, passed))  # before the sums over all steps, which half precision may not hold
 
     def part(z_bars):
-        return split.param_vjp(theta.h, xs, hs_tm1, gates, z_bars)
+        return split.param_vjp(theta.h, *steps, z_bars)
 
     parts = lax.map(part, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z_bars))
     through_h_0 = jax.vmap(lambda h_bar: pull_beginning(h_bar)[0])(later(cotangents.zeros(h_0), passed))

@@ -10,7 +10,7 @@ h_bar = bf16(W)ᵀ bf16(z_bar), summed in float32.
 from jaxbptt import _validate
 from jaxbptt._factory import factory
 from jaxbptt._precision import with_bfloat16_products
-from jaxbptt.cells._from_split import wrapped
+from jaxbptt.cells._from_split import own_split, rounded
 from jaxbptt.types import Cell
 
 
@@ -52,14 +52,10 @@ def mixed_precision(cell: Cell) -> Cell:
     ('float32', 1.001953125)
     """
     _validate.cells("cell", (cell,))
-    if cell.mixed is not None:
+    split = own_split(cell)
+    if cell.mixed is not None and (split is not None or cell.split is None):  # it rounds the pair that it was made with
         return cell.mixed(cell)
-    return cell._replace(
-        apply=with_bfloat16_products(cell.apply),
-        vjp=with_bfloat16_products(cell.vjp),
-        split=None if cell.split is None else wrapped(cell.split, with_bfloat16_products, cell.split.operands),
-        mixed=lambda cell: cell,
-    )
+    return rounded(cell, with_bfloat16_products, split and split.operands)
 
 
 def with_members_of(cell: Cell, combined: Cell) -> Cell:

@@ -5,6 +5,7 @@
 Pullback: delta_t goes through f where the mask holds, and to h_{t-1}, unchanged, where it doesn't.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jaxbptt import _cotangents as cotangents
 from jaxbptt import _validate
 from jaxbptt._factory import factory
 from jaxbptt.cells._from_split import cell_from_split, split_of
-from jaxbptt.cells.mixed_precision import mixed_precision, with_members_of
+from jaxbptt.cells.combinators.mixed_precision import mixed_precision, with_members_of
 from jaxbptt.types import Array, Cell, TimeSplit
 
 
@@ -59,51 +60,54 @@ def masked(cell: Cell) -> Cell:
     """
     _validate.cells("cell", (cell,))
     inner = split_of(cell)
-
-    def real(xs):
-        return cotangents.without_nonfinite(xs.x, xs.mask, 0.75)  # W_x x of larger numbers may be inf - inf
-
-    def project(theta_h, xs):
-        return xs.mask, inner.project(theta_h, real(xs))
-
-    def step(theta_h, projected_t, h_tm1):
-        mask_t, u_t = projected_t
-        h_t, gates_t = inner.step(theta_h, u_t, h_tm1)
-        return cotangents.where(mask_t, h_t, h_tm1), (mask_t, gates_t)
-
-    def gates(theta_h, projected, hs_tm1, hs):
-        mask, us = projected
-        # By the step: `inner.gates` would ask for the h_t of f, which at a padded step is not the state.
-        _, inner_gates = jax.vmap(inner.step, in_axes=(None, 0, 0))(theta_h, us, hs_tm1)
-        return mask, inner_gates
-
-    def step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
-        mask_t, inner_gates_t = gates_t
-        zero = jax.tree.map(jnp.zeros_like, delta_t)
-        to_f = cotangents.where(mask_t, delta_t, zero)
-        z_bar_t, h_bar_tm1 = inner.step_vjp(theta_h, inner_gates_t, h_tm1, h_t, to_f)
-        # Of a padded step it is 0, being linear in delta_t; but the pullback was read at a state that stood still and
-        # is not f's, where what it multiplies 0 by may be no number.
-        none = jax.tree.map(jnp.zeros_like, z_bar_t)
-        return cotangents.where(mask_t, z_bar_t, none), cotangents.where(mask_t, h_bar_tm1, delta_t)
-
-    def param_vjp(theta_h, xs, hs_tm1, gates, z_bars):
-        return inner.param_vjp(theta_h, real(xs), hs_tm1, gates[1], z_bars)
-
-    def input_vjp(theta_h, xs, hs_tm1, gates, z_bars):
-        return MaskedInput(inner.input_vjp(theta_h, real(xs), hs_tm1, gates[1], z_bars), None)
-
-    def check(theta_h, xs, h_0):
-        _validate.flagged_input("masked", MaskedInput, xs, h_0)
-        if cell.check is not None:
-            cell.check(theta_h, xs.x, h_0)
-
-    split = TimeSplit(project, step, gates, step_vjp, param_vjp, input_vjp, inner.operands)
+    pieces = (functools.partial(piece, inner) for piece in (_project, _step, _residuals, _step_vjp, _param_vjp))
     return cell_from_split(
-        split,
+        TimeSplit(*pieces, input_vjp=functools.partial(_input_vjp, inner), operands=inner.operands),
         init=cell.init,
         initial_state=cell.initial_state,
-        check=check,
+        check=functools.partial(_check, cell),
         output=cell.output,
         mixed=lambda whole: with_members_of(whole, masked(mixed_precision(cell))),
     )
+
+
+def _real(xs):
+    return cotangents.without_nonfinite(xs.x, xs.mask, 0.75)  # W_x x of larger numbers may be inf - inf
+
+
+def _project(inner, theta_h, xs):
+    return xs.mask, inner.project(theta_h, _real(xs))
+
+
+def _step(inner, theta_h, projected_t, h_tm1):
+    mask_t, u_t = projected_t
+    h_t, residuals_t = inner.step(theta_h, u_t, h_tm1)
+    return cotangents.where(mask_t, h_t, h_tm1), residuals_t
+
+
+def _residuals(inner, theta_h, projected, hs_tm1, hs):
+    # By the step: `inner.residuals` would ask for the h_t of f, which at a padded step is not the state.
+    return jax.vmap(inner.step, in_axes=(None, 0, 0))(theta_h, projected[1], hs_tm1)[1]
+
+
+def _step_vjp(inner, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
+    to_f = cotangents.where(x_t.mask, delta_t, jax.tree.map(jnp.zeros_like, delta_t))
+    z_bar_t, h_bar_tm1 = inner.step_vjp(theta_h, _real(x_t), residuals_t, h_tm1, h_t, to_f)
+    # Of a padded step it is 0, being linear in delta_t; but the pullback was read at a state that stood still and is
+    # not f's, where what it multiplies 0 by may be no number.
+    none = jax.tree.map(jnp.zeros_like, z_bar_t)
+    return cotangents.where(x_t.mask, z_bar_t, none), cotangents.where(x_t.mask, h_bar_tm1, delta_t)
+
+
+def _param_vjp(inner, theta_h, xs, hs_tm1, hs, residuals, z_bars):
+    return inner.param_vjp(theta_h, _real(xs), hs_tm1, hs, residuals, z_bars)
+
+
+def _input_vjp(inner, theta_h, xs, hs_tm1, hs, residuals, z_bars):
+    return MaskedInput(inner.input_vjp(theta_h, _real(xs), hs_tm1, hs, residuals, z_bars), None)
+
+
+def _check(cell, theta_h, xs, h_0):
+    _validate.flagged_input("masked", MaskedInput, xs, h_0)
+    if cell.check is not None:
+        cell.check(theta_h, xs.x, h_0)

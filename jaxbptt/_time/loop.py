@@ -11,9 +11,14 @@ _FEWEST = 4  # with fewer a loop is so much slower that eight and a rest are tak
 _COPIED = 64  # steps; of fewer the copy is small
 
 
+def on_cpu():
+    """Whether programs run on a CPU by default: here alone the backend is asked for."""
+    return jax.default_backend() == "cpu"
+
+
 def steps_at_once():
     """How many steps an iteration has, at most."""
-    return 1 if jax.default_backend() == "cpu" else STEPS_AT_ONCE
+    return 1 if on_cpu() else STEPS_AT_ONCE
 
 
 def over_time(step, carry, xs, *, length=None, reverse=False):

@@ -1,9 +1,8 @@
 """The schedule of checkpointed backpropagation: when to keep a state, when to advance, when to turn back.
 
 Plain Python, done once when the recursion is traced. The unit of the schedule is a block of K steps, and there are
-U = ⌈T / K⌉ of them; where K doesn't divide T the last begins before the one before it ends, so that all are alike and
-the program has each piece once. States live in m rows used as a stack. To reverse u units from a state in row p, with
-the rows from p upward free:
+U = ⌈T / K⌉ of them (where K doesn't divide T, the last is padded). States live in m rows used as a stack. To reverse
+u units from a state in row p, with the rows from p upward free:
 
  * *leaf*, when u·K ≤ m: run through them once more, keep all their states, and turn back;
  * *split* after y units: advance y units, keep that state in row p + 1, reverse the u - y units to its right with
@@ -15,7 +14,7 @@ best place, β(m, r) = β(m, r-1) + β(m-1, r): Pascal's triangle. The fewest un
 
     r·u - Σ_{k<r} β(m, k)      with r = min {r : β(m, r) ≥ u},
 
-which for K = 1 is their r·T - C(c+r, c+1), as β(c+1, r) = C(c+r, c). For K > 1, and when gates are kept with the
+which for K = 1 is their r·T - C(c+r, c+1), as β(c+1, r) = C(c+r, c). For K > 1, and when residuals are kept with the
 states, only the edge of the triangle differs: a leaf holds β(m, 1) = ⌊m / K⌋ units and runs to its end, so that
 β(m, 0) = 0 instead of 1. The formula is then a lower bound, and the same rule for where to split within 2% of the best
 in the cases tested.
@@ -30,14 +29,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxbptt.adjoints._blocks import even_blocks
+from jaxbptt._time.blocks import even
 
 _LARGEST_BLOCK = 32
 _BLOCK_SHARE = 3  # a block is no more than a third of the slots: what it needs while it is reversed is memory as well
 # In steps of f, measured on a CPU: what a block costs besides its steps, and how much more for a batch of one. That is
 # the sum Σ b_tᵀ delta_t, which reads and writes each number of ∂F/∂θ_h once a block; a step multiplies it B times.
 _BLOCK_OVERHEAD, _SUM_OVERHEAD = 0.1, 60
-_OVERLAP_OVERHEAD = 0.03  # as a share of all steps: with overlapping units every step asks whether it is its unit's own
+_PADDED_OVERHEAD = 0.03  # as a share of all steps: with padding every step asks whether it is a real one
 
 
 class Instruction(NamedTuple):
@@ -66,16 +65,14 @@ class Schedule(NamedTuple):
     Attributes:
         rows: how many states are kept at once, the one in hand included.
         block: K, steps in a unit.
-        overlap: U·K - T, steps of the last unit that the one before it has as well.
         sweep_rows: ``[U]``, the row from which the first sweep keeps the K states that a unit runs through. What is
             no checkpoint is overwritten by later units.
         instructions: ``[I, 6]``, each an `Instruction`.
-        extra_steps: steps run through again, beyond the T of the first sweep.
+        extra_steps: steps run through beyond the T of the first sweep: again, or as padding.
     """
 
     rows: int
     block: int
-    overlap: int
     sweep_rows: np.ndarray
     instructions: np.ndarray
     extra_steps: int
@@ -105,19 +102,20 @@ def _leaf(row, unit, units, filled, stop_short):
     return Instruction(row, unit, units, 1, -1, units)
 
 
-def _problem(T, slots, block, gates):
+def _problem(T, slots, block, residuals):
     """How many units of how many steps, how many rows for them, and whether a leaf need not run to its end."""
-    units, block = even_blocks(T, block)
+    block = even(T, block)
+    units = -(-T // block)
     rows = units * block if slots >= T else min(slots + 1, units * block)
-    return units, block, rows, block == 1 and not gates
+    return units, block, rows, block == 1 and not residuals
 
 
-def _fewest(T, slots, block, gates):
-    """The formula: steps run through beyond the T of the first sweep, those that two units share included.
+def _fewest(T, slots, block, residuals):
+    """The formula: steps run through beyond the T of the first sweep, padding included.
 
-    What `schedule` counts where K = 1 without gates, else a lower bound of it; found without making the schedule.
+    What `schedule` counts where K = 1 without residuals, else a lower bound of it; found without making the schedule.
     """
-    units, block, rows, stop_short = _problem(T, slots, block, gates)
+    units, block, rows, stop_short = _problem(T, slots, block, residuals)
     triangle = _capacities(rows, units, block, stop_short)
     r = next(r for r, beta in enumerate(triangle) if beta[rows] >= units)
     run = r * units - sum(int(beta[rows]) for beta in triangle[:r])
@@ -125,17 +123,17 @@ def _fewest(T, slots, block, gates):
 
 
 @functools.lru_cache(maxsize=128)
-def schedule(T: int, slots: int, block: int, gates: bool = False) -> Schedule:
+def schedule(T: int, slots: int, block: int, residuals: bool = False) -> Schedule:
     """The schedule for T steps with `slots` checkpoints (h_0 is the first), in units of `block` steps at most.
 
-    There, ``block ≤ min(slots, T)``. With `gates`, a row also holds what the step from its state computes, so that step
-    must be run as well.
+    There, ``block ≤ min(slots, T)``. With `residuals`, a row also holds what the step from its state computes, so that
+    step must be run as well.
 
     >>> plan = schedule(1000, 50, block=1)  # 1948 = 999 + 949, and a single forward pass needs 999
     >>> plan.extra_steps, plan.rows
     (949, 51)
     """
-    units, block, rows, stop_short = _problem(T, slots, block, gates)
+    units, block, rows, stop_short = _problem(T, slots, block, residuals)
     triangle = _capacities(rows, units, block, stop_short)
     sweep_rows = np.zeros(units, np.int32)
     instructions = []
@@ -155,19 +153,18 @@ def schedule(T: int, slots: int, block: int, gates: bool = False) -> Schedule:
         todo += [(row, unit, left, False), (row + 1, unit + left, length - left, last)]  # the right one first
     program = np.array(instructions, np.int32)
     advanced = int(program[:, Instruction._fields.index("advance")].sum(dtype=np.int64))
-    overlap = units * block - T
-    return Schedule(rows, block, overlap, sweep_rows, program, advanced * block + overlap)
+    return Schedule(rows, block, sweep_rows, program, (advanced + units) * block - T)
 
 
 @functools.lru_cache(maxsize=128)
-def choose_block(T: int, slots: int, gates: bool = False, batch: int = 1) -> int:
+def choose_block(T: int, slots: int, residuals: bool = False, batch: int = 1) -> int:
     """K: large blocks make few large products, and keep states that the schedule would have placed better."""
     overhead = _BLOCK_OVERHEAD + _SUM_OVERHEAD / batch
 
     def cost(block):
-        units, block = even_blocks(T, block)
-        again = _fewest(T, slots, block, gates) / T
-        return again + overhead / block + _OVERLAP_OVERHEAD * (units * block > T)
+        block = even(T, block)
+        again = _fewest(T, slots, block, residuals) / T
+        return again + overhead / block + _PADDED_OVERHEAD * (T % block > 0)
 
     return min(range(1, max(1, min(_LARGEST_BLOCK, slots // _BLOCK_SHARE, T)) + 1), key=cost)
 

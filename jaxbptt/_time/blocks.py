@@ -1,0 +1,99 @@
+"""Time in blocks: what is parallel over time is done for a block at a time, what is sequential inside it.
+
+On a CPU, hoisting a product over the whole of T writes an array far larger than the cache, and every fresh page of it
+is a fault; inside blocks of a few megabytes the same hoisting wins. On an accelerator one block is best, where memory
+is not what counts (`choose`).
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+
+from jaxbptt import _batch
+from jaxbptt._time.loop import on_cpu
+
+# Of the largest array over time. Measured on a CPU: up to some 8 MiB one block is best (no copies between a block and
+# the whole), above it blocks of 1 to 3 MiB, or half the size of a large θ_h, as each block reads and writes all of
+# ∂F/∂θ_h.
+_CPU_WHOLE_BYTES = 8 * 2**20
+_CPU_BLOCK_BYTES = 2 * 2**20
+_BOUNDED_BYTES = 64 * 2**20  # on an accelerator: a transfer of it runs at full rate, and it is small beside the memory
+
+
+class Shapes(NamedTuple):
+    """Of one step: what is projected, the state, and the residuals."""
+
+    u_t: Any
+    h_t: Any
+    residuals_t: Any
+
+
+def shapes(split, theta_h, xs, h_0):
+    """The `Shapes` of a recursion."""
+
+    def one_step(theta_h, xs, h_0):
+        u_t = jax.tree.map(lambda leaf: leaf[0], split.project(theta_h, xs))
+        return u_t, *split.step(theta_h, u_t, h_0)
+
+    one = jax.eval_shape(lambda xs: jax.tree.map(lambda leaf: leaf[:1], xs), xs)
+    return Shapes(*jax.eval_shape(one_step, theta_h, one, h_0))
+
+
+def choose(shapes, theta_h, T, *, bounded=False):
+    """How many steps make a block. Prefers a divisor of T: nothing to pad, no copies.
+
+    What is fetched from the host, or computed again, is `bounded`: it should be there for one block at a time, so that
+    all of T is one block only where it is small, on an accelerator as well. A size that is a symbol, in a program
+    exported for any batch, counts as 1.
+    """
+    widest = max(1, *map(_bytes, shapes))
+    if on_cpu():
+        block = max(_CPU_BLOCK_BYTES, min(_bytes(theta_h) // 2, _CPU_WHOLE_BYTES))
+        whole = block if bounded else _CPU_WHOLE_BYTES
+    else:
+        whole, block = (_BOUNDED_BYTES if bounded else math.inf), _BOUNDED_BYTES
+    if T * widest <= whole:
+        return T
+    most = max(1, min(T, block // widest))
+    divisor = max(k for k in range(1, most + 1) if T % k == 0)
+    return divisor if 2 * divisor > most else most
+
+
+def even(T, most):
+    """The fewest steps a block with which there are no more blocks than of `most` steps each."""
+    return -(-T // -(-T // most))
+
+
+def scan(body, carry, xs, K, *, each=None, reverse=False):
+    """``body(carry, xs_of_a_block, each_of_a_block) -> (carry, ys_of_a_block, each_of_a_block)``, block by block.
+
+    K divides T. What there is one of for each block, such as what it keeps for the way back, has its own axis of
+    blocks. Returns the carry, ys over time, and what there is one of for each block.
+    """
+    number = jax.tree.leaves(xs)[0].shape[0] // K
+    if number == 1:
+        carry, ys, made = body(carry, xs, jax.tree.map(lambda leaf: leaf[0], each))
+        return carry, ys, jax.tree.map(lambda leaf: leaf[None], made)
+
+    def one_block(carry, inputs):
+        carry, ys, made = body(carry, *inputs)
+        return carry, (ys, made)
+
+    carry, (ys, made) = lax.scan(one_block, carry, (cut(xs, K), each), reverse=reverse)
+    return carry, join(ys), made
+
+
+def cut(xs, K):
+    """``[T, …]`` to ``[T / K, K, …]``."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, K, *leaf.shape[1:]), xs)
+
+
+def join(blocks):
+    """The inverse of `cut`."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), blocks)
+
+
+def _bytes(tree):
+    return sum(math.prod(_batch.numbers(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,123 @@
+"""Cotangents of trees that hold more than real numbers: integers, keys, complex numbers.
+
+Two conventions meet here. JAX gives a leaf without a derivative (an integer, a key) a ``float0`` array, which
+no scan can carry. Inside the library such a leaf's cotangent is ``None``: an empty subtree, so trees of
+cotangents go through ``lax.scan`` and ``jax.tree.map`` as they are.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbptt._dtypes import wide
+from jaxbptt._trees import varying
+
+
+def has_derivative(leaf):
+    """Whether a leaf is real or complex floating point."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def dtype_of(leaf):
+    """The dtype a leaf has as a JAX array (NumPy's float64 is float32 where x64 is off; keys keep theirs)."""
+    return leaf.dtype if hasattr(leaf, "dtype") and not isinstance(leaf, np.ndarray) else jnp.result_type(leaf)
+
+
+def to_jax(bar, primal):
+    """Our cotangent of `primal` as ``jax.vjp`` wants it: ``None`` at an integer leaf becomes ``float0``."""
+    leaves, treedef = jax.tree.flatten(primal)
+    bars = treedef.flatten_up_to(bar)
+    return treedef.unflatten(
+        [np.zeros(np.shape(leaf), jax.dtypes.float0) if leaf_bar is None else leaf_bar
+         for leaf, leaf_bar in zip(leaves, bars, strict=True)]
+    )  # fmt: skip
+
+
+def from_jax(bar):
+    """A cotangent from JAX as ours: ``float0`` leaves become ``None``."""
+    return jax.tree.map(lambda leaf: None if dtype_of(leaf) == jax.dtypes.float0 else leaf, bar)
+
+
+def zeros(primal):
+    """The zero cotangent of `primal`."""
+    return jax.tree.map(
+        lambda leaf: varying.zeros(jnp.shape(leaf), dtype_of(leaf), leaf) if has_derivative(leaf) else None, primal
+    )
+
+
+def differentiable(primal):
+    """The shapes of `primal`'s cotangent: ``None`` at leaves without a derivative."""
+    return jax.tree.map(lambda leaf: leaf if has_derivative(leaf) else None, primal)
+
+
+def add(a, b):
+    """A + b for two cotangents of the same tree."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def wide_zeros(primal):
+    """The zero cotangent of `primal`, in the dtype to sum it over time in."""
+    return jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), zeros(primal))
+
+
+def accumulate(total, part):
+    """``total + part``, in the dtype of the total."""
+    return jax.tree.map(lambda leaf, more: leaf + more.astype(leaf.dtype), total, part)
+
+
+def narrow(bar, primal):
+    """A cotangent in the dtypes of `primal`."""
+    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), bar, differentiable(primal))
+
+
+def where(condition, a, b):
+    """``a`` where `condition` ([*batch]) holds, else ``b``, leaf by leaf: a select, so a NaN not chosen is gone."""
+
+    def select(leaf_a, leaf_b):
+        spread = jnp.reshape(condition, condition.shape + (1,) * (leaf_a.ndim - condition.ndim))
+        return jnp.where(spread, leaf_a, leaf_b)
+
+    return jax.tree.map(select, a, b)
+
+
+def without_nonfinite(tree, keep, power=1.0):
+    """`tree` with zeros for the NaN and infinite numbers where `keep` ([T, *batch]) is False.
+
+    What no loss depends on has a zero cotangent, and zero times NaN would be NaN. Finite numbers stay, as f may be
+    singular at zero; with a `power` below 1 those up to that power of the largest number. A leaf without the batch axes
+    keeps what any member keeps.
+    """
+
+    def clean(leaf):
+        if not has_derivative(leaf):
+            return leaf
+        leaf = jnp.asarray(leaf)
+        shared = keep.shape != leaf.shape[: keep.ndim]
+        kept = jnp.any(keep, axis=tuple(range(1, keep.ndim))) if shared else keep
+        spread = jnp.reshape(kept, kept.shape + (1,) * (leaf.ndim - kept.ndim))
+        usual = jnp.abs(leaf) <= float(jnp.finfo(leaf.dtype).max) ** power if power < 1 else jnp.isfinite(leaf)
+        return jnp.where(spread | usual, leaf, jnp.zeros_like(leaf))
+
+    return jax.tree.map(clean, tree)
+
+
+def unpacked(primals):
+    """What a rule with symbolic zeros is given: the values, and of each argument whether it is differentiated."""
+
+    def is_primal(leaf):
+        return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
+
+    values = jax.tree.map(lambda leaf: leaf.value, primals, is_leaf=is_primal)
+    return values, tuple(
+        any(leaf.perturbed for leaf in jax.tree.leaves(primal, is_leaf=is_primal)) for primal in primals
+    )
+
+
+def pullback(function, *primals):
+    """``jax.vjp`` of `function`, with our convention for cotangents on both sides.
+
+    Returns:
+        the value, and the function from its cotangent to the tuple of the primals' cotangents.
+    """
+    value, pull = jax.vjp(function, *primals)
+    return value, lambda bar: from_jax(pull(to_jax(bar, value)))

@@ -1,0 +1,171 @@
+"""The schedule, run: keep some states, and compute the others again when their turn comes.
+
+    delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1}      needs h_t for t = T … 1, the order opposite to h_t = f(x_t, h_{t-1})
+
+The first sweep keeps a few h_t. From the last of them backward, the states up to the next are run through again, some
+of these kept in turn, until a stretch is short enough for all of its states to be kept; that one is reversed as in
+`jaxbptt.adjoints.full`. What to keep when is the schedule of `revolve`: a list of small integers, run by one scan, so
+the program is the same for every T.
+
+Time is cut into U units of K steps: ``xs`` and ``ys`` have leaves ``[U, K, *batch, …]``. What the caller wants of the
+outputs of a unit, ``read(theta_o, outputs, ys)``, is made and differentiated in the unit: the outputs themselves for
+`jaxbptt.unroll`, the losses for `jaxbptt.objective`, which then never has an array over all of T.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from jaxbptt._time import sweeps, weights
+from jaxbptt._trees import cotangents, varying
+from jaxbptt.adjoints.checkpointed.revolve import schedule
+from jaxbptt.adjoints.checkpointed.rows import at, empty, put, row, several
+from jaxbptt.adjoints.checkpointed.tables import back_table
+from jaxbptt.cells._from_split import split_of
+
+
+class _Bars(NamedTuple):
+    """What goes from right to left: h_t and c_{t+1}ᵀ delta_{t+1} of the last step reversed, and the sums so far."""
+
+    h_t: Any
+    c_delta_tp1: Any
+    theta_h: Any
+    xs: Any
+    theta_o: Any
+    ys: Any
+
+
+class _Forward(NamedTuple):
+    """f as the loops run it."""
+
+    split: Any
+    theta_h: Any
+    read: Any
+    keep: bool
+
+
+def _forward_of(cell, terms, theta_h, h_0):
+    split = split_of(cell)
+    theta_h = weights.operands(split, theta_h)
+    return _Forward(split, theta_h, weights.for_steps(split, theta_h, h_0), terms.residuals)
+
+
+def _advance(f, xs, h, rows, row):
+    """Through a unit from `h`: the state reached, all its states, and the rows, with what they keep from `row` on."""
+    h_K, hs, residuals = sweeps.forward(f.split, f.theta_h, f.read, xs, h, keep=f.keep)
+    return h_K, hs, put(rows, (sweeps.shifted(h, hs), residuals), row)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def recursion(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
+    """h_T, and what is read of each unit, stacked."""
+    return _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys)[:2]
+
+
+def _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
+    plan = schedule(*terms)
+    rows = empty(row(cell, terms.residuals, theta_h, jax.tree.map(lambda leaf: leaf[0], xs), h_0), plan.rows, xs)
+    f = _forward_of(cell, terms, theta_h, h_0)
+
+    def unit(carry, inputs):
+        (h, rows), (xs, ys, row) = carry, inputs
+        h, hs, rows = _advance(f, xs, h, rows, row)
+        return (h, rows), read(theta_o, jax.vmap(cell.output)(hs), ys)
+
+    (h_T, rows), made = lax.scan(unit, (h_0, rows), (xs, ys, plan.sweep_rows))
+    return h_T, made, rows
+
+
+def _forward(cell, terms, read, *primals):
+    (theta_h, xs, h_0, theta_o, ys), is_wanted = cotangents.unpacked(primals)
+    # The structure of a residual is static: which arguments want a cotangent is said by the keys of a dictionary.
+    names = ("theta_h", "xs", "h_0", "theta_o", "ys")
+    wanted = {name: () for name, wanted in zip(names, is_wanted, strict=True) if wanted}
+    h_T, made, rows = _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys)
+    return (h_T, made), (theta_h, xs, theta_o, ys, h_T, rows, wanted)
+
+
+def _backward(cell, terms, read, kept, bars):
+    theta_h, xs, theta_o, ys, h_T, rows, wanted = kept
+    nothing_read = all(_is_zero(bar) for bar in jax.tree.leaves(bars[1]))  # a loss of h_T alone
+    h_T_bar, made_bars = _real_zeros(bars[0], xs), None if nothing_read else _real_zeros(bars[1], xs)
+    plan, f = schedule(*terms), _forward_of(cell, terms, theta_h, h_T)
+    reverse_unit = functools.partial(_reverse_unit, cell, f, read, theta_o)
+
+    def instruction(carry, do):
+        rows, bars = carry
+
+        def advance(_, carry):
+            h, rows, unit, row = carry
+            h, _, rows = _advance(f, at(xs, unit), h, rows, row)
+            return h, rows, unit + 1, row + do.stride
+
+        def turn_back(_, carry):
+            bars, unit, row = carry
+            return reverse_unit(at((xs, ys, made_bars), unit), rows, row, unit, bars), unit - 1, row - plan.block
+
+        loaded = at(rows[0], do.load), rows, do.unit, do.row
+        h, (states, residuals), _, _ = lax.fori_loop(0, do.advance, advance, loaded)
+        h = jax.tree.map(lambda new, old: jnp.where(do.stores == 1, new, old)[None], h, at(states, do.store))
+        rows = put(states, h, do.store), residuals
+        bars, _, _ = lax.fori_loop(0, do.reverse, turn_back, (bars, do.last_unit, do.last_row))
+        return (rows, bars), None
+
+    def if_wanted(name, zero, primal):
+        return zero(primal) if name in wanted else None
+
+    bars = _Bars(
+        h_t=h_T,
+        c_delta_tp1=h_T_bar,
+        theta_h=if_wanted("theta_h", cotangents.wide_zeros, theta_h),
+        xs=if_wanted("xs", cotangents.zeros, xs),
+        theta_o=if_wanted("theta_o", cotangents.wide_zeros, theta_o),
+        ys=if_wanted("ys", cotangents.zeros, ys),
+    )
+    (_, bars), _ = lax.scan(instruction, (rows, bars), back_table(plan))
+    theta_h_bar, theta_o_bar = (
+        None if bar is None else cotangents.narrow(bar, theta)
+        for bar, theta in ((bars.theta_h, theta_h), (bars.theta_o, theta_o))
+    )
+    return theta_h_bar, bars.xs, bars.c_delta_tp1, theta_o_bar, bars.ys
+
+
+def _reverse_unit(cell, f, read, theta_o, inputs, rows, row, unit, bars):
+    """One unit from right to left; the rows have its first step at `row`."""
+    xs, ys, made_bar = inputs
+    hs_tm1, residuals = several(rows, row, jax.tree.leaves(xs)[0].shape[0])
+    hs = jax.tree.map(lambda h, last: jnp.concatenate([h[1:], last[None]]), hs_tm1, bars.h_t)
+    if not f.keep:
+        residuals = f.split.residuals(f.theta_h, f.split.project(f.theta_h, xs), hs_tm1, hs)
+    output_bars, theta_o_bar, ys_bar = None, bars.theta_o, bars.ys
+    if made_bar is not None:
+        _, pull = cotangents.pullback(read, theta_o, jax.vmap(cell.output)(hs), ys)
+        of_theta_o, output_bars, of_ys = pull(made_bar)
+        theta_o_bar = None if theta_o_bar is None else cotangents.accumulate(theta_o_bar, of_theta_o)
+        ys_bar = None if ys_bar is None else put(ys_bar, jax.tree.map(lambda leaf: leaf[None], of_ys), unit)
+    steps = sweeps.Steps(xs, hs_tm1, hs, residuals)
+    c_delta, theta_h_bar, of_xs = sweeps.reverse_block(
+        cell, f.split, f.theta_h, lambda: f.theta_h, steps, output_bars, bars.c_delta_tp1, bars.theta_h
+    )
+    xs_bar = None if bars.xs is None else put(bars.xs, jax.tree.map(lambda leaf: leaf[None], of_xs), unit)
+    h_before = jax.tree.map(lambda leaf: leaf[0], hs_tm1)
+    return _Bars(h_before, c_delta, theta_h_bar, xs_bar, theta_o_bar, ys_bar)
+
+
+def _real_zeros(bars, like):
+    """Symbolic zeros as arrays that vary as `like` does, and ``None`` where there is no derivative."""
+    like = jax.tree.leaves(like)[0]
+    return jax.tree.map(
+        lambda bar: varying.zeros(bar.shape, bar.dtype, like) if _is_zero(bar) else bar, cotangents.from_jax(bars)
+    )
+
+
+def _is_zero(bar):
+    return isinstance(bar, SymbolicZero)
+
+
+recursion.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -1,0 +1,56 @@
+"""A schedule as two loops read it: rows instead of units, and an array for each number.
+
+What is computed here, once and in NumPy, no loop need compute and no compiler look at. All arrays of one length are
+read by the same small piece of program, whatever they mean; one table of them would be a piece for each column.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class BackTable(NamedTuple):
+    """The way back: the fields of `revolve.Instruction` as rows, instruction by instruction.
+
+    Attributes:
+        load: the row of the state to start from.
+        unit: the unit that starts there.
+        row: what is run through is kept from here on,
+        stride: and so many rows further for each unit.
+        advance: how many units to run through.
+        stores: 1 to keep the state reached.
+        store: the row for it.
+        last_unit: the last unit to turn back over,
+        last_row: and its row.
+        reverse: how many units to turn back over.
+    """
+
+    load: Any
+    unit: Any
+    row: Any
+    stride: Any
+    advance: Any
+    stores: Any
+    store: Any
+    last_unit: Any
+    last_row: Any
+    reverse: Any
+
+
+def back_table(plan):
+    """`BackTable` of a `revolve.Schedule`, ``[I]`` each."""
+    load, unit, advance, dense, store, reverse = plan.instructions.T
+    last = np.maximum(reverse - 1, 0)
+    columns = BackTable(
+        load=load,
+        unit=unit,
+        row=np.where(dense, load, load + 1),  # not dense: overwritten
+        stride=np.where(dense, plan.block, 0),
+        advance=advance,
+        stores=store >= 0,
+        store=np.maximum(store, 0),
+        last_unit=unit + last,
+        last_row=load + plan.block * last,
+        reverse=reverse,
+    )
+    return BackTable(*(np.asarray(column, np.int32) for column in columns))
