@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _batch, _real, _validate
+from jaxbptt import _axes, _real
 from jaxbptt import _cotangents as cotangents
+from jaxbptt._errors import trees
 from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.types import Array, Cell, PyTree
+from jaxbptt.unroll import checked
 
 __all__ = [
     "along",
@@ -227,8 +229,8 @@ def jvp(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree, h_0_dot: PyTree) -
     >>> jvp(cells.linear(), theta_h, jnp.ones((3, 1)), jnp.zeros(1), jnp.ones(1)).ravel().tolist()
     [0.5, 0.25, 0.125]
     """
-    h_0 = _validate.recursion(cell, theta_h, xs, h_0)
-    _validate.like("h_0_dot", h_0_dot, "h_0", cotangents.differentiable(h_0))
+    h_0 = checked(cell, theta_h, xs, h_0)
+    trees.like("h_0_dot", h_0_dot, "h_0", cotangents.differentiable(h_0))
 
     def step(h_and_dot, x_t):
         h_tm1, h_dot_tm1 = h_and_dot
@@ -266,9 +268,9 @@ def vjp(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree, h_bars: PyTree) ->
     >>> h_0_bar.tolist(), deltas.ravel().tolist()
     ([0.125], [0.25, 0.5, 1.0])
     """
-    h_0 = _validate.recursion(cell, theta_h, xs, h_0)
+    h_0 = checked(cell, theta_h, xs, h_0)
     hs_tm1, hs = trajectory(cell, theta_h, xs, h_0)
-    _validate.like("h_bars", h_bars, "hs", cotangents.differentiable(hs))
+    trees.like("h_bars", h_bars, "hs", cotangents.differentiable(hs))
 
     def step(c_delta_tp1, inputs):
         x_t, h_tm1, h_t, h_bar_t = inputs
@@ -318,6 +320,6 @@ def _one_step(cell, theta_h, x_t, h_tm1):
 
 
 def _unbatched(cell, theta_h, xs, h_0):
-    h_0 = _validate.recursion(cell, theta_h, xs, h_0)
-    _validate.no_batch(_batch.batch_shape(cell, theta_h, h_0))
+    h_0 = checked(cell, theta_h, xs, h_0)
+    _axes.no_batch(_axes.batch_shape(cell, theta_h, h_0))
     return h_0

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbptt import _batch, _validate
+from jaxbptt import _axes
 from jaxbptt import _cotangents as cotangents
 from jaxbptt._loop import over_time
-from jaxbptt.adjoints import _gates
+from jaxbptt.adjoints import _errors, _gates
 from jaxbptt.types import Array
 
 # Of the largest array over time. Measured on a CPU: up to some 8 MiB one block is best (no copies between a block and
@@ -157,7 +157,7 @@ def scan_blocks(body, carry, xs, block, *, each=None, reverse=False):
     Returns:
         the carry, ys over time, and what there is one of for each block.
     """
-    T = _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
+    T = _errors.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
     number, K = even_blocks(T, block)
     if number == 1:
         carry, ys, made = body(carry, xs, jax.tree.map(lambda leaf: leaf[0], each), None)
@@ -230,7 +230,7 @@ def choose(split, theta_h, xs, h_0, layout, *, on_host=False, recomputed=False):
     block only where it is small, on an accelerator as well. A size that is a symbol, in a program exported for any
     batch, counts as 1.
     """
-    T = _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
+    T = _errors.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
 
     def one_step(theta_h, xs, h_0):
         u_t = jax.tree.map(lambda leaf: leaf[0], split.project(theta_h, xs))
@@ -253,4 +253,4 @@ def choose(split, theta_h, xs, h_0, layout, *, on_host=False, recomputed=False):
 
 
 def _bytes(tree):
-    return sum(math.prod(_batch.numbers(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return sum(math.prod(_axes.numbers(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxbptt import _validate
+from jaxbptt.adjoints import _errors
 
 
 class Layout(NamedTuple):
@@ -51,7 +51,7 @@ def layout(split, theta_h, xs, h_0):
         return split.gates(theta_h, us, hs_tm1, hs), split.step(theta_h, u_1, h_0)[1]
 
     closed, (gates, gates_of_step) = jax.make_jaxpr(both, return_shape=True)(leaves, theta_h)
-    _validate.same_gates(jax.tree.structure(gates_of_step), jax.tree.structure(gates))
+    _errors.same_gates(jax.tree.structure(gates_of_step), jax.tree.structure(gates))
     given = {id(var): place for place, var in enumerate(closed.jaxpr.invars[: len(leaves)])}
     made = closed.jaxpr.outvars[: len(jax.tree.leaves(gates))]
     return Layout(jax.tree.structure(gates), tuple(given.get(id(var)) for var in made))

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import jax
 
-from jaxbptt import _batch, _validate, _varying
-from jaxbptt.adjoints import _gates, _revolve
+from jaxbptt import _axes, _varying
+from jaxbptt.adjoints import _errors, _gates, _revolve
 from jaxbptt.cells._from_split import split_of, without_time_axis
 
 
@@ -37,18 +37,18 @@ def empty(rows, number, like):
 
 def terms(choice, cell, theta_h, xs, h_0):
     """The `Terms` for these shapes. A row holds gates unless all of them are there anyway."""
-    T = _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
+    T = _errors.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
     gates = choice.residuals == "gates" and _gates.layout(split_of(cell), theta_h, xs, h_0).computes
     slots = choice.slots or _revolve.two_level_slots(T)
     if choice.fraction is not None:
         slots = max(1, math.floor(round(choice.fraction * T, 6)))  # 0.29 · 100 is below 29
     if choice.budget is not None:
         leaves = jax.tree.leaves(row(cell, gates, theta_h, xs, h_0))
-        size = sum(_validate.counted_size(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
-        _validate.enough_memory(choice.budget, size)
+        size = sum(_errors.counted_size(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+        _errors.enough_memory(choice.budget, size)
         slots = choice.budget // max(size, 1) - 1
     slots = min(slots, T)
-    batch = max(1, math.prod(_batch.numbers(_batch.members_shape(cell, theta_h, h_0))))
+    batch = max(1, math.prod(_axes.numbers(_axes.members_shape(cell, theta_h, h_0))))
     block = _revolve.choose_block(T, slots, gates, batch) if choice.block is None else min(choice.block, T)
-    _validate.block_fits(block, slots)
+    _errors.block_fits(block, slots)
     return Terms(T, slots, block, gates)

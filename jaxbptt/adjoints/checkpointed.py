@@ -17,11 +17,12 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate, _varying
+from jaxbptt import _varying
 from jaxbptt._dtypes import wide
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._loop import over_time, steps_at_once
-from jaxbptt.adjoints import _gates, _revolve, _rows
+from jaxbptt.adjoints import _errors, _gates, _revolve, _rows
 from jaxbptt.adjoints._blocks import join, operands, own_step, sequential_step
 from jaxbptt.adjoints._tables import back_table, sweep_table
 from jaxbptt.cells._from_split import split_of, with_time_axis
@@ -289,8 +290,8 @@ def checkpointed(
     >>> jax.grad(h_T)(jnp.zeros(1)).tolist() == [0.5**9]
     True
     """
-    _validate.one_memory(slots=slots, fraction=fraction, budget=budget)
+    _errors.one_memory(slots=slots, fraction=fraction, budget=budget)
     if block is not None:
-        _validate.count("block", block)
-    _validate.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
+        arguments.count("block", block)
+    arguments.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
     return cast(Adjoint, Checkpointed(slots, fraction, budget, block, residuals))

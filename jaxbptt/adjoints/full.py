@@ -23,11 +23,11 @@ import jax
 from jax import lax
 
 from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate
 from jaxbptt._dtypes import wide
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._loop import over_time
-from jaxbptt.adjoints import _gates, _host
+from jaxbptt.adjoints import _errors, _gates, _host
 from jaxbptt.adjoints._blocks import choose, handed_on, join, own_step, read_in_a_loop, scan_blocks, shifted, states
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
@@ -163,13 +163,13 @@ def full(
     [0.125]
     """
     if block is not None:
-        _validate.count("block", block)
-    _validate.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
-    _validate.one_of("memory", memory, ("device", "host"), "there is nowhere else to keep it")
+        arguments.count("block", block)
+    arguments.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
+    arguments.one_of("memory", memory, ("device", "host"), "there is nowhere else to keep it")
 
     def adjoint(cell, theta_h, xs, h_0):
         if memory == "host":
-            _validate.host_memory(jax.default_backend())
+            _errors.host_memory(jax.default_backend())
         return _rule(cell, block, residuals == "gates", memory == "host")(theta_h, xs, h_0)
 
     return cast(Adjoint, adjoint)

@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _batch, _real, _validate, _varying
+from jaxbptt import _axes, _real, _varying
 from jaxbptt import _cotangents as cotangents
 from jaxbptt._factory import factory
+from jaxbptt.adjoints import _errors
 from jaxbptt.adjoints._blocks import shifted, states, states_and_gates
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint, Cell
@@ -42,21 +43,21 @@ def _rule(cell: Cell) -> Callable:
 
     def backward(residuals, bars):
         theta_h, xs, h_0, hs, gates = residuals
-        _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
+        _errors.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
         h_T_bar, output_bars = cotangents.from_jax(bars)
         hs_tm1 = shifted(h_0, hs)
         h_bars = jax.vmap(lambda h_t, bar: cotangents.pullback(cell.output, h_t)[1](bar)[0])(hs, output_bars)
         h_bars = jax.tree.map(lambda h_bar, last: h_bar.at[-1].add(last), h_bars, h_T_bar)
-        batch = _batch.members_shape(cell, theta_h, h_0)
+        batch = _axes.members_shape(cell, theta_h, h_0)
 
         def vector(delta):  # [*batch, N]; a cotangent has the batch axes in all its leaves
-            return _batch.over_members(_real.gradient_vector, batch, delta)
+            return _axes.over_members(_real.gradient_vector, batch, delta)
 
         def tree(vector, h_t):
             def one(vector, h_t):
                 return _real.gradient(vector, _real.flatten(h_t)[1])
 
-            return _batch.over_members(one, batch, vector, cotangents.differentiable(h_t))
+            return _axes.over_members(one, batch, vector, cotangents.differentiable(h_t))
 
         v = jax.vmap(vector)(h_bars)
         units, _ = _varying.alike(jnp.eye(v.shape[-1], dtype=v.dtype), v)

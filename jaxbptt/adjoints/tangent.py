@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._loop import over_time
 from jaxbptt.adjoints import _gates
@@ -102,7 +102,7 @@ def tangent(*, block: int | None = None) -> Adjoint:
     0.125
     """
     if block is not None:
-        _validate.count("block", block)
+        arguments.count("block", block)
 
     def adjoint(cell, theta_h, xs, h_0):
         return _rule(cell, block)(theta_h, xs, h_0)

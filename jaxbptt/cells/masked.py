@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
+from jaxbptt.cells import _errors
 from jaxbptt.cells._from_split import cell_from_split, split_of
 from jaxbptt.cells.mixed_precision import mixed_precision, with_members_of
 from jaxbptt.types import Array, Cell, TimeSplit
@@ -57,7 +58,7 @@ def masked(cell: Cell) -> Cell:
     >>> cell.apply(theta_h, padded, jnp.ones(5)).tolist()
     [1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    _validate.cells("cell", (cell,))
+    arguments.cells("cell", (cell,))
     inner = split_of(cell)
 
     def real(xs):
@@ -94,7 +95,7 @@ def masked(cell: Cell) -> Cell:
         return MaskedInput(inner.input_vjp(theta_h, real(xs), hs_tm1, gates[1], z_bars), None)
 
     def check(theta_h, xs, h_0):
-        _validate.flagged_input("masked", MaskedInput, xs, h_0)
+        _errors.flagged_input("masked", MaskedInput, xs, h_0)
         if cell.check is not None:
             cell.check(theta_h, xs.x, h_0)
 

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate, _varying
+from jaxbptt import _varying
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
+from jaxbptt.cells import _errors
 from jaxbptt.cells._from_split import cell_from_split, split_of
 from jaxbptt.cells.mixed_precision import mixed_precision, with_members_of
 from jaxbptt.types import Array, Cell, TimeSplit
@@ -55,7 +57,7 @@ def resettable(cell: Cell) -> Cell:
     >>> cell.apply(theta_h, ResetInput(x=jnp.ones(2), reset=jnp.array(True)), jnp.full(2, 9.0)).tolist()
     [1.0, 1.0]
     """
-    _validate.cells("cell", (cell,))
+    arguments.cells("cell", (cell,))
     inner = split_of(cell)
 
     def beginning(theta_h, reset, like):
@@ -97,8 +99,8 @@ def resettable(cell: Cell) -> Cell:
         return ResetInput(inner.input_vjp(theta_h, xs.x, begun, gates[1], z_bars[0]), None)
 
     def check(theta_h, xs, h_0):
-        _validate.flagged_input("resettable", ResetInput, xs, h_0)
-        _validate.state_of_reset(cell, theta_h, xs.reset, h_0)
+        _errors.flagged_input("resettable", ResetInput, xs, h_0)
+        _errors.state_of_reset(cell, theta_h, xs.reset, h_0)
         if cell.check is not None:
             cell.check(theta_h, xs.x, h_0)
 

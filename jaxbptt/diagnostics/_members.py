@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _batch, _real, _validate
+from jaxbptt import _axes, _real
 from jaxbptt._dtypes import wide
+from jaxbptt._errors import initialisation
+from jaxbptt.unroll import checked
 
 
 def begin(cell, theta_h, xs, h_0):
@@ -12,10 +14,10 @@ def begin(cell, theta_h, xs, h_0):
 
     Half precision is widened: what is factored or summed over time needs float32.
     """
-    h_0 = _validate.recursion(cell, theta_h, xs, h_0)
-    batch = _batch.separate(cell, theta_h, h_0)
-    _validate.some_member(batch)
-    members = jax.eval_shape(lambda h: _batch.over_members(lambda h: _real.flatten(h)[0], batch, h), h_0)
+    h_0 = checked(cell, theta_h, xs, h_0)
+    batch = _axes.separate(cell, theta_h, h_0)
+    _axes.some_member(batch)
+    members = jax.eval_shape(lambda h: _axes.over_members(lambda h: _real.flatten(h)[0], batch, h), h_0)
     return h_0, batch, members.shape[-1], wide(members.dtype)
 
 
@@ -70,5 +72,5 @@ def directions(key, batch, N, k, dtype):
     """``[*batch, N, k]``: k random orthonormal directions for each member; a fixed draw for the key ``None``."""
     if key is None:
         key = jax.random.key(0)
-    _validate.key(key)
+    initialisation.key(key)
     return jnp.linalg.qr(jax.random.normal(key, (*batch, N, k), dtype))[0]
