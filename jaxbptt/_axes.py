@@ -1,7 +1,6 @@
 """Time and batch: which axes of inputs and states are theirs, and what goes through a batch member by member."""
 
 import jax
-import jax.export
 import numpy as np
 
 from jaxbptt._cotangents import dtype_of, has_derivative

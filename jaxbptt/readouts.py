@@ -252,6 +252,7 @@ def linear_fits(theta_o, hs):
 
 
 def fits(g, theta_o, hs):
+    """θ_o against what the cell puts out, for any readout."""
     if g.check is not None:
         g.check(theta_o, hs)
     traced("readout.apply", g.apply, theta_o, one_step(hs))
