@@ -1,4 +1,4 @@
-"""The products every hand-written rule is made of, for any leading axes (time, batch, both or none).
+"""The products every hand-written rule is made of, for any leading axes (time, batch, both or none); the dtype of sums.
 
 A product rounds its operands to the dtype of the weight, accumulates in float32 at least, and returns the dtype of the
 vector. Where all are alike that is nothing special; with bfloat16 weights and float32 vectors it is mixed precision
@@ -7,8 +7,6 @@ vector. Where all are alike that is nothing special; with bfloat16 weights and f
 
 import jax.numpy as jnp
 from jax import lax
-
-from jaxbptt._dtypes import wide
 
 
 def matvec(W, x):
@@ -47,3 +45,20 @@ def _product(a, b, contracted, operands, result):
     dimensions = (contracted, ((), ()))
     product = lax.dot_general(a.astype(operands), b.astype(operands), dimensions, preferred_element_type=wide(result))
     return product.astype(result)
+
+
+def wide(dtype):
+    """float32 for half precision, whose sums over time stop growing; any other dtype is its own."""
+    dtype = jnp.dtype(dtype)
+    return jnp.dtype(jnp.float32) if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4 else dtype
+
+
+def widest(dtypes, default=jnp.float32):
+    """The real floating-point dtype with the most bits."""
+    return max((jnp.dtype(dtype) for dtype in dtypes), key=lambda dtype: dtype.itemsize, default=jnp.dtype(default))
+
+
+def to_sum(L):
+    """What a loss returned, in a dtype to sum over time in; truth values as numbers."""
+    L = jnp.asarray(L)
+    return L.astype(wide(L.dtype) if jnp.issubdtype(L.dtype, jnp.floating) else jnp.float32)

@@ -1,84 +1,10 @@
-"""Batch axes: found from a state, gone through member by member, and cleaned where a mask says nothing can matter."""
+"""Batches cleaned where a mask says nothing can matter."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jaxbptt import _validate
-from jaxbptt._cotangents import has_derivative, without_nonfinite
-
-
-def initial_state(model, theta, xs, h_0=None):
-    """h_0, or the model's initial state for the batch of `xs`."""
-    _validate.theta(theta)
-    return model.initial_state(theta, _validate.batch_shape_of(model.cell, theta.h, xs)) if h_0 is None else h_0
-
-
-def beginning(model, theta, xs, h_0):
-    """h_0 as a function of θ_h: the state given, or the model's initial state, which may be learned."""
-    batch = None if h_0 is not None else _validate.batch_shape_of(model.cell, theta.h, xs)
-    return lambda theta_h: h_0 if h_0 is not None else model.cell.initial_state(theta_h, batch)
-
-
-def batch_shape(cell, theta_h, h_0):
-    """The batch axes of a state: those that the cell's state for no batch doesn't have.
-
-    A leaf may lack them (a counter, a key that all members share). A cell without `initial_state` is taken to have one
-    feature axis: ``h [*batch, n]``.
-    """
-    leaves = jax.tree.leaves(h_0)
-    ranks = _ranks(cell, theta_h) or [1] * len(leaves)
-    shapes = {np.shape(h)[: max(np.ndim(h) - rank, 0)] for h, rank in zip(leaves, ranks, strict=True)}
-    return _validate.batch_axes(shapes - {()} or {()}, h_0)
-
-
-def numbers(shape):
-    """The sizes that are known: in a program exported for any batch, that of the batch is a symbol."""
-    return tuple(size for size in shape if isinstance(size, int))
-
-
-def members_shape(cell, theta_h, h_0):
-    """The same, but ``()`` where the whole state counts as one member, which is always right: for a cell that doesn't
-    say, and where a number of the state is every member's.
-    """
-    is_known = _ranks(cell, theta_h) and not _shared(cell, theta_h, h_0)
-    return batch_shape(cell, theta_h, h_0) if is_known else ()
-
-
-def separate(cell, theta_h, h_0):
-    """`batch_shape`, for what goes through a state member by member.
-
-    Raises:
-        ValueError: for a number that all members share: it has no cotangent of one of them.
-    """
-    _validate.nothing_shared(_shared(cell, theta_h, h_0), h_0)
-    return batch_shape(cell, theta_h, h_0)
-
-
-def _shared(cell, theta_h, h_0):
-    """Whether a leaf with a derivative lacks the batch axes that others have."""
-    leaves = jax.tree.leaves(h_0)
-    ranks = _ranks(cell, theta_h) or [1] * len(leaves)
-    has_axes = [np.ndim(h) > rank for h, rank in zip(leaves, ranks, strict=True)]
-    return any(has_axes) and any(has_derivative(h) and not has for h, has in zip(leaves, has_axes, strict=True))
-
-
-def _ranks(cell, theta_h):
-    """The number of axes of each leaf of a state for no batch; nothing where the cell has no `initial_state`."""
-    return [leaf.ndim for leaf in jax.tree.leaves(_validate.state_without_batch(cell, theta_h))]
-
-
-def over_members(function, batch, *trees):
-    """`function` for each member of the batch.
-
-    A leaf without the batch axes is shared by all. One that begins with their sizes by chance is cut like the others:
-    nothing in its shape tells.
-    """
-    axes = [jax.tree.map(lambda leaf: 0 if np.shape(leaf)[: len(batch)] == batch else None, tree) for tree in trees]
-    for _ in batch:
-        function = jax.vmap(function, in_axes=axes)
-    return function(*trees)
+from jaxbptt._trees.cotangents import has_derivative, without_nonfinite
 
 
 def finite_after_last(xs, mask):

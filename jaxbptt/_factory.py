@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from jaxbptt import _validate
+from jaxbptt._errors import arguments
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,10 +21,10 @@ def factory(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound = _validate.factory_arguments(function, signature, args, kwargs)
+        bound = arguments.factory_arguments(function, signature, args, kwargs)
         bound.apply_defaults()
         for name, value in bound.arguments.items():
-            _validate.hashable(function.__name__, name, value)
+            arguments.hashable(function.__name__, name, value)
         return cached(*bound.args, **bound.kwargs)
 
     marked: Any = call

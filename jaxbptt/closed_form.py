@@ -24,11 +24,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _validate, losses
+from jaxbptt import _axes, _objectives, losses
 from jaxbptt._algebra import matvec, outer, vecmat
+from jaxbptt._errors import arguments, trees
 from jaxbptt.cells.linear import LinearParams, linear
-from jaxbptt.readouts import LinearReadoutParams
+from jaxbptt.readouts import LinearReadoutParams, linear_fits
 from jaxbptt.types import Array, Loss, Theta
+from jaxbptt.unroll import checked
 
 __all__ = [
     "ClosedForm",
@@ -70,7 +72,7 @@ def states(theta_h: LinearParams, xs: Array, h_0: Array) -> Array:
     >>> states(theta_h, jnp.ones((3, 1)), jnp.ones(1)).ravel().tolist()
     [1.5, 1.75, 1.875]
     """
-    h_0 = _validate.recursion(linear(), theta_h, xs, h_0)
+    h_0 = checked(linear(), theta_h, xs, h_0)
     W_x, W_h = theta_h
     T = xs.shape[0]
     W_h_to = _powers(W_h, T)
@@ -180,18 +182,28 @@ def _powers(W, T):
 
 
 def _checked(theta, loss, xs, ys, h_0) -> Array:
-    _validate.theta(theta)
-    _validate.linear_network(theta, LinearParams, LinearReadoutParams)
-    _validate.callable_argument("loss", loss)
-    _validate.sequences(xs, ys, None)
+    trees.theta(theta)
+    _linear_network(theta, LinearParams, LinearReadoutParams)
+    arguments.callable_argument("loss", loss)
+    _objectives.sequences(xs, ys, None)
     if h_0 is None:
-        h_0 = linear().initial_state(theta.h, _validate.batch_shape_of(linear(), theta.h, xs))
-    return _validate.recursion(linear(), theta.h, xs, h_0)
+        h_0 = linear().initial_state(theta.h, _axes.batch_shape_of(linear(), theta.h, xs))
+    return checked(linear(), theta.h, xs, h_0)
 
 
 def _loss_and_cotangents(loss, W_o, hs, ys, h_0):
     """F, and ŷ_bar_t = 1/T ∂L_t/∂ŷ_t for every t."""
-    _validate.linear_readout(LinearReadoutParams(W_o, None), hs)
+    linear_fits(LinearReadoutParams(W_o, None), hs)
     y_hats = matvec(W_o, hs)
-    _validate.loss_fits(loss, y_hats, ys, None, h_0.shape[:-1])
+    _objectives.loss_fits(loss, y_hats, ys, None, h_0.shape[:-1])
     return jax.value_and_grad(lambda y_hats: losses.over_time(loss, y_hats, ys))(y_hats)
+
+
+def _linear_network(theta, params_type, readout_params_type):
+    """The closed forms are those of W_x, W_h and W_o alone."""
+    if not isinstance(theta.h, params_type) or not isinstance(theta.o, readout_params_type) or theta.o.b is not None:
+        o = type(theta.o).__name__ + (" with a bias" if getattr(theta.o, "b", None) is not None else "")
+        raise TypeError(
+            f"closed forms need Theta(h={params_type.__name__}, o={readout_params_type.__name__} with b=None): got "
+            f"Theta(h={type(theta.h).__name__}, o={o}); use `jb.rnn(cells.linear(), readouts.linear(bias=False))`"
+        )

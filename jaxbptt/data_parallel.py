@@ -7,7 +7,7 @@ its gradient on its own shard; the sum over s is the only communication, once, a
 the transpose of a replicated θ puts that sum into every step of the reverse scan.)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -17,10 +17,10 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate
-from jaxbptt._dtypes import wide
+from jaxbptt._algebra import wide
+from jaxbptt._errors.words import describe
 from jaxbptt._factory import factory
+from jaxbptt._trees import cotangents
 
 _AXIS = "batch"
 
@@ -59,8 +59,8 @@ def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable
     >>> bool(jnp.allclose(split(*arguments), F(*arguments)))
     True
     """
-    _validate.objective(F)
-    return _split_over(F, _validate.devices(jax.devices() if devices is None else devices))
+    _objective(F)
+    return _split_over(F, _devices(jax.devices() if devices is None else devices))
 
 
 @factory
@@ -83,7 +83,7 @@ def _split_over(F: Callable, chosen: tuple) -> Callable:
         return count / jnp.maximum(lax.psum(count, _AXIS), 1)
 
     def local(theta, xs, ys, h_0, mask):
-        value = _validate.value_of_objective(F(theta, xs, ys, h_0, mask))
+        value = _value_of_objective(F(theta, xs, ys, h_0, mask))
         return value * jnp.asarray(share(value.dtype, mask)).astype(value.dtype)
 
     def total(*arguments):
@@ -123,10 +123,72 @@ def _split_over(F: Callable, chosen: tuple) -> Callable:
 
     def split(theta, xs, ys, h_0=None, mask=None):
         """F with its batch split over devices: see `jaxbptt.data_parallel`."""
-        _validate.no_other_mesh(jax.sharding.get_abstract_mesh(), mesh.abstract_mesh)
-        _validate.divisible_batch(len(chosen), xs=(xs, 1), ys=(ys, 1), h_0=(h_0, 0), mask=(mask, 1))
+        _no_other_mesh(jax.sharding.get_abstract_mesh(), mesh.abstract_mesh)
+        _divisible_batch(len(chosen), xs=(xs, 1), ys=(ys, 1), h_0=(h_0, 0), mask=(mask, 1))
         return value(theta, xs, ys, h_0, mask)
 
     marked: Any = split
     marked.reduction = reduction
     return split
+
+
+def _objective(value):
+    if not callable(value) or not hasattr(value, "reduction"):
+        raise TypeError(
+            f"`F` must be an objective, whose reduction is known: got {type(value).__name__} ({value!r:.80}); "
+            "make one with `jb.objective(model, loss)`"
+        )
+
+
+def _value_of_objective(value):
+    """One number. A transformation of F has the attributes of F, and may return something else."""
+    if not hasattr(value, "dtype") or np.ndim(value) or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(
+            f"`F` must return one floating-point number, as an array: got {describe(value)}; hand "
+            "`data_parallel` the objective itself, and transform what it returns: `jax.vmap(jb.data_parallel(F), …)`, "
+            "`jax.value_and_grad(jb.data_parallel(F))`"
+        )
+    return value
+
+
+def _devices(value):
+    """The devices as a tuple."""
+    several = tuple(value) if isinstance(value, Iterable) else ()
+    if not several or not all(hasattr(device, "platform") for device in several):
+        raise TypeError(f"`devices` must be devices: got {value!r:.80}; take some of `jax.devices()`")
+    if len(set(several)) < len(several):
+        raise ValueError(f"`devices` must be distinct: got one twice, {value!r:.80}; take some of `jax.devices()`")
+    return several
+
+
+def _no_other_mesh(context, own):
+    """The devices are not divided already."""
+    if not context.empty and context != own:
+        raise ValueError(
+            f"`data_parallel` makes a mesh of its devices: got a call where another one is set, {context.axis_names}; "
+            "call it outside of it, or use the objective F itself there, in `jax.shard_map` or with "
+            "`jax.sharding.auto_axes(jax.grad(F), out_sharding=…)`"
+        )
+
+
+def _divisible_batch(number, **arguments):
+    """The first batch axis of every leaf is one and the same multiple of the number of devices."""
+    first = None
+    for name, (tree, axis) in arguments.items():
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            label = f"{name}{jax.tree_util.keystr(path)}"
+            if np.ndim(leaf) <= axis:
+                raise ValueError(f"`{label}` must have a batch axis to split, axis {axis}: got shape {np.shape(leaf)}")
+            if np.shape(leaf)[axis] % number:
+                missing = -np.shape(leaf)[axis] % number
+                raise ValueError(
+                    f"the batch of `{label}` must be a multiple of the {number} devices: got "
+                    f"{np.shape(leaf)[axis]} along axis {axis}, which is taken for the batch: for what has no batch "
+                    f"use F itself, else pad it by {missing} and give a `mask`, False there"
+                )
+            first = first or (label, np.shape(leaf)[axis])
+            if np.shape(leaf)[axis] != first[1]:
+                raise ValueError(
+                    f"the batch of `{label}` must be that of `{first[0]}`, {first[1]}: got {np.shape(leaf)[axis]} "
+                    f"along axis {axis}; give what all members share a batch axis (`jnp.broadcast_to`)"
+                )

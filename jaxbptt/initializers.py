@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt import _validate
-from jaxbptt._dtypes import wide
+from jaxbptt._algebra import wide
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 
 __all__ = [
@@ -68,13 +68,8 @@ def glorot_uniform(key, shape, dtype=jnp.float32):
     >>> bool(abs(W_x).max() <= 1.0)  # √(6/6)
     True
     """
-    _validate.matrix_shape("glorot_uniform", shape)
+    _matrix_shape("glorot_uniform", shape)
     return jax.nn.initializers.glorot_uniform(in_axis=-1, out_axis=-2)(key, shape, dtype)
-
-
-def _square(name, shape):
-    _validate.square(name, shape)
-    return shape[0]
 
 
 @factory
@@ -100,7 +95,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
     draw = jax.nn.initializers.orthogonal(scale=scale, column_axis=-1)
 
     def init(key, shape, dtype=jnp.float32):
-        _validate.matrix_shape("orthogonal", shape)
+        _matrix_shape("orthogonal", shape)
         return draw(key, shape, wide(dtype)).astype(dtype)
 
     return init
@@ -151,7 +146,7 @@ def spectral_radius(rho: float) -> Initializer:
     >>> round(float(abs(np.linalg.eigvals(W_h)).max()), 5)
     0.9
     """
-    _validate.at_least("rho", rho, 0)
+    arguments.at_least("rho", rho, 0)
 
     def largest(W):
         return np.asarray(np.abs(np.linalg.eigvals(W)).max(axis=-1), W.dtype)
@@ -220,7 +215,7 @@ def gate_bias(*values: float) -> Initializer:
     """
 
     def init(key, shape, dtype=jnp.float32):
-        _validate.gate_rows("gate_bias", shape, len(values))
+        _gate_rows("gate_bias", shape, len(values))
         return jnp.broadcast_to(jnp.asarray(values, dtype)[:, None], shape)
 
     return init
@@ -248,10 +243,10 @@ def chrono(T_max: int) -> Initializer:
     >>> bool((b[1] >= 0).all() and (b[1] <= jnp.log(99.0)).all() and (b[0] == -b[1]).all())
     True
     """
-    _validate.at_least("T_max", T_max, 3)
+    arguments.at_least("T_max", T_max, 3)
 
     def init(key, shape, dtype=jnp.float32):
-        _validate.gate_rows("chrono", shape, 3, 4)
+        _gate_rows("chrono", shape, 3, 4)
         spread = jax.random.uniform(key, shape[1:], wide(dtype), 1.0, T_max - 1.0)
         keep = jnp.log(spread).astype(dtype)
         rows = jnp.zeros(shape, dtype).at[1].set(keep)
@@ -279,3 +274,25 @@ def per_gate(init: Initializer, gates: int) -> Initializer:
         return jnp.concatenate([init(gate_key, shape, dtype) for gate_key in keys])
 
     return stacked
+
+
+def _matrix_shape(name, shape):
+    if len(shape) != 2:
+        raise ValueError(f"initializers.{name} makes a matrix: got shape={tuple(shape)}, expected two axes")
+
+
+def _square(name, shape):
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise ValueError(
+            f"initializers.{name} makes a square matrix: got shape={tuple(shape)}; "
+            "it is meant for W_h, one gate at a time"
+        )
+    return shape[0]
+
+
+def _gate_rows(name, shape, *gates):
+    if len(shape) != 2 or shape[0] not in gates:
+        raise ValueError(
+            f"initializers.{name} makes biases of shape (gates, n) with {' or '.join(map(str, gates))} gates: "
+            f"got shape={tuple(shape)}; use it for the bias of a cell with as many gates"
+        )

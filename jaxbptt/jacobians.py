@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _batch, _real, _validate
-from jaxbptt import _cotangents as cotangents
+from jaxbptt import _axes
+from jaxbptt._errors import trees
+from jaxbptt._trees import cotangents, vectors
 from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.types import Array, Cell, PyTree
+from jaxbptt.unroll import checked
 
 __all__ = [
     "along",
@@ -227,8 +229,8 @@ def jvp(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree, h_0_dot: PyTree) -
     >>> jvp(cells.linear(), theta_h, jnp.ones((3, 1)), jnp.zeros(1), jnp.ones(1)).ravel().tolist()
     [0.5, 0.25, 0.125]
     """
-    h_0 = _validate.recursion(cell, theta_h, xs, h_0)
-    _validate.like("h_0_dot", h_0_dot, "h_0", cotangents.differentiable(h_0))
+    h_0 = checked(cell, theta_h, xs, h_0)
+    trees.like("h_0_dot", h_0_dot, "h_0", cotangents.differentiable(h_0))
 
     def step(h_and_dot, x_t):
         h_tm1, h_dot_tm1 = h_and_dot
@@ -266,9 +268,9 @@ def vjp(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree, h_bars: PyTree) ->
     >>> h_0_bar.tolist(), deltas.ravel().tolist()
     ([0.125], [0.25, 0.5, 1.0])
     """
-    h_0 = _validate.recursion(cell, theta_h, xs, h_0)
+    h_0 = checked(cell, theta_h, xs, h_0)
     hs_tm1, hs = trajectory(cell, theta_h, xs, h_0)
-    _validate.like("h_bars", h_bars, "hs", cotangents.differentiable(hs))
+    trees.like("h_bars", h_bars, "hs", cotangents.differentiable(hs))
 
     def step(c_delta_tp1, inputs):
         x_t, h_tm1, h_t, h_bar_t = inputs
@@ -300,12 +302,12 @@ def b_and_c(cell: Cell, theta_h: PyTree, x_t: PyTree, h_tm1: PyTree, h_t: PyTree
     >>> b_t.tolist(), c_t.tolist()
     ([[1.0, 1.0]], [[0.5]])
     """
-    vector, unflatten = _real.flatten(h_t)
+    vector, unflatten = vectors.flatten(h_t)
 
     def rows(unit):
-        h_bar_t = _real.gradient(unit, unflatten)
+        h_bar_t = vectors.gradient(unit, unflatten)
         theta_bar, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, h_bar_t)
-        return _real.gradient_vector(theta_bar), _real.gradient_vector(h_bar_tm1)
+        return vectors.gradient_vector(theta_bar), vectors.gradient_vector(h_bar_tm1)
 
     return jax.vmap(rows)(jnp.eye(vector.size, dtype=vector.dtype))
 
@@ -318,6 +320,6 @@ def _one_step(cell, theta_h, x_t, h_tm1):
 
 
 def _unbatched(cell, theta_h, xs, h_0):
-    h_0 = _validate.recursion(cell, theta_h, xs, h_0)
-    _validate.no_batch(_batch.batch_shape(cell, theta_h, h_0))
+    h_0 = checked(cell, theta_h, xs, h_0)
+    _axes.no_batch(_axes.batch_shape(cell, theta_h, h_0))
     return h_0

@@ -5,10 +5,12 @@ F = 1/T Σ_t L(ŷ_t, y_t), averaged over the batch as well, or over the steps th
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxbptt import _validate
-from jaxbptt._dtypes import wide
+from jaxbptt._algebra import wide
+from jaxbptt._errors.words import is_float
+from jaxbptt._trees.cotangents import dtype_of
 
 __all__ = [
     "l2_loss",
@@ -34,7 +36,7 @@ def l2_loss(y_hat_t, y_t):
     >>> l2_loss(jnp.array([3.0, 1.0]), jnp.array([1.0, 0.0])).item()
     2.5
     """
-    _validate.float_targets("l2_loss", y_hat_t, y_t)
+    _float_targets("l2_loss", y_hat_t, y_t)
     return jnp.sum(optax.losses.l2_loss(y_hat_t, y_t), axis=-1)
 
 
@@ -56,7 +58,7 @@ def softmax_cross_entropy(y_hat_t, y_t):
     >>> round(softmax_cross_entropy(jnp.zeros(4), jnp.array(2)).item(), 6)  # log 4
     1.386294
     """
-    _validate.integer_targets("softmax_cross_entropy", y_hat_t, y_t)
+    _integer_targets("softmax_cross_entropy", y_hat_t, y_t)
     largest = min(y_hat_t.shape[-1] - 1, jnp.iinfo(jnp.result_type(y_t)).max)  # m itself may be none of their dtype
     in_range = (y_t >= 0) & (y_t <= largest)
     label = jnp.where(in_range, y_t, 0)
@@ -84,7 +86,7 @@ def sigmoid_binary_cross_entropy(y_hat_t, y_t):
     >>> round(sigmoid_binary_cross_entropy(jnp.zeros(2), jnp.array([0.0, 1.0])).item(), 6)  # 2 log 2
     1.386294
     """
-    _validate.float_targets("sigmoid_binary_cross_entropy", y_hat_t, y_t)
+    _float_targets("sigmoid_binary_cross_entropy", y_hat_t, y_t)
     return jnp.sum(optax.losses.sigmoid_binary_cross_entropy(y_hat_t, y_t), axis=-1)
 
 
@@ -119,3 +121,26 @@ def over_time(loss, y_hats, ys, mask=None, *, reduction="mean"):
     if reduction == "mean":
         F = F / jnp.maximum(jnp.sum(mask, dtype=F.dtype), 1)
     return F.astype(Ls.dtype)
+
+
+def _float_targets(name, y_hat_t, y_t):
+    if not is_float(y_hat_t) or not is_float(y_t):
+        raise TypeError(
+            f"losses.{name} takes floating-point predictions and targets: got {dtype_of(y_hat_t)} and {dtype_of(y_t)}"
+        )
+    if np.shape(y_hat_t) != np.shape(y_t) or np.ndim(y_hat_t) < 1:
+        raise ValueError(
+            f"losses.{name} takes `y_hat_t` and `y_t` of one shape [*batch, m]: "
+            f"got {np.shape(y_hat_t)} and {np.shape(y_t)}"
+        )
+
+
+def _integer_targets(name, y_hat_t, y_t):
+    if not is_float(y_hat_t) or not jnp.issubdtype(dtype_of(y_t), jnp.integer):
+        raise TypeError(
+            f"losses.{name} takes floating-point logits and integer labels: got {dtype_of(y_hat_t)} and {dtype_of(y_t)}"
+        )
+    if np.ndim(y_hat_t) < 1 or np.shape(y_hat_t)[:-1] != np.shape(y_t):
+        raise ValueError(
+            f"losses.{name} takes logits [*batch, m] and labels [*batch]: got {np.shape(y_hat_t)} and {np.shape(y_t)}"
+        )

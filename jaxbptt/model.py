@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _validate, _varying, readouts
+from jaxbptt import _axes, readouts
+from jaxbptt._errors import arguments, initialisation, trees
 from jaxbptt._factory import factory
+from jaxbptt._trees import varying
 from jaxbptt.types import Cell, Model, Policy, Readout, Theta
 from jaxbptt.unroll import unroll
 
@@ -35,17 +37,17 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
     >>> model.apply(theta, jnp.ones((7, 4, 3))).shape
     (7, 4, 2)
     """
-    _validate.cells("cell", (cell,))
-    _validate.readout(readout)
+    arguments.cells("cell", (cell,))
+    arguments.readout(readout)
     if policy is not None:
-        _validate.policy(policy)
+        arguments.policy(policy)
         cell, readout = policy.cell(cell), policy.readout(readout)
-        _validate.cells("policy.cell(cell)", (cell,))
-        _validate.readout(readout)
+        arguments.cells("policy.cell(cell)", (cell,))
+        arguments.readout(readout)
 
     def init(key, *, input_size, hidden_size, output_size, dtype=jnp.float32):
         """A `Theta` drawn by the initialisers of cell and readout."""
-        _validate.key(key)
+        initialisation.key(key)
         key_h, key_o = jax.random.split(key)
         return Theta(
             h=cell.init(key_h, input_size, hidden_size, dtype),
@@ -54,18 +56,18 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
 
     def initial_state(theta, batch_shape=()):
         """h_0 for a batch of this shape, as the cell begins."""
-        _validate.theta(theta)
+        trees.theta(theta)
         return cell.initial_state(theta.h, batch_shape)
 
     def apply(theta, xs, h_0=None, *, adjoint=None):
         """``y_hats [T, *batch, m]`` for ``xs [T, *batch, d]``: see `jaxbptt.rnn`."""
-        _validate.theta(theta)
+        trees.theta(theta)
         if h_0 is None:
-            h_0 = initial_state(theta, _validate.batch_shape_of(cell, theta.h, xs))
+            h_0 = initial_state(theta, _axes.batch_shape_of(cell, theta.h, xs))
         _, hs = unroll(cell, theta.h, xs, h_0, adjoint=adjoint)
-        _validate.readout_fits(readout, theta.o, hs)
+        readouts.fits(readout, theta.o, hs)
         if adjoint is not None and adjoint.keeps_forward_mode:
             return readouts.apply_over_time(readout, theta.o, hs)
-        return readouts.with_rule(readout)(*_varying.alike(theta.o, hs))
+        return readouts.with_rule(readout)(*varying.alike(theta.o, hs))
 
     return Model(init, initial_state, apply, cell, readout)

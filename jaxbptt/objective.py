@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from jaxbptt import _batch, _validate, adjoints, losses
+from jaxbptt import _axes, _batch, _objectives, adjoints, losses
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt.types import Adjoint, Loss, Model
 
@@ -48,16 +49,16 @@ def objective(
     >>> grads.h.W_h.shape
     (5, 5)
     """
-    _validate.average_loss(model, loss, reduction)
+    _objectives.average_loss(model, loss, reduction)
     adjoint = adjoints.full() if adjoint is None else adjoint
-    _validate.adjoint(adjoint)
+    arguments.adjoint(adjoint)
 
     def F(theta, xs, ys, h_0=None, mask=None):
         """F of ``theta`` for ``xs [T, *batch, d]`` and ``ys [T, *batch, …]``: see `jaxbptt.objective`."""
-        _validate.sequences(xs, ys, mask)
-        h_0 = _batch.initial_state(model, theta, xs, h_0)
+        _objectives.sequences(xs, ys, mask)
+        h_0 = _axes.initial_state(model, theta, xs, h_0)
         y_hats = model.apply(theta, _batch.finite_after_last(xs, mask), h_0, adjoint=adjoint)
-        _validate.loss_fits(loss, y_hats, ys, mask, _batch.batch_shape(model.cell, theta.h, h_0))
+        _objectives.loss_fits(loss, y_hats, ys, mask, _axes.batch_shape(model.cell, theta.h, h_0))
         return losses.over_time(loss, y_hats, ys, mask, reduction=reduction)
 
     marked: Any = F

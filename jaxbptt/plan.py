@@ -6,8 +6,9 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _cotangents as cotangents
-from jaxbptt import _live_bytes, _validate
+from jaxbptt import _axes, _live_bytes
+from jaxbptt._errors import arguments, trees
+from jaxbptt._trees import cotangents
 from jaxbptt.adjoints import full
 from jaxbptt.adjoints.checkpointed import Checkpointed, checkpointed
 from jaxbptt.adjoints.checkpointed import revolve as _revolve
@@ -133,22 +134,22 @@ def plan(
     (True, 'checkpointed(slots=20000)', True)
     """
     if not isinstance(target, Model):
-        _validate.cells("target", (target,))
-    _validate.one_of("reads", reads, ("outputs", "last"), "say what your loss sees of the recursion")
+        arguments.cells("target", (target,))
+    arguments.one_of("reads", reads, ("outputs", "last"), "say what your loss sees of the recursion")
     if fits is not None:
-        _validate.count("fits", fits)
+        arguments.count("fits", fits)
     cell = target.cell if isinstance(target, Model) else target
     if isinstance(target, Model):
-        _validate.theta(theta)
+        trees.theta(theta)
     theta, xs, h_0 = jax.tree.map(_shape, (theta, xs, h_0))
-    T = _validate.time_axis("xs", xs)
+    T = _axes.time_axis("xs", xs)
     theta_h = theta.h if isinstance(target, Model) else theta
     if h_0 is None:
-        batch = _validate.batch_shape_of(cell, theta_h, xs)
+        batch = _axes.batch_shape_of(cell, theta_h, xs)
         h_0 = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, batch), theta_h)
     rows = []
     asked = _ladder(T) if adjoints is None else adjoints
-    _validate.named_adjoints(asked)
+    _named_adjoints(asked)
     for name, adjoint in asked.items():
         gradient = jax.grad(_loss(target, cell, adjoint, reads), allow_int=True)
         bytes_ = _live_bytes.peak(jax.make_jaxpr(gradient)(theta, xs, h_0))
@@ -189,3 +190,15 @@ def _loss(target, cell, adjoint, reads):
         return sum((jnp.sum(jnp.square(part), dtype=total) for part in parts), jnp.zeros((), total))
 
     return loss
+
+
+def _named_adjoints(adjoints):
+    if not isinstance(adjoints, Mapping):
+        raise TypeError(
+            f"`adjoints` must be a dictionary from names to adjoints: got {type(adjoints).__name__}; "
+            'write `{"full": adjoints.full()}`, for one'
+        )
+    if not adjoints:
+        raise ValueError("`adjoints` must have at least one entry: got none; leave it out for the usual ones")
+    for value in adjoints.values():
+        arguments.adjoint(value)

@@ -11,12 +11,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxbptt import _validate, initializers
+from jaxbptt import initializers
 from jaxbptt._algebra import affine, matvec, outer, total, vecmat
-from jaxbptt._cotangents import pullback
+from jaxbptt._axes import one_step
+from jaxbptt._errors import arguments, initialisation
+from jaxbptt._errors.trees import same_float_dtype
+from jaxbptt._errors.words import traced
 from jaxbptt._factory import factory
 from jaxbptt._precision import with_bfloat16_products, with_bfloat16_weights
+from jaxbptt._trees.cotangents import pullback
 from jaxbptt.types import Array, Readout
 
 __all__ = [
@@ -64,11 +69,11 @@ def linear(bias: bool = True, *, W_o_init=initializers.glorot_uniform, b_init=in
     >>> g.apply(theta_o, jnp.ones((7, 5))).shape
     (7, 2)
     """
-    _validate.flag("bias", bias, "; sizes go to `readouts.linear().init(key, hidden_size, output_size)`")
-    W_o_init, b_init = _validate.initializers(W_o_init=W_o_init, b_init=b_init)
+    arguments.flag("bias", bias, "; sizes go to `readouts.linear().init(key, hidden_size, output_size)`")
+    W_o_init, b_init = initialisation.initializers(W_o_init=W_o_init, b_init=b_init)
 
     def init(key, hidden_size, output_size, dtype=jnp.float32):
-        _validate.init_arguments(key, dtype, hidden_size=hidden_size, output_size=output_size)
+        initialisation.init_arguments(key, dtype, hidden_size=hidden_size, output_size=output_size)
         key_o, key_b = jax.random.split(key)
         W_o = W_o_init(key_o, (output_size, hidden_size), dtype)
         return LinearReadoutParams(W_o, b_init(key_b, (output_size,), dtype) if bias else None)
@@ -85,7 +90,7 @@ def linear(bias: bool = True, *, W_o_init=initializers.glorot_uniform, b_init=in
         apply, vjp = map(with_bfloat16_weights, (readout.apply, readout.vjp))
         return readout._replace(apply=apply, vjp=vjp, mixed=lambda readout: readout)
 
-    return Readout(init, apply, vjp, check=_validate.linear_readout, mixed=mixed)
+    return Readout(init, apply, vjp, check=linear_fits, mixed=mixed)
 
 
 @factory
@@ -103,8 +108,12 @@ def identity() -> Readout:
     """
 
     def init(key, hidden_size, output_size, dtype=jnp.float32):
-        _validate.init_arguments(key, dtype, hidden_size=hidden_size, output_size=output_size)
-        _validate.same_size("output_size", output_size, "hidden_size", hidden_size, "the identity readout")
+        initialisation.init_arguments(key, dtype, hidden_size=hidden_size, output_size=output_size)
+        if output_size != hidden_size:
+            raise ValueError(
+                "`output_size` must equal `hidden_size` for the identity readout: "
+                f"got output_size={output_size}, hidden_size={hidden_size}"
+            )
         return ()
 
     def apply(theta_o, h_t):
@@ -137,9 +146,9 @@ def from_apply(apply: Callable, init: Callable | None = None) -> Readout:
     >>> g.apply(jnp.ones((5, 2)), jnp.zeros(5)).shape
     (2,)
     """
-    _validate.called_with("apply", apply, "theta_o", "h_t")
+    arguments.called_with("apply", apply, "theta_o", "h_t")
     if init is not None:
-        _validate.called_with("init", init, "key", "hidden_size", "output_size", "dtype")
+        arguments.called_with("init", init, "key", "hidden_size", "output_size", "dtype")
 
     def pull(function, theta_o, h, y_hat_bar):
         return pullback(function, theta_o, h)[1](y_hat_bar)
@@ -151,7 +160,7 @@ def from_apply(apply: Callable, init: Callable | None = None) -> Readout:
         return pull(jax.vmap(apply, in_axes=(None, 0)), theta_o, hs, y_hat_bars)
 
     remedy = "pass `init=` to `readouts.from_apply`, or make the parameters yourself"
-    make = init or _validate.absent("init", remedy)
+    make = init or arguments.absent("init", remedy)
 
     def initial(key, hidden_size, output_size, dtype=jnp.float32):
         return make(key, hidden_size, output_size, dtype)
@@ -179,7 +188,7 @@ def mixed_precision(readout: Readout) -> Readout:
     >>> g.apply(theta_o, jnp.ones(5)).dtype.name
     'float32'
     """
-    _validate.readout(readout)
+    arguments.readout(readout)
     if readout.mixed is not None:
         return readout.mixed(readout)
     over_time = readout.vjp_over_time
@@ -221,3 +230,29 @@ def with_rule(readout: Readout) -> Callable:
 
     y_hats.defvjp(forward, backward)
     return y_hats
+
+
+def linear_fits(theta_o, hs):
+    """θ_o against what the cell puts out, ``hs [T, *batch, n]``."""
+    W_o, b = getattr(theta_o, "W_o", None), getattr(theta_o, "b", None)
+    if W_o is None or not hasattr(W_o, "shape"):
+        raise TypeError(
+            f"`theta.o` must be LinearReadoutParams, as `readout.init` makes it: got {type(theta_o).__name__}"
+        )
+    if not hasattr(hs, "shape"):
+        raise TypeError(
+            f"the linear readout reads one array: the cell's output is a {type(hs).__name__}; use `readouts.from_apply`"
+        )
+    n = np.shape(hs)[-1]
+    if np.ndim(W_o) != 2 or W_o.shape[1] != n:
+        raise ValueError(f"`theta.o.W_o` must have shape [m, n] with the cell's n={n}: got {np.shape(W_o)}")
+    if b is not None and np.shape(b) != W_o.shape[:1]:
+        raise ValueError(f"`theta.o.b` must have shape [m] = {W_o.shape[:1]}: got {np.shape(b)}")
+    same_float_dtype("theta.o", theta_o, hs.dtype, "hs")
+
+
+def fits(g, theta_o, hs):
+    """θ_o against what the cell puts out, for any readout."""
+    if g.check is not None:
+        g.check(theta_o, hs)
+    traced("readout.apply", g.apply, theta_o, one_step(hs))

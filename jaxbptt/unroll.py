@@ -11,7 +11,12 @@ From right to left it is backpropagation through time (`jaxbptt.adjoints.full`),
 recurrent learning (`jaxbptt.estimators.rtrl`), written out it is `jaxbptt.jacobians.written_out`.
 """
 
-from jaxbptt import _validate, _varying, adjoints
+import jax
+import jax.numpy as jnp
+
+from jaxbptt import _axes, adjoints
+from jaxbptt._errors import arguments, words
+from jaxbptt._trees import varying
 from jaxbptt.types import Adjoint, Cell, PyTree
 
 
@@ -43,6 +48,31 @@ def unroll(
     ((2, 5), (7, 2, 5))
     """
     adjoint = adjoints.full() if adjoint is None else adjoint
-    _validate.adjoint(adjoint)
-    h_0 = _validate.recursion(cell, theta_h, xs, h_0)
-    return adjoint(cell, *_varying.alike(theta_h, xs, h_0))
+    arguments.adjoint(adjoint)
+    h_0 = checked(cell, theta_h, xs, h_0)
+    return adjoint(cell, *varying.alike(theta_h, xs, h_0))
+
+
+def checked(cell, theta_h, xs, h_0):
+    """Checks the arguments of the recursion; returns h_0 as arrays."""
+    arguments.cells("cell", (cell,))
+    _axes.time_axis("xs", xs)
+    if h_0 is None:
+        raise TypeError("`h_0` must be a state: got None; make one with `cell.initial_state(theta_h, batch_shape)`")
+    h_0 = jax.tree.map(jnp.asarray, h_0)
+    if cell.check is not None:
+        cell.check(theta_h, xs, h_0)
+    _axes.state_tree(cell, theta_h, h_0)
+    h_1 = words.traced("cell.apply", cell.apply, theta_h, _axes.one_step(xs), h_0)
+    if jax.tree.structure(h_1) != jax.tree.structure(h_0):
+        raise TypeError(
+            f"f must return the tree of its state: got {jax.tree.structure(h_1)}, "
+            f"expected that of h_0, {jax.tree.structure(h_0)}"
+        )
+    for (path, before), after in zip(jax.tree.leaves_with_path(h_0), jax.tree.leaves(h_1), strict=True):
+        if (before.shape, before.dtype) != (after.shape, after.dtype):
+            raise (TypeError if before.shape == after.shape else ValueError)(
+                f"`h_0{jax.tree_util.keystr(path)}` must have the shape and dtype that f returns, "
+                f"{after.dtype}{list(after.shape)}: got {before.dtype}{list(before.shape)}"
+            )
+    return h_0

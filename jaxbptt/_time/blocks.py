@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 
-from jaxbptt import _batch
+from jaxbptt import _axes
 from jaxbptt._time.loop import on_cpu
 
 # Of the largest array over time. Measured on a CPU: up to some 8 MiB one block is best (no copies between a block and
@@ -96,4 +96,4 @@ def join(blocks):
 
 
 def _bytes(tree):
-    return sum(math.prod(_batch.numbers(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return sum(math.prod(_axes.numbers(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt._dtypes import wide
+from jaxbptt._algebra import wide
 from jaxbptt._trees import varying
 
 

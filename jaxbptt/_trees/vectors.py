@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt._dtypes import widest
+from jaxbptt._algebra import widest
 from jaxbptt._trees.cotangents import from_jax, has_derivative
 
 

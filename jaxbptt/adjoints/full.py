@@ -21,12 +21,13 @@ from typing import ClassVar, Literal, NamedTuple
 import jax
 from jax import lax
 
-from jaxbptt import _masks, _validate
+from jaxbptt import _masks
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._time import blocks, sweeps, weights
 from jaxbptt._time.loop import on_cpu
 from jaxbptt._trees import cotangents
-from jaxbptt.adjoints import _host
+from jaxbptt.adjoints import _errors, _host
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint
 
@@ -103,10 +104,10 @@ class Full:
         """(h_T, hs), with this rule for their gradient."""
         on_host = self.memory == "host"
         if on_host:
-            _validate.host_memory(on_cpu())
+            _errors.host_memory(on_cpu())
         shapes = blocks.shapes(split_of(cell), theta_h, xs, h_0)
         recomputes = self.residuals == "states" and bool(jax.tree.leaves(shapes.residuals_t))
-        T = _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
+        T = _errors.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
         most = self.block or blocks.choose(shapes, theta_h, T, bounded=on_host or recomputes)
         how = _How(blocks.even(T, most), not recomputes, on_host)
         if T % how.block:
@@ -169,7 +170,7 @@ def full(
     [0.125]
     """
     if block is not None:
-        _validate.count("block", block)
-    _validate.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
-    _validate.one_of("memory", memory, ("device", "host"), "there is nowhere else to keep it")
+        arguments.count("block", block)
+    arguments.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
+    arguments.one_of("memory", memory, ("device", "host"), "there is nowhere else to keep it")
     return Full(block, residuals, memory)

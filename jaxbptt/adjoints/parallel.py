@@ -8,15 +8,16 @@ The c's are written out as matrices, N pullbacks each: worth it for small n and 
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _batch, _validate
+from jaxbptt import _axes
 from jaxbptt._factory import factory
 from jaxbptt._time import affine, sweeps, weights
 from jaxbptt._trees import cotangents, varying, vectors
+from jaxbptt.adjoints import _errors
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint
 
@@ -34,12 +35,12 @@ def _forward(cell, theta_h, xs, h_0):
 
 def _backward(cell, kept, bars):
     theta_h, h_0, steps = kept
-    _validate.steps_in_numbers(jax.tree.leaves(steps.xs)[0].shape[0])
+    _errors.steps_in_numbers(jax.tree.leaves(steps.xs)[0].shape[0])
     split, steps = split_of(cell), steps._replace(hs_tm1=sweeps.shifted(h_0, steps.hs))
     h_T_bar, output_bars = cotangents.from_jax(bars)
     h_bars = jax.vmap(lambda h_t, bar: cotangents.pullback(cell.output, h_t)[1](bar)[0])(steps.hs, output_bars)
     h_bars = jax.tree.map(lambda h_bar, last: h_bar.at[-1].add(last), h_bars, h_T_bar)
-    batch = _batch.members_shape(cell, theta_h, h_0)
+    batch = _axes.members_shape(cell, theta_h, h_0)
 
     v = jax.vmap(functools.partial(_vector, batch))(h_bars)
     units, _ = varying.alike(jnp.eye(v.shape[-1], dtype=v.dtype), v)
@@ -62,7 +63,7 @@ def _step_vjp(split, theta_h, step, delta_t):
 
 def _vector(batch, delta):
     """``[*batch, N]``; a cotangent has the batch axes in all its leaves."""
-    return _batch.over_members(vectors.gradient_vector, batch, delta)
+    return _axes.over_members(vectors.gradient_vector, batch, delta)
 
 
 def _tree(batch, vector, h_t):
@@ -71,7 +72,7 @@ def _tree(batch, vector, h_t):
     def one(vector, h_t):
         return vectors.gradient(vector, vectors.flatten(h_t)[1])
 
-    return _batch.over_members(one, batch, vector, cotangents.differentiable(h_t))
+    return _axes.over_members(one, batch, vector, cotangents.differentiable(h_t))
 
 
 def _matrix(split, theta_h, batch, units, step):
@@ -90,7 +91,7 @@ class Parallel:
 
     keeps_forward_mode: ClassVar[bool] = False
 
-    def __call__(self, cell, theta_h, xs, h_0):
+    def __call__(self, cell, theta_h, xs, h_0) -> Any:
         """(h_T, hs), with this rule for their gradient."""
         return _recursion(cell, theta_h, xs, h_0)
 

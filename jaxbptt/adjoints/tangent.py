@@ -11,17 +11,25 @@ and one product over the block for each weight.
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 
-from jaxbptt import _masks, _validate
+from jaxbptt import _masks
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._time import blocks, sweeps, weights
 from jaxbptt._time.loop import over_time
 from jaxbptt._trees import cotangents
+from jaxbptt.adjoints import _errors
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint
+
+
+class _How(NamedTuple):
+    """Steps per block."""
+
+    block: int
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -88,9 +96,9 @@ class Tangent:
 
     def __call__(self, cell, theta_h, xs, h_0):
         """(h_T, hs), with this rule for their tangents."""
-        T = _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
+        T = _errors.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
         most = self.block or blocks.choose(blocks.shapes(split_of(cell), theta_h, xs, h_0), theta_h, T)
-        how = dataclasses.replace(self, block=blocks.even(T, most))
+        how = _How(blocks.even(T, most))
         if T % how.block:
             return _masks.in_blocks(_recursion, cell, how, theta_h, xs, h_0)
         return _recursion(cell, how, theta_h, xs, h_0)
@@ -125,5 +133,5 @@ def tangent(*, block: int | None = None) -> Adjoint:
     0.125
     """
     if block is not None:
-        _validate.count("block", block)
+        arguments.count("block", block)
     return Tangent(block)

@@ -5,10 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _validate
-from jaxbptt._cotangents import from_jax
 from jaxbptt._precision import in_bfloat16, with_bfloat16_weights
 from jaxbptt._time.loop import apart
+from jaxbptt._trees.cotangents import from_jax
+from jaxbptt.cells import _errors
 from jaxbptt.types import Cell, TimeSplit
 
 
@@ -21,8 +21,8 @@ def zero_state(params_type):
     """``initial_state`` of a cell with one vector as its state: h_0 = 0, ``[*batch, n]``, of θ_h's dtype."""
 
     def initial_state(theta_h, batch_shape=()):
-        _validate.parameters(params_type, theta_h)
-        _validate.batch_shape(batch_shape)
+        _errors.parameters(params_type, theta_h)
+        _errors.batch_shape(batch_shape)
         return jnp.zeros((*batch_shape, theta_h.W_h.shape[1]), theta_h.W_h.dtype)
 
     return initial_state

@@ -19,9 +19,11 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _validate, initializers
+from jaxbptt import initializers
 from jaxbptt._algebra import affine, matvec, outer, total, vecmat
+from jaxbptt._errors import arguments, initialisation
 from jaxbptt._factory import factory
+from jaxbptt.cells import _errors
 from jaxbptt.cells._from_split import matrix_cell, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
@@ -103,7 +105,7 @@ def elman(
     >>> cell.apply(theta_h, jnp.ones((2, 3)), cell.initial_state(theta_h, (2,))).shape
     (2, 5)
     """
-    _validate.one_of("activation", activation, _ACTIVATIONS, "bring your own f with `cells.from_step`")
+    arguments.one_of("activation", activation, _ACTIVATIONS, "bring your own f with `cells.from_step`")
     phi = _ACTIVATIONS[activation]
 
     def step(theta_h, u_t, h_tm1):
@@ -113,10 +115,10 @@ def elman(
         z_bar_t = phi.derivative(h_t) * delta_t
         return z_bar_t, vecmat(z_bar_t, theta_h.W_h)
 
-    W_x_init, W_h_init, b_init = _validate.initializers(W_x_init=W_x_init, W_h_init=W_h_init, b_init=b_init)
+    W_x_init, W_h_init, b_init = initialisation.initializers(W_x_init=W_x_init, W_h_init=W_h_init, b_init=b_init)
 
     def init(key, input_size, hidden_size, dtype=jnp.float32):
-        _validate.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)
+        initialisation.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)
         key_x, key_h, key_b = jax.random.split(key, 3)
         return ElmanParams(
             W_x=W_x_init(key_x, (hidden_size, input_size), dtype),
@@ -125,5 +127,5 @@ def elman(
         )
 
     split = TimeSplit(_project, step, _residuals, step_vjp, _param_vjp, _input_vjp)
-    check = functools.partial(_validate.matrix_cell, ElmanParams, 1)
+    check = functools.partial(_errors.matrix_cell, ElmanParams, 1)
     return matrix_cell(split, init=init, initial_state=zero_state(ElmanParams), check=check)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt import _validate
-from jaxbptt._cotangents import pullback
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._time.loop import apart
+from jaxbptt._trees.cotangents import pullback
 from jaxbptt.cells._from_split import identity_output
 from jaxbptt.types import Cell, TimeSplit
 
@@ -55,13 +55,13 @@ def from_step(
     >>> cell.apply(theta_h, jnp.array([3, 5]), jnp.zeros((2, 4))).shape
     (2, 4)
     """
-    _validate.called_with("step", step, "theta_h", "x_t", "h_tm1")
+    arguments.called_with("step", step, "theta_h", "x_t", "h_tm1")
     if init is not None:
-        _validate.called_with("init", init, "key", "input_size", "hidden_size", "dtype")
+        arguments.called_with("init", init, "key", "input_size", "hidden_size", "dtype")
     if initial_state is not None:
-        _validate.called_with("initial_state", initial_state, "theta_h", "batch_shape")
+        arguments.called_with("initial_state", initial_state, "theta_h", "batch_shape")
     if output is not None:
-        _validate.called_with("output", output, "h_t")
+        arguments.called_with("output", output, "h_t")
 
     f = functools.partial(_f, step)
     vjp = functools.partial(_vjp, f)
@@ -74,8 +74,8 @@ def from_step(
         input_vjp=functools.partial(_input_vjp, jax.vmap(f, in_axes=(None, 0, 0))),
         of=(f, vjp),
     )
-    make = init or _validate.absent("init", "pass `init=` to `cells.from_step`, or make the parameters yourself")
-    begin = initial_state or _validate.absent(
+    make = init or arguments.absent("init", "pass `init=` to `cells.from_step`, or make the parameters yourself")
+    begin = initial_state or arguments.absent(
         "initial_state", "pass `initial_state=` to `cells.from_step`, or pass `h_0`"
     )
     return Cell(

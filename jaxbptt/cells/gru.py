@@ -23,9 +23,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _validate, initializers
+from jaxbptt import initializers
 from jaxbptt._algebra import affine, matvec, outer, total, vecmat, with_bias
+from jaxbptt._errors import initialisation
 from jaxbptt._factory import factory
+from jaxbptt.cells import _errors
 from jaxbptt.cells._from_split import matrix_cell, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
@@ -131,12 +133,12 @@ def gru(
     >>> theta_h.W_x.shape, cell.apply(theta_h, jnp.ones((2, 3)), cell.initial_state(theta_h, (2,))).shape
     ((15, 3), (2, 5))
     """
-    W_x_init, W_h_init, b_x_init, b_h_init = _validate.initializers(
+    W_x_init, W_h_init, b_x_init, b_h_init = initialisation.initializers(
         W_x_init=W_x_init, W_h_init=W_h_init, b_x_init=b_x_init, b_h_init=b_h_init
     )
 
     def init(key, input_size, hidden_size, dtype=jnp.float32):
-        _validate.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)
+        initialisation.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)
         key_x, key_h, key_bx, key_bh = jax.random.split(key, 4)
         return GRUParams(
             W_x=initializers.per_gate(W_x_init, 3)(key_x, (hidden_size, input_size), dtype),
@@ -145,5 +147,5 @@ def gru(
             b_h=b_h_init(key_bh, (3, hidden_size), dtype).reshape(-1),
         )
 
-    check = functools.partial(_validate.matrix_cell, GRUParams, 3)
+    check = functools.partial(_errors.matrix_cell, GRUParams, 3)
     return matrix_cell(_SPLIT, init=init, initial_state=zero_state(GRUParams), check=check)

@@ -16,9 +16,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _validate, initializers
+from jaxbptt import initializers
 from jaxbptt._algebra import matvec, outer, vecmat
+from jaxbptt._errors import initialisation
 from jaxbptt._factory import factory
+from jaxbptt.cells import _errors
 from jaxbptt.cells._from_split import matrix_cell, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
@@ -84,15 +86,15 @@ def linear(W_x_init=initializers.glorot_uniform, W_h_init=initializers.orthogona
     >>> cell.apply(theta_h, jnp.ones((2, 3)), cell.initial_state(theta_h, (2,))).shape
     (2, 5)
     """
-    W_x_init, W_h_init = _validate.initializers(W_x_init=W_x_init, W_h_init=W_h_init)
+    W_x_init, W_h_init = initialisation.initializers(W_x_init=W_x_init, W_h_init=W_h_init)
 
     def init(key, input_size, hidden_size, dtype=jnp.float32):
-        _validate.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)
+        initialisation.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)
         key_x, key_h = jax.random.split(key)
         return LinearParams(
             W_x=W_x_init(key_x, (hidden_size, input_size), dtype),
             W_h=W_h_init(key_h, (hidden_size, hidden_size), dtype),
         )
 
-    check = functools.partial(_validate.matrix_cell, LinearParams, 1)
+    check = functools.partial(_errors.matrix_cell, LinearParams, 1)
     return matrix_cell(_SPLIT, init=init, initial_state=zero_state(LinearParams), check=check)

@@ -19,9 +19,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _validate, initializers
+from jaxbptt import initializers
 from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
+from jaxbptt._errors import initialisation
 from jaxbptt._factory import factory
+from jaxbptt.cells import _errors
 from jaxbptt.cells._from_split import matrix_cell, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
@@ -150,13 +152,11 @@ def lstm(
     if b_init is None:
         b_init = initializers.gate_bias(0.0, forget_bias, 0.0, 0.0)
     else:
-        _validate.not_both(
-            "forget_bias", forget_bias != 1.0, "b_init", "put the forget gate's bias in row 1 of `b_init`"
-        )
-    W_x_init, W_h_init, bias_init = _validate.initializers(W_x_init=W_x_init, W_h_init=W_h_init, b_init=b_init)
+        _errors.not_both("forget_bias", forget_bias != 1.0, "b_init", "put the forget gate's bias in row 1 of `b_init`")
+    W_x_init, W_h_init, bias_init = initialisation.initializers(W_x_init=W_x_init, W_h_init=W_h_init, b_init=b_init)
 
     def init(key, input_size, hidden_size, dtype=jnp.float32):
-        _validate.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)
+        initialisation.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)
         key_x, key_h, key_b = jax.random.split(key, 3)
         return LSTMParams(
             W_x=initializers.per_gate(W_x_init, 4)(key_x, (hidden_size, input_size), dtype),
@@ -164,5 +164,5 @@ def lstm(
             b=bias_init(key_b, (4, hidden_size), dtype).reshape(-1),
         )
 
-    check = functools.partial(_validate.matrix_cell, LSTMParams, 4)
+    check = functools.partial(_errors.matrix_cell, LSTMParams, 4)
     return matrix_cell(_SPLIT, init=init, initial_state=_initial_state, check=check, output=_output)

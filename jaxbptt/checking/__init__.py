@@ -4,7 +4,7 @@ In Python, `check_cell`, `check_readout` and `check_gradients`; from the shell, 
 ``python -m jaxbptt.checking path.to.module:CELL``.
 """
 
-from jaxbptt._validate import GradientMismatchError
+from jaxbptt.checking._errors import GradientMismatchError
 from jaxbptt.checking.cell import check_cell
 from jaxbptt.checking.gradients import check_gradients
 from jaxbptt.checking.readout import check_readout

@@ -12,8 +12,7 @@ import traceback
 
 import jax
 
-from jaxbptt import _validate
-from jaxbptt.checking import GradientMismatchError, check_cell, check_readout
+from jaxbptt.checking import GradientMismatchError, _errors, check_cell, check_readout
 from jaxbptt.checking.cell import SIZES as CELL_SIZES
 from jaxbptt.checking.readout import SIZES as READOUT_SIZES
 from jaxbptt.types import Cell, Readout
@@ -23,25 +22,25 @@ def load(target) -> Cell | Readout:
     """The Cell or Readout that ``MODULE:NAME`` names; a factory is called without arguments."""
     module_name, _, name = target.partition(":")
     if not module_name or not name:
-        _validate.not_checkable(target, "it needs both parts, with a colon between")
+        _errors.not_checkable(target, "it needs both parts, with a colon between")
     if module_name.endswith(".py") and not os.path.isfile(module_name):
-        _validate.not_checkable(target, f"there is no file `{module_name}` in {os.getcwd()}")
+        _errors.not_checkable(target, f"there is no file `{module_name}` in {os.getcwd()}")
     try:
         value = _import(module_name)
     except Exception as error:  # whatever the file does when it runs
-        _validate.not_checkable(target, f"importing `{module_name}` failed ({type(error).__name__}: {error})")
+        _errors.not_checkable(target, f"importing `{module_name}` failed ({type(error).__name__}: {error})")
     for part in name.split("."):
         if not hasattr(value, part):
-            _validate.not_checkable(target, f"`{module_name}` has no `{name}`")
+            _errors.not_checkable(target, f"`{module_name}` has no `{name}`")
         value = getattr(value, part)
     if not isinstance(value, (Cell, Readout)) and callable(value):
         try:
             value = value()
         except Exception as error:
-            _validate.not_checkable(target, f"calling `{name}()` failed ({type(error).__name__}: {error})")
+            _errors.not_checkable(target, f"calling `{name}()` failed ({type(error).__name__}: {error})")
     if isinstance(value, (Cell, Readout)):
         return value
-    return _validate.not_checkable(target, f"`{name}` is a {type(value).__name__}")
+    return _errors.not_checkable(target, f"`{name}` is a {type(value).__name__}")
 
 
 def _import(module_name):

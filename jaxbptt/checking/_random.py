@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxbptt._cotangents import dtype_of, has_derivative
+from jaxbptt._trees.cotangents import dtype_of, has_derivative
 
 
 def like(tree, key, scale=1.0):

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate, adjoints
-from jaxbptt.checking import _random
+from jaxbptt import adjoints
+from jaxbptt._errors import arguments
+from jaxbptt._trees import cotangents
+from jaxbptt.checking import _errors, _random
 from jaxbptt.checking.report import Report, difference_errors, largest, relative_errors, report, tolerances
 from jaxbptt.types import Cell
-from jaxbptt.unroll import unroll
+from jaxbptt.unroll import checked, unroll
 
 SIZES = ((3, 5), (1, 4))
 
@@ -59,14 +60,14 @@ def check_cell(
     >>> [row.leaf for row in table.rows[:4]], max(row.autodiff for row in table.rows) < table.tolerance
     (['theta_h.W_x', 'theta_h.W_h', 'x_t', 'h_tm1'], True)
     """
-    _validate.cells("cell", (cell,))
-    _validate.count("steps", steps)
-    _validate.choices("seeds", seeds, 0)
-    _validate.choices("sizes", sizes, 2)
-    _validate.choices("batch_shapes", batch_shapes, None)
+    arguments.cells("cell", (cell,))
+    arguments.count("steps", steps)
+    _errors.choices("seeds", seeds, 0)
+    _errors.choices("sizes", sizes, 2)
+    _errors.choices("batch_shapes", batch_shapes, None)
     inputs = _normal_inputs if inputs is None else inputs
-    _validate.callable_argument("inputs", inputs)
-    _validate.check_dtype(dtype)
+    arguments.callable_argument("inputs", inputs)
+    _errors.check_dtype(dtype)
     scales = tolerances(dtype)
     apply, rule = jax.jit(cell.apply), jax.jit(cell.vjp)
     reference = jax.jit(lambda theta_h, x_t, h_tm1, bar: cotangents.pullback(cell.apply, theta_h, x_t, h_tm1)[1](bar))
@@ -83,13 +84,13 @@ def check_cell(
                 for batch in batch_shapes:
                     keys = jax.random.split(jax.random.key(seed), 6)
                     theta_h = cell.init(keys[0], d, n, dtype)
-                    _validate.made_in(dtype, "theta_h", theta_h)
+                    _errors.made_in(dtype, "theta_h", theta_h)
                     theta_h = _random.perturbed(theta_h, keys[1])
                     xs = inputs(keys[2], (steps, *batch), d, dtype)
                     h_0 = _random.perturbed(cell.initial_state(theta_h, batch), keys[3], scale=1.0)
                     if inputs is _normal_inputs:
-                        _validate.reads_numbers(cell, theta_h, xs, h_0)
-                    h_0 = _validate.recursion(cell, theta_h, xs, h_0)
+                        _errors.reads_numbers(cell, theta_h, xs, h_0)
+                    h_0 = checked(cell, theta_h, xs, h_0)
                     case = f"seed={seed}, input_size={d}, hidden_size={n}, batch_shape={batch}"
 
                     h_tm1 = h_0
@@ -100,7 +101,7 @@ def check_cell(
                         h_bar_t = _random.like(h_t, key)
                         got = rule(*step, h_t, h_bar_t)
                         where = f"step t={t + 1}, {case}"
-                        found.append(_errors(step, got, reference(*step, h_bar_t), value, h_bar_t, key, scales, where))
+                        found.append(_compare(step, got, reference(*step, h_bar_t), value, h_bar_t, key, scales, where))
                         h_tm1 = h_t
 
                     bars = _random.like(jax.eval_shape(lambda *a: unroll(cell, *a), theta_h, xs, h_0), keys[5])
@@ -133,7 +134,7 @@ def _trajectory_errors(got, wanted, theta_h, xs, h_0, scales, where):
     return errors
 
 
-def _errors(step, got, wanted, value, h_bar_t, key, scales, where):
+def _compare(step, got, wanted, value, h_bar_t, key, scales, where):
     autodiff, differences = {}, {}
     for k, name in enumerate(("theta_h", "x_t", "h_tm1")):
         autodiff |= relative_errors(name, got[k], wanted[k], step[k], scales.autodiff, where, largest(wanted))

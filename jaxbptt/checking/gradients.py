@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt import _batch, _validate, adjoints
-from jaxbptt import _cotangents as cotangents
+from jaxbptt import _axes, adjoints
+from jaxbptt._trees import cotangents
+from jaxbptt.checking import _errors
 from jaxbptt.checking.report import Report, difference_errors, largest, relative_errors, report, tolerances
 from jaxbptt.objective import objective
 from jaxbptt.types import Adjoint, Loss, Model, PyTree, Theta
@@ -63,7 +64,7 @@ def check_gradients(
     sharp = dtype is not None and jnp.dtype(dtype).itemsize == 8
     with jax.enable_x64(True) if sharp else contextlib.nullcontext():
         theta, xs, ys, h_0 = (_converted(tree, dtype) for tree in (theta, xs, ys, h_0))
-        h_0 = _batch.initial_state(model, theta, xs, h_0)
+        h_0 = _axes.initial_state(model, theta, xs, h_0)
 
         def value(F):
             return lambda theta, xs, h_0: F(theta, xs, ys, h_0, mask)
@@ -79,7 +80,7 @@ def check_gradients(
         got, wanted = gradient(F)(*primals), gradient(plain)(*primals)
         forward = jax.jit(value(plain))
         dtype = jax.eval_shape(forward, *primals).dtype
-        _validate.check_dtype(dtype)
+        _errors.check_dtype(dtype)
         scales = tolerances(dtype)
         where = _first_departure(got[1], wanted[1], scales.autodiff)
         autodiff, differences = {}, {}

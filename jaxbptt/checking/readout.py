@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate, readouts
-from jaxbptt.checking import _random
+from jaxbptt import readouts
+from jaxbptt._errors import arguments
+from jaxbptt._trees import cotangents
+from jaxbptt.checking import _errors, _random
 from jaxbptt.checking.report import Report, difference_errors, largest, relative_errors, report, tolerances
 from jaxbptt.types import Readout
 
@@ -47,12 +48,12 @@ def check_readout(
     >>> [row.leaf for row in check_readout(jb.readouts.linear(), seeds=(0,)).rows]
     ['theta_o.W_o', 'theta_o.b', 'hs']
     """
-    _validate.readout(readout)
-    _validate.count("steps", steps)
-    _validate.choices("seeds", seeds, 0)
-    _validate.choices("sizes", sizes, 2)
-    _validate.choices("batch_shapes", batch_shapes, None)
-    _validate.check_dtype(dtype)
+    arguments.readout(readout)
+    arguments.count("steps", steps)
+    _errors.choices("seeds", seeds, 0)
+    _errors.choices("sizes", sizes, 2)
+    _errors.choices("batch_shapes", batch_shapes, None)
+    _errors.check_dtype(dtype)
     scales = tolerances(dtype)
 
     def apply(theta_o, hs):
@@ -60,7 +61,7 @@ def check_readout(
 
     rule = jax.jit(lambda theta_o, hs, bars: readouts.vjp_over_time(readout, theta_o, hs, bars))
     reference = jax.jit(lambda theta_o, hs, bars: cotangents.pullback(apply, theta_o, hs)[1](bars))
-    value = jax.jit(lambda bars, *arguments: _random.inner(bars, apply(*arguments)))
+    value = jax.jit(lambda bars, *primals: _random.inner(bars, apply(*primals)))
 
     found = []
     with jax.enable_x64(True):
@@ -68,7 +69,7 @@ def check_readout(
             for n, m in sizes:
                 keys = jax.random.split(jax.random.key(seed), 5)
                 theta_o = readout.init(keys[0], n, m, dtype)
-                _validate.made_in(dtype, "theta_o", theta_o)
+                _errors.made_in(dtype, "theta_o", theta_o)
                 theta_o = _random.perturbed(theta_o, keys[1])
                 for batch in batch_shapes:
                     hs = jax.random.normal(keys[2], (steps, *batch, n), dtype)
@@ -81,8 +82,8 @@ def check_readout(
                             name, got[k], wanted[k], primal, scales.autodiff, where, largest(wanted)
                         )
 
-                        def at(moved, k=k, arguments=(theta_o, hs), bars=bars):
-                            return value(bars, *arguments[:k], moved, *arguments[k + 1 :])
+                        def at(moved, k=k, primals=(theta_o, hs), bars=bars):
+                            return value(bars, *primals[:k], moved, *primals[k + 1 :])
 
                         key = jax.random.fold_in(keys[4], k)
                         differences |= difference_errors(name, at, primal, got[k], key, scales, where)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate
+from jaxbptt._trees import cotangents
+from jaxbptt.checking import _errors
 
 
 class Row(NamedTuple):
@@ -91,7 +91,7 @@ def relative_errors(name, got, wanted, primal, tolerance, where, largest=0.0):
             continue
         g, w = np.asarray(g), np.asarray(w)
         if not np.all(np.isfinite(w)):
-            _validate.reference_not_finite(label, "jax.vjp", where)
+            _errors.reference_not_finite(label, "jax.vjp", where)
         scale = np.max(np.abs(w), initial=max(0.01 * largest, float(np.finfo(w.dtype).tiny)))
         error = np.abs(g - w) / scale
         error = np.where(np.isnan(error), np.inf, error)
@@ -101,8 +101,8 @@ def relative_errors(name, got, wanted, primal, tolerance, where, largest=0.0):
             element = label + (f"[{', '.join(map(str, index))}]" if index else "")
             if w.dtype.itemsize < 8:
                 where += f"; gradients that explode amplify the rounding of {w.dtype}: see whether float64 agrees"
-            _validate.mismatch(element, g[index], w[index], errors[label], tolerance, "jax.vjp", where)
-    _validate.no_missing_cotangents(missing, where)
+            _errors.mismatch(element, g[index], w[index], errors[label], tolerance, "jax.vjp", where)
+    _errors.no_missing_cotangents(missing, where)
     return errors
 
 
@@ -156,7 +156,7 @@ def difference_errors(name, function, primal, got, key, scales, where):
             if resolved and not _tells_otherwise(at, derivative, difference, scales.step):
                 errors[label] = float("nan")
                 continue
-            _validate.mismatch(
+            _errors.mismatch(
                 f"⟨{label}, v⟩",
                 derivative,
                 difference,

@@ -1,10 +1,13 @@
-"""One member of a batch at a time, its state as one real vector (`jaxbptt._real`): what every diagnostic is made of."""
+"""One member of a batch at a time, its state as one real vector: what every diagnostic is made of."""
 
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _batch, _real, _validate
-from jaxbptt._dtypes import wide
+from jaxbptt import _axes
+from jaxbptt._algebra import wide
+from jaxbptt._errors import initialisation
+from jaxbptt._trees import vectors
+from jaxbptt.unroll import checked
 
 
 def begin(cell, theta_h, xs, h_0):
@@ -12,19 +15,19 @@ def begin(cell, theta_h, xs, h_0):
 
     Half precision is widened: what is factored or summed over time needs float32.
     """
-    h_0 = _validate.recursion(cell, theta_h, xs, h_0)
-    batch = _batch.separate(cell, theta_h, h_0)
-    _validate.some_member(batch)
-    members = jax.eval_shape(lambda h: _batch.over_members(lambda h: _real.flatten(h)[0], batch, h), h_0)
+    h_0 = checked(cell, theta_h, xs, h_0)
+    batch = _axes.separate(cell, theta_h, h_0)
+    _axes.some_member(batch)
+    members = jax.eval_shape(lambda h: _axes.over_members(lambda h: vectors.flatten(h)[0], batch, h), h_0)
     return h_0, batch, members.shape[-1], wide(members.dtype)
 
 
 def push(cell, theta_h, x_t, h_tm1, V):
     """c_t V for one member, ``V [N, k]``: k tangents at once, no matrix c_t. NaN for what overflow loses."""
-    vector, unflatten = _real.flatten(h_tm1)
+    vector, unflatten = vectors.flatten(h_tm1)
 
     def f(vector):
-        return _real.flatten(cell.apply(theta_h, x_t, unflatten(vector)))[0]
+        return vectors.flatten(cell.apply(theta_h, x_t, unflatten(vector)))[0]
 
     probe = jnp.cos(jnp.arange(V.shape[0], dtype=V.dtype))  # 0 where a row of c_t is, whatever V
     tangents = jnp.column_stack([V, probe]).astype(vector.dtype)
@@ -35,10 +38,10 @@ def push(cell, theta_h, x_t, h_tm1, V):
 
 def pull(cell, theta_h, x_t, h_tm1, h_t, v):
     """c_tᵀ v for one member by the cell's own rule, ``v [N]``. NaN where nothing is left as a state overflows."""
-    vector, unflatten = _real.flatten(h_t)
-    _, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, _real.gradient(v.astype(vector.dtype), unflatten))
-    pulled = _real.gradient_vector(h_bar_tm1).astype(v.dtype)
-    is_lost = jnp.any(_overflows(_real.flatten(h_tm1)[0], vector)) & jnp.all(pulled == 0)
+    vector, unflatten = vectors.flatten(h_t)
+    _, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, vectors.gradient(v.astype(vector.dtype), unflatten))
+    pulled = vectors.gradient_vector(h_bar_tm1).astype(v.dtype)
+    is_lost = jnp.any(_overflows(vectors.flatten(h_tm1)[0], vector)) & jnp.all(pulled == 0)
     return jnp.where(is_lost, jnp.nan, pulled)
 
 
@@ -70,5 +73,5 @@ def directions(key, batch, N, k, dtype):
     """``[*batch, N, k]``: k random orthonormal directions for each member; a fixed draw for the key ``None``."""
     if key is None:
         key = jax.random.key(0)
-    _validate.key(key)
+    initialisation.key(key)
     return jnp.linalg.qr(jax.random.normal(key, (*batch, N, k), dtype))[0]

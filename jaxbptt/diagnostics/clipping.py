@@ -10,11 +10,13 @@ from typing import ClassVar, cast
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _batch, _real, _validate, adjoints
-from jaxbptt._dtypes import wide
+from jaxbptt import _axes, adjoints
+from jaxbptt._algebra import wide
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
+from jaxbptt._trees import vectors
 from jaxbptt.cells._from_split import split_of
-from jaxbptt.diagnostics import _members
+from jaxbptt.diagnostics import _errors, _members
 from jaxbptt.types import Adjoint, Array, Cell
 
 
@@ -24,7 +26,7 @@ def _clipped(cell: Cell, norm: float | None, value: float | None) -> Cell:
     split = split_of(cell)
 
     def by_norm(delta_t):
-        length = _members.norm(_real.gradient_vector(delta_t))
+        length = _members.norm(vectors.gradient_vector(delta_t))
         largest = cast(float, norm)
         factor = jnp.where(length > largest, largest / jnp.where(length == 0, jnp.ones_like(length), length), 1)
         return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), delta_t)
@@ -36,8 +38,8 @@ def _clipped(cell: Cell, norm: float | None, value: float | None) -> Cell:
 
     def step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
         if norm is not None:
-            batch = _batch.separate(cell, theta_h, h_t)
-            delta_t = _batch.over_members(by_norm, batch, delta_t)
+            batch = _axes.separate(cell, theta_h, h_t)
+            delta_t = _axes.over_members(by_norm, batch, delta_t)
         if value is not None:
             delta_t = jax.tree.map(by_value, delta_t)
         return split.step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t)
@@ -88,7 +90,7 @@ def clipped_delta(*, norm: float | None = None, value: float | None = None) -> A
     >>> jax.grad(h_T)(jnp.zeros(1)).tolist()  # 2 · 3 instead of 2⁹
     [6.0]
     """
-    _validate.one_threshold(norm=norm, value=value)
+    _errors.one_threshold(norm=norm, value=value)
     return ClippedDelta(norm, value)
 
 
@@ -115,9 +117,9 @@ def spectral_clipping(W_h: Array, sigma: float, *, gates: int = 1) -> Array:
     >>> spectral_clipping(jnp.diag(jnp.array([3.0, 0.5])), 1.0).tolist()
     [[1.0, 0.0], [0.0, 0.5]]
     """
-    _validate.more_than("sigma", sigma, 0)
-    _validate.count("gates", gates)
-    _validate.gate_blocks("W_h", W_h, gates)
+    _errors.more_than("sigma", sigma, 0)
+    arguments.count("gates", gates)
+    _errors.gate_blocks("W_h", W_h, gates)
     W_h = jnp.asarray(W_h)
     blocks = W_h.reshape(gates, -1, W_h.shape[1]).astype(wide(W_h.dtype))
     U, values, Vh = jnp.linalg.svd(blocks, full_matrices=False)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxbptt import _batch, _real, _validate
-from jaxbptt.diagnostics import _members
+from jaxbptt import _axes
+from jaxbptt._errors import arguments
+from jaxbptt.diagnostics import _errors, _members
 from jaxbptt.types import Array, Cell, PyTree
 
 _NEWTON_STEPS = 10
@@ -87,25 +88,25 @@ def fixed_points(
     [(-0.9575, True), (0.0, False), (0.9575, True)]
     """
     solver = optax.lbfgs() if solver is None else solver
-    _validate.solver(solver)
-    _validate.count("steps", steps)
+    _errors.solver(solver)
+    arguments.count("steps", steps)
     for name, value in (("tolerance", tolerance), ("separation", separation)):
         if value is not None:
-            _validate.more_than(name, value, 0)
-    _validate.cells("cell", (cell,))
-    S = _validate.first_guesses(h_0, _validate.one_input(cell, theta_h, x))
+            _errors.more_than(name, value, 0)
+    arguments.cells("cell", (cell,))
+    S = _errors.first_guesses(h_0, _errors.one_input(cell, theta_h, x))
     xs = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, S, *jnp.shape(leaf))), x)
     h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
-    _validate.one_batch_axis(batch)
+    _errors.one_batch_axis(batch)
     epsilon = float(jnp.finfo(dtype).eps)
     small = epsilon ** (2 / 3) if tolerance is None else tolerance
     near = epsilon ** (1 / 3) if separation is None else separation
 
     def search(h_0):
-        vector, unflatten = _real.flatten(h_0)
+        vector, unflatten = vectors.flatten(h_0)
 
         def residual(v):  # h - f(x, h)
-            return v - _real.flatten(cell.apply(theta_h, x, unflatten(v)))[0].astype(v.dtype)
+            return v - vectors.flatten(cell.apply(theta_h, x, unflatten(v)))[0].astype(v.dtype)
 
         def jacobian(v):
             return _members.push(cell, theta_h, x, unflatten(v), jnp.eye(N, dtype=dtype))
@@ -114,7 +115,7 @@ def fixed_points(
         v = _newton(residual, jacobian, v)
         return unflatten(v), v, _members.norm(residual(v)), jacobian(v)
 
-    h, vectors, residuals, cs = _batch.over_members(search, batch, h_0)
+    h, vectors, residuals, cs = _axes.over_members(search, batch, h_0)
     sizes = 1 + jax.vmap(_members.norm)(vectors)
     converged = residuals <= small * sizes
     eigenvalues = jnp.linalg.eigvals(cs)

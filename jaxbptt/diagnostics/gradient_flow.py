@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _batch, _real, _validate, losses, readouts
-from jaxbptt import _cotangents as cotangents
-from jaxbptt._dtypes import to_sum, wide
+from jaxbptt import _axes, _batch, _objectives, losses, readouts
+from jaxbptt._algebra import to_sum, wide
+from jaxbptt._errors import arguments, trees
 from jaxbptt._time import sweeps
+from jaxbptt._trees import cotangents, vectors
 from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.diagnostics import _members
@@ -102,16 +103,16 @@ def gradient_flow(
     >>> flow.gradients.W_h.ravel().tolist()  # 1.75 (1.5, 0.5 · 1, 0.25 · 0), and beyond lag 2 nothing
     [2.625, 0.875, 0.0, 0.0]
     """
-    _validate.average_loss(model, loss, reduction)
-    _validate.theta(theta)
-    _validate.sequences(xs, ys, mask)
-    T = _validate.time_axis("xs", xs)
+    _objectives.average_loss(model, loss, reduction)
+    trees.theta(theta)
+    _objectives.sequences(xs, ys, mask)
+    T = _axes.time_axis("xs", xs)
     if lags is not None:
-        _validate.count("lags", lags)
+        arguments.count("lags", lags)
     K = T if lags is None else min(lags, T)
     cell, readout = model.cell, model.readout
 
-    begin = _batch.beginning(model, theta, xs, h_0)
+    begin = _axes.beginning(model, theta, xs, h_0)
     xs = _batch.finite_after_last(xs, mask)
     h_0, pull_beginning = cotangents.pullback(begin, theta.h)
     h_0, batch, _, _ = _members.begin(cell, theta.h, xs, h_0)
@@ -126,7 +127,7 @@ def gradient_flow(
         )
 
     def norm(h_bar):
-        return _batch.over_members(lambda bar: _members.norm(_real.gradient_vector(bar)), batch, h_bar)
+        return _axes.over_members(lambda bar: _members.norm(vectors.gradient_vector(bar)), batch, h_bar)
 
     def norms(h_bars):  # of the rows, and of their sum
         return jax.vmap(norm)(h_bars), norm(jax.tree.map(lambda rows: jnp.sum(rows, axis=0), h_bars))
@@ -167,9 +168,9 @@ def gradient_flow(
 def direct(cell, readout, loss, theta, hs, ys, mask, batch):
     """Σ_s L_s in a dtype to sum in, ∂L_s/∂h_s by the direct path for every s, and the dtype of L."""
     outputs = jax.vmap(cell.output)(hs)
-    _validate.readout_fits(readout, theta.o, outputs)
+    readouts.fits(readout, theta.o, outputs)
     y_hats = readouts.apply_over_time(readout, theta.o, outputs)
-    L_dtype = _validate.loss_fits(loss, y_hats, ys, mask, batch)
+    L_dtype = _objectives.loss_fits(loss, y_hats, ys, mask, batch)
 
     def total(y_hats):
         def summed(y_hat_t, y_t):

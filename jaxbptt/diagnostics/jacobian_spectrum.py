@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _batch
+from jaxbptt import _axes
 from jaxbptt.diagnostics import _graded, _members
 from jaxbptt.types import Array, Cell, PyTree
 
@@ -76,15 +76,15 @@ def jacobian_spectrum(
     def step(carry, x_t):
         h_tm1, product = carry
         push = functools.partial(_members.push, cell, theta_h)
-        c_t = _batch.over_members(push, batch, x_t, h_tm1, identity)
-        product = _batch.over_members(_graded.multiply, batch, c_t, product)
+        c_t = _axes.over_members(push, batch, x_t, h_tm1, identity)
+        product = _axes.over_members(_graded.multiply, batch, c_t, product)
         return (cell.apply(theta_h, x_t, h_tm1), product), (c_t, product)
 
     begin = _graded.Graded(Q_0, jnp.zeros((*batch, N), dtype), identity)
     _, (cs, products) = lax.scan(step, (h_0, begin), xs)
 
     def over_steps(function, tree, *shared):
-        return jax.vmap(lambda one: _batch.over_members(function, batch, one, *shared))(tree)
+        return jax.vmap(lambda one: _axes.over_members(function, batch, one, *shared))(tree)
 
     singular_values = jnp.linalg.svd(cs, compute_uv=False)
     log_singular_values = over_steps(_graded.log_singular_values, products)

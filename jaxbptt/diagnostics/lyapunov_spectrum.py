@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbptt import _batch, _validate
-from jaxbptt.diagnostics import _members
+from jaxbptt import _axes
+from jaxbptt._errors import arguments
+from jaxbptt.diagnostics import _errors, _members
 from jaxbptt.types import Array, Cell, PyTree
 
 _BLOCKS = 10  # of time, for the standard error of a single sequence
@@ -94,8 +95,8 @@ def lyapunov_spectrum(
     """
     h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
     k = N if k is None else k
-    _validate.exponents(k, N)
-    _validate.stretches(_validate.time_axis("xs", xs), transient, every)
+    _errors.exponents(k, N)
+    _errors.stretches(_axes.time_axis("xs", xs), transient, every)
     Q_0 = _members.directions(key, batch, N, k, dtype)
     return _statistics(_growths(cell, theta_h, xs, h_0, batch, Q_0, every, _qr)[transient // every :] / every)
 
@@ -139,7 +140,7 @@ def largest_exponent(
     2.0
     """
     h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
-    _validate.stretches(_validate.time_axis("xs", xs), transient, every)
+    _errors.stretches(_axes.time_axis("xs", xs), transient, every)
     v_0 = _members.directions(key, batch, N, 1, dtype)
     found = _statistics(_growths(cell, theta_h, xs, h_0, batch, v_0, every, _normalise)[transient // every :] / every)
     return LyapunovSpectrum(*(leaf[..., 0] for leaf in found))
@@ -163,7 +164,7 @@ def kaplan_yorke_dimension(exponents: Array) -> Array:
     2.25
     """
     exponents = jnp.asarray(exponents)
-    _validate.count("exponents.shape[-1]", exponents.shape[-1] if exponents.ndim else 0)
+    arguments.count("exponents.shape[-1]", exponents.shape[-1] if exponents.ndim else 0)
     descending = -jnp.sort(-exponents, axis=-1)
     sums = jnp.cumsum(descending, axis=-1)
     j = jnp.sum(sums >= 0, axis=-1, keepdims=True)  # the sums rise, then fall: those not negative come first
@@ -180,15 +181,15 @@ def _growths(cell, theta_h, xs, h_0, batch, V_0, every, renormalise):
 
     def step(carry, x_t):
         h_tm1, V_tm1 = carry
-        V_t = _batch.over_members(functools.partial(_members.push, cell, theta_h), batch, x_t, h_tm1, V_tm1)
+        V_t = _axes.over_members(functools.partial(_members.push, cell, theta_h), batch, x_t, h_tm1, V_tm1)
         return (cell.apply(theta_h, x_t, h_tm1), V_t), None
 
     def stretch(carry, xs):
         (h, V), _ = lax.scan(step, carry, xs)
-        V, growth = _batch.over_members(renormalise, batch, V)
+        V, growth = _axes.over_members(renormalise, batch, V)
         return (h, V), growth
 
-    M = _validate.time_axis("xs", xs) // every
+    M = _axes.time_axis("xs", xs) // every
     stretches = jax.tree.map(lambda leaf: jnp.reshape(leaf, (M, every, *jnp.shape(leaf)[1:])), xs)
     _, growths = lax.scan(stretch, (h_0, V_0), stretches)
     return growths

@@ -6,8 +6,9 @@
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _batch, _real, _validate, jacobians
-from jaxbptt import _cotangents as cotangents
+from jaxbptt import _axes, _batch, _objectives, jacobians
+from jaxbptt._errors import arguments, trees
+from jaxbptt._trees import cotangents, vectors
 from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.diagnostics import _members
 from jaxbptt.diagnostics.gradient_flow import direct
@@ -60,13 +61,13 @@ def omega(
     >>> bool(jnp.trace(jax.grad(regulariser)(theta).h.W_h) < 0)  # against the gradient: W_h grows
     True
     """
-    _validate.model(model)
-    _validate.callable_argument("loss", loss)
-    _validate.theta(theta)
-    _validate.sequences(xs, ys, mask)
+    arguments.model(model)
+    arguments.callable_argument("loss", loss)
+    trees.theta(theta)
+    _objectives.sequences(xs, ys, mask)
     cell = model.cell
     xs = _batch.finite_after_last(xs, mask)
-    h_0, batch, _, _ = _members.begin(cell, theta.h, xs, _batch.initial_state(model, theta, xs, h_0))
+    h_0, batch, _, _ = _members.begin(cell, theta.h, xs, _axes.initial_state(model, theta, xs, h_0))
     hs_tm1, hs = trajectory(cell, theta.h, xs, h_0)
     _, h_bars, _ = direct(cell, model.readout, loss, theta, hs, ys, mask, batch)
     _, deltas = jacobians.vjp(cell, theta.h, xs, h_0, h_bars)
@@ -76,10 +77,10 @@ def omega(
         )
 
     def term(x_t, h_tm1, delta_t):
-        direction, length = _members.unit(_real.gradient_vector(delta_t))
+        direction, length = _members.unit(vectors.gradient_vector(delta_t))
         h_t = cell.apply(theta.h, x_t, h_tm1)
         ratio = _members.norm(_members.pull(cell, theta.h, x_t, h_tm1, h_t, direction))
         return jnp.where(length == 0, jnp.zeros_like(ratio), jnp.square(ratio - 1))
 
-    terms = jax.vmap(lambda *step: _batch.over_members(term, batch, *step))(xs, hs_tm1, deltas)
+    terms = jax.vmap(lambda *step: _axes.over_members(term, batch, *step))(xs, hs_tm1, deltas)
     return jnp.mean(jnp.sum(terms, axis=0))

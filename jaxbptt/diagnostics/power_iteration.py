@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _batch, _validate
+from jaxbptt import _axes
+from jaxbptt._errors import arguments
 from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.diagnostics import _members
 from jaxbptt.types import Array, Cell, PyTree
@@ -78,7 +79,7 @@ def power_iteration(
     >>> found.norms.round(4).tolist(), found.radii.round(4).tolist()
     ([2.0], [1.0])
     """
-    _validate.count("iterations", iterations, 2)
+    arguments.count("iterations", iterations, 2)
     h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
     hs_tm1, hs = trajectory(cell, theta_h, xs, h_0)
     v_0 = _members.directions(key, batch, N, 1, dtype)[..., 0]
@@ -92,7 +93,7 @@ def power_iteration(
 
         return _estimate(lambda v: _logs(push(v)), pull, v, iterations)
 
-    log_norms, log_radii = jax.vmap(lambda *step: _batch.over_members(one, batch, *step, v_0))(xs, hs_tm1, hs)
+    log_norms, log_radii = jax.vmap(lambda *step: _axes.over_members(one, batch, *step, v_0))(xs, hs_tm1, hs)
     return PowerIteration(jnp.exp(log_norms), jnp.exp(log_radii))
 
 
@@ -124,14 +125,14 @@ def product_power_iteration(
     >>> round(float(found.log_norm / 1000), 5)  # log 0.5; 0.5¹⁰⁰⁰ is 0 in float32
     -0.69315
     """
-    _validate.count("iterations", iterations, 2)
+    arguments.count("iterations", iterations, 2)
     h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
     steps = (xs, *trajectory(cell, theta_h, xs, h_0))
     v_0 = _members.directions(key, batch, N, 1, dtype)[..., 0]
 
     def over(function, v, reverse):  # each step on each member, its length taken out
         def step(v, inputs):
-            v, lengths = _batch.over_members(lambda *one: _members.unit(function(*one)), batch, *inputs, v)
+            v, lengths = _axes.over_members(lambda *one: _members.unit(function(*one)), batch, *inputs, v)
             return v, jnp.log(lengths)
 
         v, logs = lax.scan(step, v, steps, reverse=reverse)

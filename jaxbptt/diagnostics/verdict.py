@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt import _validate
-from jaxbptt._dtypes import wide
+from jaxbptt import _axes
+from jaxbptt._algebra import wide
+from jaxbptt.diagnostics import _errors
 from jaxbptt.diagnostics.power_iteration import product_power_iteration
 from jaxbptt.types import Array, Cell, PyTree
 
@@ -85,8 +86,8 @@ def verdict(
     >>> round(float(found.float32_horizon)), round(float(found.float32_sum_horizon))
     (126, 24)
     """
-    _validate.more_than("factor", factor, 1)
-    T = _validate.time_axis("xs", xs)
+    _errors.more_than("factor", factor, 1)
+    T = _axes.time_axis("xs", xs)
     log_norm = product_power_iteration(cell, theta_h, xs, h_0, iterations=iterations, key=key).log_norm
     far = math.log(factor)
     sign = (log_norm > far).astype(jnp.int8) - (log_norm < -far).astype(jnp.int8)
@@ -146,8 +147,8 @@ def jacobian_bound(W_h: Array, gamma: float = 1.0) -> JacobianBound:
     >>> bound.eta.item(), bound.vanishing_is_certain.item(), round(bound.float32_horizon.item())
     (0.5, True, 126)
     """
-    _validate.square_matrix("W_h", W_h)
-    _validate.more_than("gamma", gamma, 0)
+    _errors.square_matrix("W_h", W_h)
+    _errors.more_than("gamma", gamma, 0)
     W_h = jnp.asarray(W_h)
     sigma = jnp.linalg.svd(W_h.astype(wide(W_h.dtype)), compute_uv=False)[..., 0]
     eta = gamma * sigma

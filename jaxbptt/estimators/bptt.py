@@ -2,10 +2,12 @@
 
 from typing import Any, Literal, NamedTuple
 
-from jaxbptt import _batch, _validate, _varying, losses, readouts
-from jaxbptt import _cotangents as cotangents
+from jaxbptt import _axes, _batch, _objectives, losses, readouts
+from jaxbptt._errors import arguments, trees
 from jaxbptt._factory import factory
+from jaxbptt._trees import cotangents, varying
 from jaxbptt.adjoints import autodiff
+from jaxbptt.estimators import _errors
 from jaxbptt.types import Adjoint, Estimate, GradientEstimator, Loss, Model, Theta
 from jaxbptt.unroll import unroll
 
@@ -78,21 +80,21 @@ def bptt(
     >>> estimate.grads.h.W_x.shape, state.h.shape
     ((15, 3), (4, 5))
     """
-    _validate.average_loss(model, loss, reduction)
+    _objectives.average_loss(model, loss, reduction)
     if adjoint is not None:
-        _validate.adjoint(adjoint)
+        arguments.adjoint(adjoint)
     cell, readout = model.cell, model.readout
 
     def init(theta, h_0=None):
-        _validate.theta(theta)
+        trees.theta(theta)
         return BPTTState(h_0)
 
     def update(theta, state, xs, ys, mask=None, key=None):
         """``(Estimate, state)`` of one batch, or one chunk of a stream: see `jaxbptt.estimators.bptt`."""
-        _validate.theta(theta)
-        _validate.estimator_state(state, BPTTState)
-        _validate.sequences(xs, ys, mask)
-        begin = _batch.beginning(model, theta, xs, state.h)
+        trees.theta(theta)
+        _errors.estimator_state(state, BPTTState)
+        _objectives.sequences(xs, ys, mask)
+        begin = _axes.beginning(model, theta, xs, state.h)
         given, xs = xs, _batch.finite_after_last(xs, mask)
 
         def recursion(theta_h, h_0):
@@ -101,16 +103,16 @@ def bptt(
         h_0, pull_beginning = cotangents.pullback(begin, theta.h)
         begun, h_0 = h_0, _batch.read_without_nan(h_0, mask)
         (h_T, hs), pull_recursion = cotangents.pullback(recursion, theta.h, h_0)
-        _validate.readout_fits(readout, theta.o, hs)
-        (theta_o, hs), pull_alike = cotangents.pullback(_varying.alike, theta.o, hs)
+        readouts.fits(readout, theta.o, hs)
+        (theta_o, hs), pull_alike = cotangents.pullback(varying.alike, theta.o, hs)
         y_hats = readouts.apply_over_time(readout, theta_o, hs)
-        _validate.loss_fits(loss, y_hats, ys, mask, _batch.batch_shape(cell, theta.h, h_0))
+        _objectives.loss_fits(loss, y_hats, ys, mask, _axes.batch_shape(cell, theta.h, h_0))
 
         def mean_loss(y_hats):
             return losses.over_time(loss, y_hats, ys, mask, reduction=reduction)
 
         F, pull_loss = cotangents.pullback(mean_loss, y_hats)
-        (y_hat_bars,) = pull_loss(_varying.zeros((), F.dtype, F) + 1)  # 1/T ∂L_t/∂ŷ_t
+        (y_hat_bars,) = pull_loss(varying.zeros((), F.dtype, F) + 1)  # 1/T ∂L_t/∂ŷ_t
         theta_o_bar, h_bars = pull_alike(readouts.vjp_over_time(readout, theta_o, hs, y_hat_bars))
         theta_h_bar, h_0_bar = pull_recursion((cotangents.zeros(h_T), h_bars))
         (theta_h_bar_0,) = pull_beginning(h_0_bar)  # zero, unless the initial state is learned

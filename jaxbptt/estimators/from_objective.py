@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import jax
 
-from jaxbptt import _validate
+from jaxbptt._errors import arguments, trees
 from jaxbptt._factory import factory
+from jaxbptt.estimators import _errors
 from jaxbptt.types import Estimate, GradientEstimator
 
 
@@ -52,15 +53,15 @@ def from_objective(F: Callable) -> GradientEstimator:
     >>> estimate.grads.h.W_h.shape
     (5, 5)
     """
-    _validate.called_with("F", F, "theta", "xs", "ys", "h_0", "mask")
+    arguments.called_with("F", F, "theta", "xs", "ys", "h_0", "mask")
 
     def init(theta, h_0=None):
-        _validate.theta(theta)
+        trees.theta(theta)
         return ObjectiveState(h_0)
 
     def update(theta, state, xs, ys, mask=None, key=None):
-        _validate.theta(theta)
-        _validate.estimator_state(state, ObjectiveState)
+        trees.theta(theta)
+        _errors.estimator_state(state, ObjectiveState)
         loss, grads = jax.value_and_grad(F)(theta, xs, ys, state.h, mask)
         return Estimate(loss, grads, ObjectiveInfo()), state
 

@@ -11,11 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _batch, _real, _validate, jacobians, losses, readouts
-from jaxbptt import _cotangents as cotangents
-from jaxbptt._dtypes import wide, widest
+from jaxbptt import _axes, _batch, _objectives, jacobians, losses, readouts
+from jaxbptt._algebra import wide, widest
+from jaxbptt._errors import trees
 from jaxbptt._factory import factory
+from jaxbptt._trees import cotangents, vectors
+from jaxbptt.estimators import _errors
 from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model, Theta
+from jaxbptt.unroll import checked
 
 
 class RTRLState(NamedTuple):
@@ -78,38 +81,38 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
     >>> estimate.grads.h.W_x.shape, state.a.shape  # P = 5·3 + 5·5 + 5
     ((5, 3), (4, 5, 45))
     """
-    _validate.average_loss(model, loss, reduction)
+    _objectives.average_loss(model, loss, reduction)
     cell, readout = model.cell, model.readout
 
     def init(theta, h_0=None):
-        _validate.theta(theta)
+        trees.theta(theta)
         if h_0 is None:
             return RTRLState(None, None)
-        _validate.state_tree(cell, theta.h, h_0)
-        batch = _batch.separate(cell, theta.h, h_0)
+        _axes.state_tree(cell, theta.h, h_0)
+        batch = _axes.separate(cell, theta.h, h_0)
         return RTRLState(h_0, _first_sensitivity(cell, theta.h, h_0, batch, learned=False))
 
     def update(theta, state, xs, ys, mask=None, key=None):
-        _validate.theta(theta)
-        _validate.estimator_state(state, RTRLState)
-        _validate.sequences(xs, ys, mask)
-        h_0 = _batch.initial_state(model, theta, xs, state.h)
+        trees.theta(theta)
+        _errors.estimator_state(state, RTRLState)
+        _objectives.sequences(xs, ys, mask)
+        h_0 = _axes.initial_state(model, theta, xs, state.h)
         given, xs = xs, _batch.finite_after_last(xs, mask)
-        h_0 = _validate.recursion(cell, theta.h, xs, h_0)
+        h_0 = checked(cell, theta.h, xs, h_0)
         begun, h_0 = h_0, _batch.read_without_nan(h_0, mask)
-        batch = _batch.separate(cell, theta.h, h_0)
+        batch = _axes.separate(cell, theta.h, h_0)
         one_output = jax.eval_shape(lambda h_0: jax.tree.map(lambda h: h[None], cell.output(h_0)), h_0)
-        _validate.readout_fits(readout, theta.o, one_output)
+        readouts.fits(readout, theta.o, one_output)
         one_y_hat = jax.eval_shape(
             lambda theta_o, hs: readouts.apply_over_time(readout, theta_o, hs), theta.o, one_output
         )
-        L_dtype = _validate.loss_fits(loss, one_y_hat, ys, mask, batch)
+        L_dtype = _objectives.loss_fits(loss, one_y_hat, ys, mask, batch)
         if state.a is None:
             a_0 = _first_sensitivity(cell, theta.h, h_0, batch, learned=state.h is None)
         else:
             zero = jax.eval_shape(lambda h_0: _first_sensitivity(cell, theta.h, h_0, batch, learned=False), h_0)
-            a_0 = _validate.sensitivity(state.a, zero.shape)
-        theta_h, unflatten_theta_h = _real.flatten(theta.h)
+            a_0 = _errors.sensitivity(state.a, zero.shape)
+        theta_h, unflatten_theta_h = vectors.flatten(theta.h)
 
         def step_loss(theta_o, h_t, y_t, mask_t):
             y_hat_t = readout.apply(theta_o, cell.output(h_t))
@@ -120,13 +123,11 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
             h_tm1, a_tm1, F, theta_h_bar, theta_o_bar = carry
             x_t, y_t, mask_t = inputs
             h_t = cell.apply(theta.h, x_t, h_tm1)
-            b_t, c_t = _batch.over_members(
-                lambda *step: jacobians.b_and_c(cell, theta.h, *step), batch, x_t, h_tm1, h_t
-            )
+            b_t, c_t = _axes.over_members(lambda *step: jacobians.b_and_c(cell, theta.h, *step), batch, x_t, h_tm1, h_t)
             a_t = b_t.astype(a_tm1.dtype) + c_t.astype(a_tm1.dtype) @ a_tm1
             L_t, pull = cotangents.pullback(lambda theta_o, h_t: step_loss(theta_o, h_t, y_t, mask_t), theta.o, h_t)
             theta_o_bar_t, h_bar_t = pull(jnp.ones_like(L_t))  # (∂L_t/∂ŷ_t) (∂ŷ_t/∂θ_o) and (∂L_t/∂ŷ_t) (∂ŷ_t/∂h_t)
-            h_bar_t = _batch.over_members(_real.gradient_vector, batch, h_bar_t).astype(a_t.dtype)
+            h_bar_t = _axes.over_members(vectors.gradient_vector, batch, h_bar_t).astype(a_t.dtype)
             # An a_t that has left the numbers in steps that nothing reads: 0 · inf would be NaN.
             unread = (h_bar_t == 0)[..., None] & ~jnp.isfinite(a_t)
             counted = jnp.where(unread, jnp.zeros_like(a_t), a_t)
@@ -151,7 +152,7 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
             sums = jax.tree.map(lambda leaf: leaf / jnp.asarray(steps).astype(leaf.dtype), sums)
         F, theta_h_bar, theta_o_bar = sums
         grads = Theta(
-            h=_real.gradient(theta_h_bar, unflatten_theta_h),
+            h=vectors.gradient(theta_h_bar, unflatten_theta_h),
             o=jax.tree.map(lambda sum, leaf: sum.astype(leaf.dtype), theta_o_bar, cotangents.zeros(theta.o)),
         )
         return Estimate(F.astype(L_dtype), grads, RTRLInfo()), RTRLState(h_T, a_T)
@@ -164,13 +165,13 @@ def _first_sensitivity(cell, theta_h, h_0, batch, *, learned):
 
     Half precision is carried in float32, as it is summed over time.
     """
-    theta, unflatten = _real.flatten(theta_h)
+    theta, unflatten = vectors.flatten(theta_h)
     members = jax.eval_shape(
-        lambda h: _batch.over_members(lambda h: _real.flatten(h)[0], batch, h), cotangents.differentiable(h_0)
+        lambda h: _axes.over_members(lambda h: vectors.flatten(h)[0], batch, h), cotangents.differentiable(h_0)
     )
     dtype = wide(widest((members.dtype, theta.dtype)))
     shape = (*members.shape, theta.size)
     if not learned:
         return jnp.zeros(shape, dtype)
-    member = jax.jacrev(lambda theta: _real.flatten(cell.initial_state(unflatten(theta), ()))[0])(theta)
+    member = jax.jacrev(lambda theta: vectors.flatten(cell.initial_state(unflatten(theta), ()))[0])(theta)
     return jnp.broadcast_to(member.astype(dtype), shape)

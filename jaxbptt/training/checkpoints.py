@@ -24,8 +24,8 @@ from typing import Any
 
 import jax
 
-from jaxbptt import _validate
-from jaxbptt.training import _files, _leaves
+from jaxbptt._errors import arguments
+from jaxbptt.training import _disk_errors, _files, _leaves
 from jaxbptt.training.fit import Saver
 
 __all__ = ["saver"]
@@ -72,11 +72,11 @@ def saver(folder: str | os.PathLike, *, every: int, keep: int = 2, about: Mappin
     (0, True)
     >>> folder.cleanup()
     """
-    _validate.count("every", every)
-    _validate.count("keep", keep)
-    about = _validate.json_object("about", about)
-    _validate.orbax()
-    _validate.one_process(jax.process_count())
+    arguments.count("every", every)
+    arguments.count("keep", keep)
+    about = _disk_errors.json_object("about", about)
+    _disk_errors.orbax()
+    _disk_errors.one_process(jax.process_count())
     root = pathlib.Path(folder).absolute()
 
     def save(step, run):
@@ -114,7 +114,7 @@ def _save(root, step, tree, keep, about):
     except Exception as error:  # orbax has many of its own, for a full disk alone
         _files.discard(part)  # a thread of orbax may write on, and make it anew: under a name that nobody reads
         good = [s for s in _steps(root) if _read_manifest(root / f"{s:012d}", s)[1] is None]
-        _validate.not_saved(root, step, max(good, default=None), error)
+        _disk_errors.not_saved(root, step, max(good, default=None), error)
     _prune(root, step, keep)
 
 
@@ -135,17 +135,17 @@ def _restore(root, tree, about):
         if reason:
             refused[step] = reason
             continue
-        _validate.same_about(path, manifest["about"], about)
+        _disk_errors.same_about(path, manifest["about"], about)
         leaves = _leaves.named(tree)
-        _validate.same_leaves(path, manifest["leaves"], {name: _leaves.form(leaf) for name, leaf in leaves.items()})
+        _disk_errors.same_leaves(path, manifest["leaves"], {name: _leaves.form(leaf) for name, leaf in leaves.items()})
         try:
             restored = _read(path / "state", leaves)
         except Exception as error:  # what was written is there, but this orbax can't read it
             refused[step] = f"orbax can't read it ({type(error).__name__}: {error!s:.200})"
             continue
-        _validate.refused(root, refused, step)
+        _disk_errors.refused(root, refused, step)
         return jax.tree.unflatten(jax.tree.structure(tree), restored)
-    _validate.refused(root, refused, None)
+    _disk_errors.refused(root, refused, None)
     return None
 
 

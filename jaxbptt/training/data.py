@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxbptt import _validate
+from jaxbptt._errors import arguments
+from jaxbptt.training import _errors
 
 
 class Order(NamedTuple):
@@ -50,10 +51,10 @@ def shuffled(size: int, batch_size: int, *, seed: int) -> Order:
 
     Used as ``fit(…, lambda k: (xs[:, order.at(k)], ys[:, order.at(k)]), steps=10 * order.per_epoch)``.
     """
-    _validate.count("size", size)
-    _validate.count("batch_size", batch_size)
-    _validate.batch_within(size, batch_size)
-    seed = _validate.natural("seed", seed)
+    arguments.count("size", size)
+    arguments.count("batch_size", batch_size)
+    _errors.batch_within(size, batch_size)
+    seed = _errors.natural("seed", seed)
     per_epoch = size // batch_size
 
     @functools.lru_cache(maxsize=1)  # a pass is asked for batch by batch
@@ -61,7 +62,7 @@ def shuffled(size: int, batch_size: int, *, seed: int) -> Order:
         return np.random.default_rng([seed, e]).permutation(size)[: per_epoch * batch_size].reshape(-1, batch_size)
 
     def at(k):
-        k = _validate.natural("k", k)
+        k = _errors.natural("k", k)
         return epoch(k // per_epoch)[k % per_epoch].copy()  # a caller may write into it, the next pass must not see it
 
     return Order(at, per_epoch)

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt import _validate
-from jaxbptt._dtypes import to_sum
+from jaxbptt._algebra import to_sum
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt.objective import objective
+from jaxbptt.training import _errors
 from jaxbptt.training.metrics import IN_SUMMARY
 from jaxbptt.training.observers import Observer
 from jaxbptt.training.step import Batch
@@ -58,10 +59,10 @@ def evaluator(model: Model, loss: Loss) -> Callable[[Theta, Iterable], float]:
 
     def evaluate(theta, batches):
         """The mean over all steps of `batches` that count, a float: see `jaxbptt.training.evaluator`."""
-        _validate.evaluated(batches)
-        found = [sums(theta, Batch(*_validate.batch(batch))) for batch in batches]
+        _errors.evaluated(batches)
+        found = [sums(theta, Batch(*_errors.batch(batch))) for batch in batches]
         total, counted = np.sum(np.array(found, np.float64).reshape(-1, 2), axis=0)
-        return float(total / _validate.counted(counted))
+        return float(total / _errors.counted(counted))
 
     return evaluate
 
@@ -127,12 +128,12 @@ def early_stopping(
     >>> int(result.state.step) < 500, evaluate(best.theta, [held_out]) == float(best.loss)
     (True, True)
     """
-    _validate.called_with("evaluate", evaluate, "theta")
-    _validate.count("every", every)
+    arguments.called_with("evaluate", evaluate, "theta")
+    arguments.count("every", every)
     if patience is not None:
-        _validate.count("patience", patience)
-    _validate.at_least("min_delta", min_delta, 0)
-    _validate.new_scalar(name, IN_SUMMARY)
+        arguments.count("patience", patience)
+    arguments.at_least("min_delta", min_delta, 0)
+    _errors.new_scalar(name, IN_SUMMARY)
 
     def init(theta):
         return Best(_copied(theta), np.array(np.inf), np.array(0), np.array(-1), np.array(0))
@@ -142,8 +143,8 @@ def early_stopping(
         before = seen if seen >= 0 else step - len(progress.metrics.loss)  # θ may come from steps of an earlier fit
         if step // every == before // every:
             return best._replace(seen=np.array(before)), progress
-        _validate.new_scalar(name, progress.scalars)
-        loss = _validate.scalar("evaluate", evaluate(progress.state.theta))
+        _errors.new_scalar(name, progress.scalars)
+        loss = _errors.scalar("evaluate", evaluate(progress.state.theta))
         if loss < best.loss - min_delta:
             theta = _copied(progress.state.theta)
             best = Best(theta, np.array(loss), np.array(step), np.array(step), np.array(0))

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxbptt import _validate
-from jaxbptt.training import _leaves
+from jaxbptt._errors import arguments
+from jaxbptt.training import _disk_errors, _errors, _leaves
 from jaxbptt.training.observers import Callback, Observer, Progress, in_turn
 from jaxbptt.training.step import Batch, Metrics, TrainState, trainer
 from jaxbptt.types import Array, GradientEstimator, PyTree, Theta
@@ -144,22 +144,22 @@ def fit(
     True
     """
     if steps is not None:
-        _validate.count("steps", steps)
-    _validate.count("steps_per_dispatch", steps_per_dispatch)
+        arguments.count("steps", steps)
+    arguments.count("steps_per_dispatch", steps_per_dispatch)
     if skip_nonfinite is not None:
-        _validate.count("skip_nonfinite", skip_nonfinite)
+        arguments.count("skip_nonfinite", skip_nonfinite)
     if checkpoints is not None:
-        _validate.saver(checkpoints, Saver)
-    _validate.batches(batches, steps, checkpoints)
+        _errors.saver(checkpoints, Saver)
+    _errors.batches(batches, steps, checkpoints)
     several = isinstance(callback, (list, tuple)) and not isinstance(callback, Observer)
     callbacks: Any = callback if several else () if callback is None else (callback,)
     watch = in_turn(tuple(callbacks))
-    _validate.estimator(estimator)  # before the factory asks whether they are hashable
-    _validate.optimizer(optimizer)
+    _errors.estimator(estimator)  # before the factory asks whether they are hashable
+    _errors.optimizer(optimizer)
     train = trainer(estimator, optimizer, streaming=streaming)
     if isinstance(theta, TrainState):
-        _validate.no_state_beside_its_own(streaming, h_0)
-        _validate.no_key_beside_its_own(key)
+        _errors.no_state_beside_its_own(streaming, h_0)
+        _errors.no_key_beside_its_own(key)
     state = jax.tree.map(jnp.array, theta) if isinstance(theta, TrainState) else train.init(theta, h_0, key)
 
     run = Run(state, watch.init(jax.tree.map(jnp.array, state.theta)), np.array(False))
@@ -168,18 +168,18 @@ def fit(
     first, run = int(state.step), run if restored is None else restored
     position = kept = int(run.train.step)
     if restored is not None:
-        _validate.kept_of_this_run(position, first)
-        _validate.same_key(key, run.train.key)
+        _errors.kept_of_this_run(position, first)
+        _errors.same_key(key, run.train.key)
     if steps is not None:
-        _validate.not_beyond(position, first + steps)
+        _errors.not_beyond(position, first + steps)
     source = (batches(k) for k in itertools.count(position)) if callable(batches) else batches
     left = None if steps is None else max(0, first + steps - position)
-    groups = _groups((Batch(*_validate.batch(batch)) for batch in itertools.islice(source, left)), steps_per_dispatch)
+    groups = _groups((Batch(*_errors.batch(batch)) for batch in itertools.islice(source, left)), steps_per_dispatch)
     pause, history = bool(run.stopped), []
 
     def check():
         if history:
-            _validate.finite_steps(history[-1], position, skip_nonfinite or 0, run.train)
+            _errors.finite_steps(history[-1], position, skip_nonfinite or 0, run.train)
 
     def keep():
         if checkpoints is not None:
@@ -198,7 +198,7 @@ def fit(
             history.append(metrics)
             observed, progress, pause = watch.update(run.observed, Progress(position, metrics, state, {}))
             if checkpoints is not None:
-                _validate.same_observed(_forms(run.observed), _forms(observed))
+                _disk_errors.same_observed(_forms(run.observed), _forms(observed))
             run, pause = Run(state, observed, np.array(progress.stop)), pause or progress.stop
             if checkpoints is not None and position // checkpoints.every > kept // checkpoints.every:
                 kept = keep()
@@ -208,7 +208,7 @@ def fit(
     finally:
         watch.end()
     if restored is None:
-        _validate.trained(position - first)
+        _errors.trained(position - first)
     collected = jax.tree.map(lambda *leaves: np.concatenate(leaves), *history) if history else _NO_STEPS
     last: Any = jax.tree.map(jnp.array, run.train.theta)
     return Fit(last, run.train, collected, run.observed if several else run.observed[:1] and run.observed[0])

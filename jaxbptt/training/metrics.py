@@ -7,8 +7,7 @@ import pathlib
 
 import numpy as np
 
-from jaxbptt import _validate
-from jaxbptt.training import _files
+from jaxbptt.training import _disk_errors, _errors, _files
 from jaxbptt.training.observers import Observer, Progress
 
 __all__ = ["jsonl", "summary", "tensorboard"]
@@ -37,7 +36,7 @@ def summary(progress: Progress) -> dict[str, float | int | None]:
     finite = np.asarray(progress.metrics.finite)
     losses, norms = (np.asarray(x, np.float64)[finite] for x in (progress.metrics.loss, progress.metrics.gradient_norm))
     for name in progress.scalars:
-        _validate.new_scalar(name, IN_SUMMARY)
+        _errors.new_scalar(name, IN_SUMMARY)
     loss, norm = np.mean(losses) if len(losses) else None, np.max(norms) if len(norms) else None
     values = dict(zip(IN_SUMMARY, (int(progress.step), loss, norm, int(np.sum(~finite))), strict=True))
     return {name: _plain(value) for name, value in {**values, **progress.scalars}.items()}
@@ -82,15 +81,15 @@ def jsonl(path: str | os.PathLike) -> Observer:
             found = _files.length(path)
             _files.append(path, found, b"")  # what can't be written is known before the first step
         except OSError as error:
-            _validate.not_written(path, error)
-        _validate.new_file(path, found)
+            _disk_errors.not_written(path, error)
+        _disk_errors.new_file(path, found)
 
     def update(length, progress):
         line = (json.dumps(summary(progress), allow_nan=False) + "\n").encode()
         try:
             return np.array(_files.append(path, int(length), line)), progress
         except OSError as error:
-            _validate.not_written(path, error)
+            _disk_errors.not_written(path, error)
 
     return Observer(lambda theta: np.array(0), update, begin)
 
@@ -115,7 +114,7 @@ def tensorboard(folder: str | os.PathLike) -> Observer:
     >>> int(observer.init(None))
     0
     """
-    _validate.tensorboard()
+    _disk_errors.tensorboard()
     writers, fresh = [], []
 
     def update(last, progress):
@@ -130,7 +129,7 @@ def tensorboard(folder: str | os.PathLike) -> Observer:
                     writers[0].add_scalar(name, value, progress.step, walltime=None)
             writers[0].flush()
         except OSError as error:
-            _validate.not_written(folder, error)
+            _disk_errors.not_written(folder, error)
         return np.array(progress.step), progress
 
     def end():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxbptt import _validate
+from jaxbptt.training import _errors
 from jaxbptt.training.step import Metrics, TrainState
 from jaxbptt.types import PyTree
 
@@ -83,7 +83,7 @@ def in_turn(callbacks: tuple[Callback, ...]) -> Watch:
         The `Watch`.
     """
     for callback in callbacks:
-        _validate.callback(callback, Observer)
+        _errors.callback(callback, Observer)
     observers = [callback for callback in callbacks if isinstance(callback, Observer)]
 
     def init(theta):

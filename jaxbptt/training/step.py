@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxbptt import _validate
-from jaxbptt._dtypes import wide
+from jaxbptt._algebra import wide
+from jaxbptt._errors import arguments, initialisation, trees
 from jaxbptt._factory import factory
 from jaxbptt.estimators.from_objective import ObjectiveState
+from jaxbptt.training import _errors
 from jaxbptt.types import Array, GradientEstimator, PyTree, Theta
 
 
@@ -155,22 +156,22 @@ def trainer(
     >>> int(state.step), metrics.loss.shape
     (1, ())
     """
-    _validate.estimator(estimator)
-    _validate.optimizer(optimizer)
-    _validate.flag("streaming", streaming)
+    _errors.estimator(estimator)
+    _errors.optimizer(optimizer)
+    arguments.flag("streaming", streaming)
 
     def init(theta, h_0=None, key=None):
-        _validate.theta(theta)
-        _validate.trainable(theta)
+        trees.theta(theta)
+        _errors.trainable(theta)
         if streaming and h_0 is None:
-            _validate.stream_without_state()
+            _errors.stream_without_state()
         if not streaming and h_0 is not None:
-            _validate.state_without_stream("`init` without streaming")
+            _errors.state_without_stream("`init` without streaming")
         key = jax.random.key(0) if key is None else key
-        _validate.key(key)
+        initialisation.key(key)
         theta, h_0, key = jax.tree.map(jnp.array, (theta, h_0, key))  # copies: the state will be donated
         carried = estimator.init(theta, h_0) if streaming else ()
-        _validate.stream_of(streaming, carried, ObjectiveState)
+        _errors.stream_of(streaming, carried, ObjectiveState)
         opt = jax.tree.map(jnp.array, optimizer.init(theta))  # some keep θ itself, and nothing can be donated twice
         none = Skipped(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
         return TrainState(theta, opt, carried, jnp.zeros((), jnp.int32), key, none)
@@ -180,11 +181,11 @@ def trainer(
     update: Any = (optimizer if takes_more else optax.with_extra_args_support(optimizer)).update
 
     def one(state, batch):
-        _validate.train_state(state, TrainState)
-        _validate.stream_of(streaming, state.estimator, ObjectiveState)
+        _errors.train_state(state, TrainState)
+        _errors.stream_of(streaming, state.estimator, ObjectiveState)
         xs, ys, mask, h_0 = Batch(*batch)
         if streaming and h_0 is not None:
-            _validate.state_without_stream("a batch in a stream")
+            _errors.state_without_stream("a batch in a stream")
         before = state.estimator if streaming else estimator.init(state.theta, h_0)
         key = jax.random.fold_in(state.key, state.step)
         estimate, after = estimator.update(state.theta, before, xs, ys, mask=mask, key=key)

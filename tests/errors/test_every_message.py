@@ -1,11 +1,11 @@
-"""All files here together: they reach every ``raise`` of `jaxbptt._validate`, so a new message without a row fails."""
+"""All files here together: they reach every ``raise`` of the library, so a new message without a row fails."""
 
 import ast
 import importlib
 import pathlib
 import traceback
 
-from jaxbptt import _validate
+import jaxbptt
 from tests.errors.rows import outcome
 
 HERE = pathlib.Path(__file__)
@@ -24,19 +24,22 @@ def test_rows_are_distinct():
 
 
 def test_every_message_has_a_row():
-    """Each ``raise`` in `_validate` is where the exception of some row was raised."""
-    files = sorted(pathlib.Path(_validate.__file__).parent.glob("*.py"))
+    """Each ``raise`` of the library is where the exception of some row was raised."""
+    root = pathlib.Path(jaxbptt.__file__).parent
     reached = {
         (pathlib.Path(frame.filename), frame.lineno)
         for row in ROWS
         for frame in traceback.extract_tb(getattr(outcome(row), "__traceback__", None))
     }
     raises = [
-        (path, node) for path in files for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)
+        (path, node)
+        for path in sorted(root.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise)
     ]
     assert len(raises) > 50
     missed = [
-        f"{path.name}:{node.lineno}"
+        f"{path.relative_to(root)}:{node.lineno}"
         for path, node in raises
         if not any((path, line) in reached for line in range(node.lineno, node.end_lineno + 1))
     ]

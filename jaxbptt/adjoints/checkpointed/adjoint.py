@@ -5,9 +5,11 @@ from typing import ClassVar, Literal
 
 import jax
 
-from jaxbptt import _masks, _validate
+from jaxbptt import _masks
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._time import blocks
+from jaxbptt.adjoints import _errors
 from jaxbptt.adjoints.checkpointed import rows, rule
 from jaxbptt.types import Adjoint
 
@@ -110,8 +112,8 @@ def checkpointed(
     >>> jax.grad(h_T)(jnp.zeros(1)).tolist() == [0.5**9]
     True
     """
-    _validate.one_memory(slots=slots, fraction=fraction, budget=budget)
+    _errors.one_memory(slots=slots, fraction=fraction, budget=budget)
     if block is not None:
-        _validate.count("block", block)
-    _validate.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
+        arguments.count("block", block)
+    arguments.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
     return Checkpointed(slots, fraction, budget, block, residuals)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 from jax import lax
 
-from jaxbptt import _batch, _validate
+from jaxbptt import _axes
 from jaxbptt._time import blocks
 from jaxbptt._trees import varying
+from jaxbptt.adjoints import _errors
 from jaxbptt.adjoints.checkpointed import revolve
 from jaxbptt.cells._from_split import split_of
 
@@ -51,17 +52,17 @@ def put(rows, entries, start):
 
 def terms(choice, cell, theta_h, xs, h_0):
     """The `Terms` for these shapes. A row holds residuals where the cell has any."""
-    T = _validate.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
+    T = _errors.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
     shapes = row(cell, choice.residuals == "gates", theta_h, xs, h_0)
     slots = choice.slots or revolve.two_level_slots(T)
     if choice.fraction is not None:
         slots = max(1, math.floor(round(choice.fraction * T, 6)))  # 0.29 · 100 is below 29
     if choice.budget is not None:
-        size = sum(_validate.counted_size(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-        _validate.enough_memory(choice.budget, size)
+        size = sum(_errors.counted_size(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+        _errors.enough_memory(choice.budget, size)
         slots = choice.budget // max(size, 1) - 1
     slots, residuals = min(slots, T), bool(jax.tree.leaves(shapes[1]))
-    batch = max(1, math.prod(_batch.numbers(_batch.members_shape(cell, theta_h, h_0))))
+    batch = max(1, math.prod(_axes.numbers(_axes.members_shape(cell, theta_h, h_0))))
     block = min(choice.block or revolve.choose_block(T, slots, residuals, batch), T)
-    _validate.block_fits(block, slots)
+    _errors.block_fits(block, slots)
     return Terms(T, slots, block, residuals)

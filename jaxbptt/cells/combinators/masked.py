@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
+from jaxbptt._trees import cotangents
+from jaxbptt.cells import _errors
 from jaxbptt.cells._from_split import cell_from_split, split_of
 from jaxbptt.cells.combinators.mixed_precision import mixed_precision, with_members_of
 from jaxbptt.types import Array, Cell, TimeSplit
@@ -58,7 +59,7 @@ def masked(cell: Cell) -> Cell:
     >>> cell.apply(theta_h, padded, jnp.ones(5)).tolist()
     [1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    _validate.cells("cell", (cell,))
+    arguments.cells("cell", (cell,))
     inner = split_of(cell)
     pieces = (functools.partial(piece, inner) for piece in (_project, _step, _residuals, _step_vjp, _param_vjp))
     return cell_from_split(
@@ -108,6 +109,6 @@ def _input_vjp(inner, theta_h, xs, hs_tm1, hs, residuals, z_bars):
 
 
 def _check(cell, theta_h, xs, h_0):
-    _validate.flagged_input("masked", MaskedInput, xs, h_0)
+    _errors.flagged_input("masked", MaskedInput, xs, h_0)
     if cell.check is not None:
         cell.check(theta_h, xs.x, h_0)

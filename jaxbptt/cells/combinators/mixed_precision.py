@@ -7,7 +7,7 @@ is linear in each operand, so its pullback is two products of the same kind: W_b
 h_bar = bf16(W)ᵀ bf16(z_bar), summed in float32.
 """
 
-from jaxbptt import _validate
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._precision import with_bfloat16_products
 from jaxbptt.cells._from_split import own_split, rounded
@@ -51,7 +51,7 @@ def mixed_precision(cell: Cell) -> Cell:
     >>> h_t.dtype.name, h_t.item() * 3  # 1/3 to 8 bits
     ('float32', 1.001953125)
     """
-    _validate.cells("cell", (cell,))
+    arguments.cells("cell", (cell,))
     split = own_split(cell)
     if cell.mixed is not None and (split is not None or cell.split is None):  # it rounds the pair that it was made with
         return cell.mixed(cell)

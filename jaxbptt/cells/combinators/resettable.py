@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate, _varying
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
+from jaxbptt._trees import cotangents, varying
+from jaxbptt.cells import _errors
 from jaxbptt.cells._from_split import cell_from_split, split_of
 from jaxbptt.cells.combinators.mixed_precision import mixed_precision, with_members_of
 from jaxbptt.types import Array, Cell, TimeSplit
@@ -56,11 +57,12 @@ def resettable(cell: Cell) -> Cell:
     >>> cell.apply(theta_h, ResetInput(x=jnp.ones(2), reset=jnp.array(True)), jnp.full(2, 9.0)).tolist()
     [1.0, 1.0]
     """
-    _validate.cells("cell", (cell,))
-    pieces = (_project, _step, _residuals, _step_vjp, _param_vjp, _input_vjp)
+    arguments.cells("cell", (cell,))
+    inner = split_of(cell)
+    pieces: Any = (_project, _step, _residuals, _step_vjp, _param_vjp, _input_vjp)
+    pieces = [functools.partial(piece, cell, inner) for piece in pieces]
     return cell_from_split(
-        # Without `operands`: the state that a sequence begins with is made of θ_h as it is.
-        TimeSplit(*(functools.partial(piece, cell, split_of(cell)) for piece in pieces)),
+        TimeSplit(*pieces),  # without `operands`: the state that a sequence begins with is made of θ_h as it is
         init=cell.init,
         initial_state=cell.initial_state,
         check=functools.partial(_check, cell),
@@ -70,7 +72,7 @@ def resettable(cell: Cell) -> Cell:
 
 
 def _beginning(cell, reset, like, theta_h):
-    h_0, like = _varying.alike(cell.initial_state(theta_h, reset.shape), like)
+    h_0, like = varying.alike(cell.initial_state(theta_h, reset.shape), like)
     # A key has no `astype`.
     return jax.tree.map(lambda leaf, h: leaf if leaf.dtype == h.dtype else leaf.astype(h.dtype), h_0, like)
 
@@ -114,7 +116,7 @@ def _input_vjp(cell, inner, theta_h, xs, hs_tm1, hs, residuals, z_bars):
 
 
 def _check(cell, theta_h, xs, h_0):
-    _validate.flagged_input("resettable", ResetInput, xs, h_0)
-    _validate.state_of_reset(cell, theta_h, xs.reset, h_0)
+    _errors.flagged_input("resettable", ResetInput, xs, h_0)
+    _errors.state_of_reset(cell, theta_h, xs.reset, h_0)
     if cell.check is not None:
         cell.check(theta_h, xs.x, h_0)

@@ -11,9 +11,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _cotangents as cotangents
-from jaxbptt import _validate
+from jaxbptt import _axes
+from jaxbptt._errors import arguments, initialisation
 from jaxbptt._factory import factory
+from jaxbptt._trees import cotangents
+from jaxbptt.cells import _errors
 from jaxbptt.cells._from_split import cell_from_split, split_of, with_time_axis, without_time_axis
 from jaxbptt.cells.combinators.mixed_precision import mixed_precision, with_members_of
 from jaxbptt.types import Cell, TimeSplit
@@ -41,7 +43,7 @@ def stacked(*layers: Cell) -> Cell:
     >>> [type(layer).__name__ for layer in theta_h]
     ['GRUParams', 'LSTMParams']
     """
-    _validate.cells("layers", layers)
+    arguments.cells("layers", layers)
     splits = tuple(split_of(layer) for layer in layers)
     pieces = (_project, _step, _residuals, _step_vjp, _param_vjp, _input_vjp)
     rounds = any(split.operands is not None for split in splits)
@@ -59,7 +61,7 @@ def stacked(*layers: Cell) -> Cell:
 
 
 def _init(layers, key, input_size, hidden_size, dtype=jnp.float32):
-    _validate.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)
+    initialisation.init_arguments(key, dtype, input_size=input_size, hidden_size=hidden_size)
     sizes = (input_size,) + (hidden_size,) * (len(layers) - 1)
     keys = jax.random.split(key, len(layers))
     return tuple(
@@ -133,8 +135,8 @@ def _operands(splits, theta_h):
 
 
 def _check(layers, theta_h, xs, h_0):
-    _validate.layers(theta_h, h_0, len(layers))
-    T = _validate.time_axis("xs", xs)
+    _errors.layers(theta_h, h_0, len(layers))
+    T = _axes.time_axis("xs", xs)
     for k, layer in enumerate(layers):
         if layer.check is not None:
             layer.check(theta_h[k], xs, h_0[k])

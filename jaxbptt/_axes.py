@@ -1,11 +1,10 @@
-"""Time and batch: which axes of inputs and states are theirs."""
+"""Time and batch: which axes of inputs and states are theirs, and what goes through a batch member by member."""
 
 import jax
-import jax.export
 import numpy as np
 
-from jaxbptt._cotangents import dtype_of, has_derivative
-from jaxbptt._validate import _words
+from jaxbptt._errors import trees, words
+from jaxbptt._trees.cotangents import dtype_of, has_derivative
 
 _NOTHING = {
     "xs": "for a recursion without inputs pass `jnp.zeros((T, 0))`",
@@ -34,28 +33,8 @@ def time_axis(name, tree):
         raise ValueError(f"all leaves of `{name}` must share their time axis: got lengths {lengths}")
     (T,) = set(lengths.values())
     if T == 0:
-        raise ValueError(f"`{name}` must have at least one step: got T = 0 ({_words.describe(tree)})")
+        raise ValueError(f"`{name}` must have at least one step: got T = 0 ({words.describe(tree)})")
     return T
-
-
-def steps_in_numbers(T):
-    """T is no symbol, as in a program that is exported for any T."""
-    if not isinstance(T, int):
-        raise ValueError(
-            f"`xs` must have a number of steps for an adjoint that lays out time when traced: got T = {T}; take "
-            "`adjoints.autodiff()` for any T (a batch of any size goes with all of them)"
-        )
-    return T
-
-
-def batch_shape(value):
-    def is_size(size):
-        return isinstance(size, (int, np.integer)) or jax.export.is_symbolic_dim(size)
-
-    if not isinstance(value, tuple) or not all(map(is_size, value)):
-        raise TypeError(f"`batch_shape` must be a tuple of integers: got {value!r}; for one batch axis write `(6,)`")
-    if any(size < 0 for size in value):
-        raise ValueError(f"`batch_shape` must be sizes of at least 0: got {value!r}; for one batch axis write `(6,)`")
 
 
 def batch_shape_of(cell, theta_h, xs):
@@ -72,7 +51,7 @@ def batch_shape_of(cell, theta_h, xs):
         return _fewest_axes(cell, theta_h, xs, shapes)
     if len(said) > 1 or any(shape[: len(batch)] != batch for batch in said for shape in shapes):
         raise ValueError(
-            f"`h_0` can't be made, as the leaves of `xs` suggest different batch axes: got xs={_words.describe(xs)}, "
+            f"`h_0` can't be made, as the leaves of `xs` suggest different batch axes: got xs={words.describe(xs)}, "
             "where floating-point leaves are taken for [T, *batch, d] and others must begin with [T, *batch]; pass "
             "`h_0`"
         )
@@ -97,7 +76,7 @@ def _fewest_axes(cell, theta_h, xs, shapes):
     if set(shapes) != {shared[-1]}:
         raise ValueError(
             "`h_0` can't be made, as with no batch axes that the leaves of `xs` share does f return a state like its "
-            f"own: got xs={_words.describe(xs)}; pass `h_0`"
+            f"own: got xs={words.describe(xs)}; pass `h_0`"
         )
     return shared[-1]  # the recursion says what f does not accept
 
@@ -134,8 +113,8 @@ def state_without_batch(cell, theta_h):
         return jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, ()), theta_h)
     except NotImplementedError:
         return None
-    except _words.OF_ARGUMENTS as error:
-        raise _words.kind(error)(
+    except words.OF_ARGUMENTS as error:
+        raise words.kind(error)(
             f"`cell.initial_state` must take `batch_shape=()`, which says which axes of a state are its own: {error}"
         ) from error
 
@@ -150,25 +129,98 @@ def one_step(tree):
     return jax.tree.map(of, tree)
 
 
-def batch_axes(shapes, h_0):
-    """The one shape in `shapes`."""
-    if len(shapes) != 1:
-        raise ValueError(
-            f"the leaves of `h_0` must share their batch axes: got {sorted(shapes)} in {_words.describe(h_0)}"
-        )
-    return shapes.pop()
-
-
-def nothing_shared(is_shared, h_0):
-    if is_shared:
-        raise ValueError(
-            "`h_0` must have the batch axes in every floating-point leaf, as the members are taken one by one: "
-            f"got {_words.describe(h_0)}; give the leaf that all share those axes, in f too (`jnp.broadcast_to`)"
-        )
-
-
 def no_batch(batch):
     if batch != ():
         raise ValueError(
             f"Jacobian matrices are of one sequence: got a state with batch axes {batch}; use `jax.vmap` over the batch"
         )
+
+
+def state_tree(cell, theta_h, h_0):
+    single = state_without_batch(cell, theta_h)
+    if single is not None and jax.tree.structure(h_0) != jax.tree.structure(single):
+        raise TypeError(
+            f"`h_0` must have the tree of the cell's state, {jax.tree.structure(single)}: got "
+            f"{jax.tree.structure(h_0)}; make one with `initial_state(theta, batch_shape)`"
+        )
+
+
+def initial_state(model, theta, xs, h_0=None):
+    """h_0, or the model's initial state for the batch of `xs`."""
+    trees.theta(theta)
+    return model.initial_state(theta, batch_shape_of(model.cell, theta.h, xs)) if h_0 is None else h_0
+
+
+def beginning(model, theta, xs, h_0):
+    """h_0 as a function of θ_h: the state given, or the model's initial state, which may be learned."""
+    batch = None if h_0 is not None else batch_shape_of(model.cell, theta.h, xs)
+    return lambda theta_h: h_0 if h_0 is not None else model.cell.initial_state(theta_h, batch)
+
+
+def batch_shape(cell, theta_h, h_0):
+    """The batch axes of a state: those that the cell's state for no batch doesn't have.
+
+    A leaf may lack them (a counter, a key that all members share). A cell without `initial_state` is taken to have one
+    feature axis: ``h [*batch, n]``.
+    """
+    leaves = jax.tree.leaves(h_0)
+    ranks = _ranks(cell, theta_h) or [1] * len(leaves)
+    shapes = {np.shape(h)[: max(np.ndim(h) - rank, 0)] for h, rank in zip(leaves, ranks, strict=True)}
+    shapes = shapes - {()} or {()}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the leaves of `h_0` must share their batch axes: got {sorted(shapes)} in {words.describe(h_0)}"
+        )
+    return shapes.pop()
+
+
+def numbers(shape):
+    """The sizes that are known: in a program exported for any batch, that of the batch is a symbol."""
+    return tuple(size for size in shape if isinstance(size, int))
+
+
+def members_shape(cell, theta_h, h_0):
+    """The same, but ``()`` where the whole state counts as one member, which is always right: for a cell that doesn't
+    say, and where a number of the state is every member's.
+    """
+    is_known = _ranks(cell, theta_h) and not _shared(cell, theta_h, h_0)
+    return batch_shape(cell, theta_h, h_0) if is_known else ()
+
+
+def separate(cell, theta_h, h_0):
+    """`batch_shape`, for what goes through a state member by member.
+
+    Raises:
+        ValueError: for a number that all members share: it has no cotangent of one of them.
+    """
+    if _shared(cell, theta_h, h_0):
+        raise ValueError(
+            "`h_0` must have the batch axes in every floating-point leaf, as the members are taken one by one: "
+            f"got {words.describe(h_0)}; give the leaf that all share those axes, in f too (`jnp.broadcast_to`)"
+        )
+    return batch_shape(cell, theta_h, h_0)
+
+
+def _shared(cell, theta_h, h_0):
+    """Whether a leaf with a derivative lacks the batch axes that others have."""
+    leaves = jax.tree.leaves(h_0)
+    ranks = _ranks(cell, theta_h) or [1] * len(leaves)
+    has_axes = [np.ndim(h) > rank for h, rank in zip(leaves, ranks, strict=True)]
+    return any(has_axes) and any(has_derivative(h) and not has for h, has in zip(leaves, has_axes, strict=True))
+
+
+def _ranks(cell, theta_h):
+    """The number of axes of each leaf of a state for no batch; nothing where the cell has no `initial_state`."""
+    return [leaf.ndim for leaf in jax.tree.leaves(state_without_batch(cell, theta_h))]
+
+
+def over_members(function, batch, *given):
+    """`function` for each member of the batch.
+
+    A leaf without the batch axes is shared by all. One that begins with their sizes by chance is cut like the others:
+    nothing in its shape tells.
+    """
+    axes = [jax.tree.map(lambda leaf: 0 if np.shape(leaf)[: len(batch)] == batch else None, tree) for tree in given]
+    for _ in batch:
+        function = jax.vmap(function, in_axes=axes)
+    return function(*given)

@@ -1,14 +1,15 @@
-"""Hand-written rules that disagree with JAX."""
+"""What a check asks for, and hand-written rules that disagree with JAX."""
 
 from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxbptt._cotangents import dtype_of, has_derivative
-from jaxbptt._validate import _words
-from jaxbptt._validate.axes import one_step
-from jaxbptt._validate.initialisation import floating_dtype
+from jaxbptt._axes import one_step
+from jaxbptt._errors import words
+from jaxbptt._errors.initialisation import floating_dtype
+from jaxbptt._trees.cotangents import dtype_of, has_derivative
 
 
 class GradientMismatchError(AssertionError):
@@ -42,9 +43,9 @@ def reads_numbers(cell, theta_h, xs, h_0):
     x = one_step(xs)
     try:
         jax.eval_shape(cell.apply, theta_h, x, h_0)
-    except _words.OF_ARGUMENTS as error:
-        raise _words.kind(error)(
-            f"f must accept numbers {_words.describe(x)} where `inputs` is None: {error}; if it reads token ids, give "
+    except words.OF_ARGUMENTS as error:
+        raise words.kind(error)(
+            f"f must accept numbers {words.describe(x)} where `inputs` is None: {error}; if it reads token ids, give "
             "`inputs=lambda key, shape, input_size, dtype: jax.random.randint(key, shape, 0, input_size)`, or "
             "`--tokens` in the shell"
         ) from error
@@ -63,15 +64,6 @@ def no_missing_cotangents(missing, where):
         raise GradientMismatchError(
             f"the rule gives no cotangent of the right shape for {', '.join(missing)} ({where}); "
             "return one of the leaf's own shape, summed over the batch for parameters"
-        )
-
-
-def same_gates(step, gates):
-    """`TimeSplit.gates` makes the tree that `TimeSplit.step` keeps."""
-    if step != gates:
-        raise TypeError(
-            f"`gates` of a cell's split must be the tree that its `step` returns beside h_t: got {gates}, expected "
-            f"{step}; give both the same entries in the same order, those of `gates` with a leading axis of time"
         )
 
 
@@ -95,3 +87,16 @@ def not_checkable(target, reason) -> NoReturn:
     raise ValueError(
         f"`{target}` must be MODULE:NAME of a Cell or a Readout, as in `my_package.my_cells:CELL`: {reason}"
     )
+
+
+def choices(name, values, kind):
+    """A non-empty sequence of integers (kind 0), of pairs (kind 2) or of shapes (kind None)."""
+    expected = {0: "integers", 2: "pairs of integers", None: "shapes, tuples of integers"}[kind]
+    entries = list(values) if hasattr(values, "__iter__") else None
+    if entries is None or not all(
+        isinstance(entry, (int, np.integer)) if kind == 0 else isinstance(entry, tuple) and kind in (None, len(entry))
+        for entry in entries
+    ):
+        raise TypeError(f"`{name}` must be a sequence of {expected}: got {values!r}")
+    if not entries:
+        raise ValueError(f"`{name}` must have at least one entry: got {values!r}")

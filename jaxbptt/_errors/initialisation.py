@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt._validate import _words
-from jaxbptt._validate.factories import called_with, count
+from jaxbptt._errors import words
+from jaxbptt._errors.arguments import called_with, count
 
 
 def key(value):
@@ -13,7 +13,7 @@ def key(value):
     typed = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     raw = hasattr(value, "dtype") and value.dtype == jnp.uint32 and np.ndim(value) == 1
     if not ((typed and np.ndim(value) == 0) or raw):
-        came = _words.shape(value) if typed else f"{type(value).__name__} ({value!r:.40})"
+        came = words.shape(value) if typed else f"{type(value).__name__} ({value!r:.40})"
         raise TypeError(f"`key` must be one random key: got {came}; make one with `jax.random.key(seed)`")
 
 
@@ -49,7 +49,7 @@ def initializers(**functions):
 def _checked(name, function):
     def init(key, shape, dtype):
         made = function(key, shape, dtype)
-        if not hasattr(made, "shape") or made.shape != tuple(shape) or not _words.is_float(made):
+        if not hasattr(made, "shape") or made.shape != tuple(shape) or not words.is_float(made):
             came = f"{made.dtype}{list(made.shape)}" if hasattr(made, "shape") else f"a {type(made).__name__}"
             raise TypeError(
                 f"`{name}` must return an array {jnp.dtype(dtype)}{list(shape)} for (key, shape, dtype): got {came}"
@@ -58,24 +58,3 @@ def _checked(name, function):
         return made
 
     return init
-
-
-def matrix_shape(name, shape):
-    if len(shape) != 2:
-        raise ValueError(f"initializers.{name} makes a matrix: got shape={tuple(shape)}, expected two axes")
-
-
-def square(name, shape):
-    if len(shape) != 2 or shape[0] != shape[1]:
-        raise ValueError(
-            f"initializers.{name} makes a square matrix: got shape={tuple(shape)}; "
-            "it is meant for W_h, one gate at a time"
-        )
-
-
-def gate_rows(name, shape, *gates):
-    if len(shape) != 2 or shape[0] not in gates:
-        raise ValueError(
-            f"initializers.{name} makes biases of shape (gates, n) with {' or '.join(map(str, gates))} gates: "
-            f"got shape={tuple(shape)}; use it for the bias of a cell with as many gates"
-        )

@@ -1,11 +1,10 @@
-"""How many states an adjoint may keep."""
+"""What an adjoint asks for: memory, a number of steps, the gates of a split."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
-from jaxbptt._validate.factories import adjoint, count
+from jaxbptt._errors.arguments import count
 
 
 def one_memory(**choices):
@@ -54,21 +53,28 @@ def block_fits(block, slots):
         )
 
 
-def named_adjoints(adjoints):
-    if not isinstance(adjoints, Mapping):
-        raise TypeError(
-            f"`adjoints` must be a dictionary from names to adjoints: got {type(adjoints).__name__}; "
-            'write `{"full": adjoints.full()}`, for one'
-        )
-    if not adjoints:
-        raise ValueError("`adjoints` must have at least one entry: got none; leave it out for the usual ones")
-    for value in adjoints.values():
-        adjoint(value)
-
-
 def host_memory(on_cpu):
     if on_cpu:
         raise NotImplementedError(
             "`memory='host'` moves what is kept out of an accelerator's memory: got the CPU as the device, whose "
             "memory is the host's; use memory='device', or `adjoints.checkpointed` to keep less"
+        )
+
+
+def steps_in_numbers(T):
+    """T is no symbol, as in a program that is exported for any T."""
+    if not isinstance(T, int):
+        raise ValueError(
+            f"`xs` must have a number of steps for an adjoint that lays out time when traced: got T = {T}; take "
+            "`adjoints.autodiff()` for any T (a batch of any size goes with all of them)"
+        )
+    return T
+
+
+def same_gates(step, gates):
+    """`TimeSplit.gates` makes the tree that `TimeSplit.step` keeps."""
+    if step != gates:
+        raise TypeError(
+            f"`gates` of a cell's split must be the tree that its `step` returns beside h_t: got {gates}, expected "
+            f"{step}; give both the same entries in the same order, those of `gates` with a leading axis of time"
         )

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import types
-from jaxbptt._cotangents import dtype_of, has_derivative
-from jaxbptt._validate import _words
-from jaxbptt._validate.factories import called_with
+from jaxbptt._errors import words
+from jaxbptt._errors.arguments import called_with
+from jaxbptt._trees.cotangents import dtype_of, has_derivative
 
 
 def estimator(value):
@@ -147,7 +147,7 @@ def evaluated(value):
 
 def batch(value):
     if not isinstance(value, (tuple, list)) or not 2 <= len(value) <= 4:
-        came = f"a tuple of {len(value)}" if isinstance(value, (tuple, list)) else f"an entry {_words.describe(value)}"
+        came = f"a tuple of {len(value)}" if isinstance(value, (tuple, list)) else f"an entry {words.describe(value)}"
         raise TypeError(
             f"`batches` must hold tuples (xs, ys[, mask[, h_0]]): got {came}; for one batch write `[(xs, ys)]`"
         )

@@ -5,10 +5,10 @@ import math
 import jax
 import numpy as np
 
-from jaxbptt._cotangents import has_derivative
-from jaxbptt._validate import _words
-from jaxbptt._validate.axes import state_without_batch
-from jaxbptt._validate.factories import count
+from jaxbptt._axes import state_without_batch
+from jaxbptt._errors import words
+from jaxbptt._errors.arguments import count
+from jaxbptt._trees.cotangents import has_derivative
 
 
 def more_than(name, value, least):
@@ -41,14 +41,14 @@ def stretches(T, transient, every):
 def square_matrix(name, W):
     if not hasattr(W, "shape") or np.ndim(W) < 2 or W.shape[-1] != W.shape[-2] or W.shape[-1] == 0:
         raise ValueError(
-            f"`{name}` must be a square matrix [n, n]: got {_words.shape(W)}; of a gated cell, take one gate's rows"
+            f"`{name}` must be a square matrix [n, n]: got {words.shape(W)}; of a gated cell, take one gate's rows"
         )
 
 
 def gate_blocks(name, W, gates):
     if not hasattr(W, "shape") or np.ndim(W) != 2 or W.shape[0] != gates * W.shape[1]:
         raise ValueError(
-            f"`{name}` must have shape [gates · n, n] with gates={gates}: got {_words.shape(W)}; "
+            f"`{name}` must have shape [gates · n, n] with gates={gates}: got {words.shape(W)}; "
             "gates is 1 for an Elman network, 3 for a GRU, 4 for an LSTM"
         )
     if not has_derivative(W):
@@ -71,11 +71,11 @@ def one_input(cell, theta_h, x):
     if single is None or jax.tree.leaves(single) == []:
         return None
     with jax.numpy_rank_promotion("allow"):  # what f returns for a batch is said below
-        h_1 = _words.traced("cell.apply", cell.apply, theta_h, x, single)
+        h_1 = words.traced("cell.apply", cell.apply, theta_h, x, single)
     if [leaf.shape for leaf in jax.tree.leaves(h_1)] != [leaf.shape for leaf in jax.tree.leaves(single)]:
         raise ValueError(
-            f"`x` must be one input, without axes of time and batch: got {_words.describe(x)}, for which f makes of a "
-            f"state {_words.describe(single)} one of {_words.describe(h_1)}; use `jax.vmap` over several"
+            f"`x` must be one input, without axes of time and batch: got {words.describe(x)}, for which f makes of a "
+            f"state {words.describe(single)} one of {words.describe(h_1)}; use `jax.vmap` over several"
         )
     return single
 
@@ -88,7 +88,7 @@ def first_guesses(h_0, single):
     wanted = [1 + leaf.ndim for leaf in jax.tree.leaves(single)] if known else ranks
     if len(sizes) != 1 or sizes in ({()}, {(0,)}) or ranks != wanted:
         raise ValueError(
-            f"`h_0` must hold S first guesses, leaves [S, …] with S ≥ 1: got {_words.describe(h_0)}; "
+            f"`h_0` must hold S first guesses, leaves [S, …] with S ≥ 1: got {words.describe(h_0)}; "
             "for one of them write `h[None]`"
         )
     return sizes.pop()[0]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt._cotangents import dtype_of
+from jaxbptt._trees.cotangents import dtype_of
 
 
 def shape(value):

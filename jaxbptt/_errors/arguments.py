@@ -87,29 +87,6 @@ def count(name, value, least=1):
         raise kind(f"`{name}` must be an integer, at least {least}: got {value!r}")
 
 
-def choices(name, values, kind):
-    """A non-empty sequence of integers (kind 0), of pairs (kind 2) or of shapes (kind None)."""
-    expected = {0: "integers", 2: "pairs of integers", None: "shapes, tuples of integers"}[kind]
-    entries = list(values) if hasattr(values, "__iter__") else None
-    if entries is None or not all(
-        isinstance(entry, (int, np.integer)) if kind == 0 else isinstance(entry, tuple) and kind in (None, len(entry))
-        for entry in entries
-    ):
-        raise TypeError(f"`{name}` must be a sequence of {expected}: got {values!r}")
-    if not entries:
-        raise ValueError(f"`{name}` must have at least one entry: got {values!r}")
-
-
-def not_both(name, given, other, remedy):
-    if given:
-        raise ValueError(f"`{name}` and `{other}` exclude each other: got both; {remedy}")
-
-
-def same_size(name, value, other, expected, what):
-    if value != expected:
-        raise ValueError(f"`{name}` must equal `{other}` for {what}: got {name}={value}, {other}={expected}")
-
-
 def absent(name, remedy):
     """A stand-in for an optional function: raises when called, not before."""
 
@@ -149,10 +126,3 @@ def model(value):
             f"`model` must be a Model: got {type(value).__name__} ({value!r:.80}); "
             "make one with `jb.rnn(cell, readout)`"
         )
-
-
-def average_loss(value, loss, reduction):
-    """What F is made of."""
-    model(value)
-    callable_argument("loss", loss)
-    one_of("reduction", reduction, ("mean", "sum"), "weigh the loss itself for anything else")

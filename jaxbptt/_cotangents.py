@@ -1,1 +1,0 @@
-from jaxbptt._trees.cotangents import *  # noqa

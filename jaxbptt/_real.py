@@ -1,1 +1,0 @@
-from jaxbptt._trees.vectors import *  # noqa
