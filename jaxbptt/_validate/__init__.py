@@ -91,7 +91,9 @@ from jaxbptt._validate.memory import (
     enough_memory,
     host_memory,
     named_adjoints,
+    no_loss,
     one_memory,
+    plan_target,
 )
 from jaxbptt._validate.rules import (
     GradientMismatchError,

@@ -1,10 +1,11 @@
-"""How many states an adjoint may keep."""
+"""How many states an adjoint may keep, and what `plan` takes."""
 
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from jaxbptt import types
 from jaxbptt._validate.factories import adjoint, count
 
 
@@ -52,6 +53,26 @@ def block_fits(block, slots):
             f"`block` must be at most `slots`, as a block's states are kept while it is reversed: got block={block}, "
             f"slots={slots}; leave `block` out to have it chosen"
         )
+
+
+def plan_target(value, objective_type):
+    if not isinstance(value, (objective_type, types.Model, types.Cell)):
+        hint = "make one with `jb.objective(model, loss)`, and give that itself, no transformation of it"
+        if hasattr(value, "is_factory"):
+            hint = "call the factory, as in `cells.gru()`"
+        raise TypeError(
+            f"`target` must be an objective, a Model or a Cell: got {type(value).__name__} ({value!r:.80}); {hint}"
+        )
+
+
+def no_loss(**arguments):
+    """What only an objective takes: of a model or a cell, `plan` makes the loss itself."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise TypeError(
+                f"`{name}` must be left out for a Model or a Cell, as in `plan(model, theta, xs, h_0)`: got "
+                f"{type(value).__name__}; for a loss of your own plan `jb.objective(model, loss)`"
+            )
 
 
 def named_adjoints(adjoints):

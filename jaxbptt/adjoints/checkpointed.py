@@ -253,7 +253,7 @@ def checkpointed(
     ``hs [T, *batch, n]`` are the caller's: a loss of ``h_T`` alone never has them, whereas a readout or a loss that
     reads all of them keeps them and makes their cotangents, two arrays of that size, whatever the adjoint. To have a
     loss of every step without these, carry it in the state: ``f((x_t, y_t), (h, F)) = (h_t, F + L(g(h_t), y_t))``
-    through `cells.from_step`, and take F from h_T. `jaxbptt.plan` predicts the bytes.
+    through `cells.from_step`, and take F from h_T. `jaxbptt.plan` reads the bytes off the compiled program.
 
     Reverse mode, once; a second derivative as forward over reverse (``jax.jvp`` of ``jax.grad``). ``jax.jvp`` and
     ``jax.grad`` of ``jax.grad`` raise JAX's error: use `tangent` or `autodiff` for forward mode, `full` or `autodiff`
