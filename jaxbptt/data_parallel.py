@@ -64,8 +64,8 @@ def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable
 
 
 @factory
-def _split_over(F: Callable, chosen: tuple) -> Callable:
-    reduction = vars(F)["reduction"]
+def _split_over(F: Any, chosen: tuple) -> Callable:
+    reduction = F.reduction
     mesh = Mesh(np.array(chosen), (_AXIS,))
     over_time, over_batch = P(None, _AXIS), P(_AXIS)
     specs = (P(), over_time, over_time, over_batch, over_time)

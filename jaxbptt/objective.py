@@ -1,12 +1,42 @@
 """F: the average loss over the steps, as a function that ``jax.grad`` differentiates by the chosen adjoint."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+import dataclasses
+from typing import Literal
 
 from jaxbptt import _axes, _batch, _objectives, adjoints, losses
 from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt.types import Adjoint, Loss, Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """F, as `objective` makes it: call it, and ``dataclasses.replace(F, adjoint=…)`` is the same by another adjoint.
+
+    Attributes:
+        model: f and g.
+        loss: L.
+        adjoint: how the recursion is differentiated.
+        reduction: how steps and members combine, ``"mean"`` or ``"sum"``.
+
+    >>> import jaxbptt as jb
+    >>> F = jb.objective(jb.rnn(jb.cells.elman(), jb.readouts.linear()), jb.losses.l2_loss)
+    >>> dataclasses.replace(F, adjoint=jb.adjoints.autodiff()).reduction
+    'mean'
+    """
+
+    model: Model
+    loss: Loss
+    adjoint: Adjoint
+    reduction: Literal["mean", "sum"]
+
+    def __call__(self, theta, xs, ys, h_0=None, mask=None):
+        """F of ``theta`` for ``xs [T, *batch, d]`` and ``ys [T, *batch, …]``: see `jaxbptt.objective`."""
+        _objectives.sequences(xs, ys, mask)
+        h_0 = _axes.initial_state(self.model, theta, xs, h_0)
+        y_hats = self.model.apply(theta, _batch.finite_after_last(xs, mask), h_0, adjoint=self.adjoint)
+        _objectives.loss_fits(self.loss, y_hats, ys, mask, _axes.batch_shape(self.model.cell, theta.h, h_0))
+        return losses.over_time(self.loss, y_hats, ys, mask, reduction=self.reduction)
 
 
 @factory
@@ -16,7 +46,7 @@ def objective(
     *,
     adjoint: Adjoint | None = None,
     reduction: Literal["mean", "sum"] = "mean",
-) -> Callable:
+) -> Objective:
     """``F(theta, xs, ys, h_0=None, mask=None) = 1/T Σ_t L(ŷ_t, y_t)``, averaged over the batch as well.
 
     Exact. Its gradient is as exact as the adjoint, which also says what that costs.
@@ -52,15 +82,4 @@ def objective(
     _objectives.average_loss(model, loss, reduction)
     adjoint = adjoints.full() if adjoint is None else adjoint
     arguments.adjoint(adjoint)
-
-    def F(theta, xs, ys, h_0=None, mask=None):
-        """F of ``theta`` for ``xs [T, *batch, d]`` and ``ys [T, *batch, …]``: see `jaxbptt.objective`."""
-        _objectives.sequences(xs, ys, mask)
-        h_0 = _axes.initial_state(model, theta, xs, h_0)
-        y_hats = model.apply(theta, _batch.finite_after_last(xs, mask), h_0, adjoint=adjoint)
-        _objectives.loss_fits(loss, y_hats, ys, mask, _axes.batch_shape(model.cell, theta.h, h_0))
-        return losses.over_time(loss, y_hats, ys, mask, reduction=reduction)
-
-    marked: Any = F
-    marked.reduction = reduction  # how parts of a batch combine: `jaxbptt.data_parallel` asks
-    return F
+    return Objective(model, loss, adjoint, reduction)

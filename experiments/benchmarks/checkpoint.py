@@ -21,6 +21,7 @@ from experiments.benchmarks import ours, side_by_side
 from experiments.benchmarks import work as works
 from experiments.benchmarks.contender import Contender, LeftOutError
 from experiments.study import Report
+from jaxbptt.plan import extra_steps
 
 FULL = "full"
 
@@ -123,8 +124,6 @@ def run(work: works.Work, slots: Sequence[int], rounds: int, limit: float, repor
 def planned(work: works.Work, adjoint: jb.types.Adjoint) -> int:
     """Forward steps: one sweep for F, to h_T only once, and what is run again."""
     B, T, d, n = work.shape
-    cell = ours.CELLS[work.cell]()
-    theta_h = jax.eval_shape(lambda: cell.init(jax.random.key(0), d, n))
-    xs = jax.ShapeDtypeStruct((T, B, d), np.float32)
-    (row,) = jb.plan(cell, theta_h, xs, adjoints={"": adjoint}, reads="last").rows
-    return T - 1 + row.extra_steps
+    model = jb.rnn(ours.CELLS[work.cell](), jb.readouts.identity())
+    theta = jax.eval_shape(lambda: model.init(jax.random.key(0), input_size=d, hidden_size=n, output_size=n))
+    return T - 1 + extra_steps(adjoint, model, theta, jax.ShapeDtypeStruct((T, B, d), np.float32))

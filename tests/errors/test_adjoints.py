@@ -18,6 +18,7 @@ from tests.errors.rows import (
     assert_refused,
     d,
     each,
+    flags,
     l2,
     m,
     n,
@@ -127,16 +128,30 @@ for name, pattern, choices in [
             THETA, ones(T, B, d), ones(T, B, m)
         ),
     )
-for name, kind, pattern, adjoints in [
-    ("list", TypeError, r"`adjoints` must be a dictionary from names to adjoints: got list", [jb.adjoints.full()]),
-    ("empty", ValueError, r"`adjoints` must have at least one entry: got none", {}),
+for name, kind, pattern, changed in [
+    (
+        "transformed",
+        TypeError,
+        r"`target` must be an objective, a Model or a Cell: got function.*make one with `jb.objective\(model, loss\)`",
+        {"target": jax.value_and_grad(jb.objective(MODEL, l2))},
+    ),
+    ("factory", TypeError, r"`target` must be .*: got function.*call the factory", {"target": jb.cells.gru}),
+    ("theta_h", TypeError, r"`theta` must be a Theta\(h=…, o=…\): got", {"target": MODEL}),
+    ("fits", ValueError, r"`fits` must be an integer, at least 1: got 0", {"fits": 0}),
+    ("ys", TypeError, r"`ys` must be left out for a Model .*: got ndarray; for a loss", {"h_0": ones(B, n)}),
+    ("mask", TypeError, r"`mask` must be left out for a Model or a Cell.*: got ndarray", {"mask": flags(T, B)}),
+    ("list", TypeError, r"`adjoints` must be a dictionary .*: got list", {"adjoints": [jb.adjoints.full()]}),
+    ("empty", ValueError, r"`adjoints` must have at least one entry: got none", {"adjoints": {}}),
+    ("called", TypeError, r"`adjoint` must be an adjoint.*call it", {"adjoints": {"full": jb.adjoints.full}}),
 ]:
-    row(
-        f"plan-{name}",
-        kind,
-        pattern,
-        lambda adjoints=adjoints: jb.plan(GRU, PARAMS["gru"], ones(T, B, d), ones(B, n), adjoints=adjoints),
-    )
+    good = {"target": GRU, "theta": PARAMS["gru"], "xs": ones(T, B, d), "ys": ones(B, n)}
+    row(f"plan-{name}", kind, pattern, lambda arguments=good | changed: jb.plan(**arguments))
+row(
+    "plan-no-ys",
+    ValueError,
+    r"`ys` must have at least one array.*got None",
+    lambda: jb.plan(jb.objective(MODEL, l2), THETA, ones(T, B, d)),
+)
 row(
     "full-memory",
     ValueError,
@@ -156,12 +171,6 @@ row(
     TypeError,
     r"`cell` must be a Cell: got Model .*; take its `.cell`",
     lambda: jb.unroll(MODEL, THETA.h, ones(T, B, d), ones(B, n)),
-)
-row(
-    "plan-theta_h",
-    TypeError,
-    r"`theta` must be a Theta\(h=…, o=…\): got",
-    lambda: jb.plan(MODEL, THETA.h, ones(T, B, d)),
 )
 
 
