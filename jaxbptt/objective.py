@@ -16,7 +16,7 @@ def objective(
     adjoint: Adjoint | None = None,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Callable:
-    """``F(theta, xs, ys, h_0=None, mask=None) = 1/T Σ_t L(ŷ_t, y_t)``, averaged over the batch as well.
+    """``F(theta, xs, ys, h_0=None, *, mask=None) = 1/T Σ_t L(ŷ_t, y_t)``, averaged over the batch as well.
 
     Exact. Its gradient is as exact as the adjoint, which also says what that costs.
 
@@ -52,7 +52,7 @@ def objective(
     adjoint = adjoints.full() if adjoint is None else adjoint
     _validate.adjoint(adjoint)
 
-    def F(theta, xs, ys, h_0=None, mask=None):
+    def F(theta, xs, ys, h_0=None, *, mask=None, lengths=None):
         """F of ``theta`` for ``xs [T, *batch, d]`` and ``ys [T, *batch, …]``: see `jaxbptt.objective`."""
         _validate.sequences(xs, ys, mask)
         h_0 = _batch.initial_state(model, theta, xs, h_0)

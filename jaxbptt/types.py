@@ -204,9 +204,9 @@ class GradientEstimator(NamedTuple):
     """A way to evaluate the double sum over time, exact or not.
 
     Attributes:
-        init: ``(theta, h_0=None) -> state``, everything that must be carried from chunk to chunk.
+        init: ``(theta, h_0=None, *, key=None) -> state``, everything that must be carried from chunk to chunk.
             Without h_0, the model's initial state for the batch of the first chunk.
-        update: ``(theta, state, xs, ys, mask=None, key=None) -> (Estimate, state)``.
+        update: ``(theta, state, xs, ys, *, mask=None, lengths=None, key=None) -> (Estimate, state)``.
 
     >>> import jax, jax.numpy as jnp, jaxbptt as jb
     >>> estimator = jb.estimators.rtrl(jb.rnn(jb.cells.elman(), jb.readouts.identity()), jb.losses.l2_loss)

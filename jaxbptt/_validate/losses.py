@@ -57,8 +57,7 @@ def sequences(xs, ys, mask):
         if not hasattr(mask, "dtype") or mask.dtype != jnp.bool_:
             came = mask.dtype if hasattr(mask, "dtype") else type(mask).__name__
             raise TypeError(
-                f"`mask` must be boolean: got {came}; write `jnp.asarray(mask, bool)`, or weigh the loss itself (in a "
-                "batch it is the third, before h_0, and None for no mask)"
+                f"`mask` must be boolean: got {came}; write `jnp.asarray(mask, bool)`, or weigh the loss itself"
             )
         if mask.ndim < 1 or mask.shape[0] != T:
             raise ValueError(f"`mask` must share the time axis of `xs`, T={T}: got mask.shape={mask.shape}")

@@ -145,11 +145,12 @@ def evaluated(value):
         )
 
 
-def batch(value):
-    if not isinstance(value, (tuple, list)) or not 2 <= len(value) <= 4:
+def batch(value, batch_type):
+    if not isinstance(value, batch_type) and not (isinstance(value, (tuple, list)) and len(value) == 2):
         came = f"a tuple of {len(value)}" if isinstance(value, (tuple, list)) else f"an entry {_words.describe(value)}"
         raise TypeError(
-            f"`batches` must hold tuples (xs, ys[, mask[, h_0]]): got {came}; for one batch write `[(xs, ys)]`"
+            f"`batches` must hold tuples (xs, ys), or a Batch where there is more: got {came}; write "
+            "`Batch(xs, ys, h_0=…, mask=…, lengths=…)`, and for one batch `[(xs, ys)]`"
         )
     for leaf in jax.tree.leaves(value):
         if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):

@@ -58,8 +58,8 @@ def gradient_flow(
     xs: PyTree,
     ys: PyTree,
     h_0: PyTree = None,
-    mask: Array | None = None,
     *,
+    mask: Array | None = None,
     lags: int | None = None,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> GradientFlow:

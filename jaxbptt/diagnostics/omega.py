@@ -21,8 +21,8 @@ def omega(
     xs: PyTree,
     ys: PyTree,
     h_0: PyTree = None,
-    mask: Array | None = None,
     *,
+    mask: Array | None = None,
     immediate: bool = True,
 ) -> Array:
     """``Ω = Σ_t (‖c_tᵀ δ_t‖ / ‖δ_t‖ - 1)²`` over t = 1 … T, averaged over the batch.

@@ -83,11 +83,11 @@ def bptt(
         _validate.adjoint(adjoint)
     cell, readout = model.cell, model.readout
 
-    def init(theta, h_0=None):
+    def init(theta, h_0=None, *, key=None):
         _validate.theta(theta)
         return BPTTState(h_0)
 
-    def update(theta, state, xs, ys, mask=None, key=None):
+    def update(theta, state, xs, ys, *, mask=None, lengths=None, key=None):
         """``(Estimate, state)`` of one batch, or one chunk of a stream: see `jaxbptt.estimators.bptt`."""
         _validate.theta(theta)
         _validate.estimator_state(state, BPTTState)

@@ -81,7 +81,7 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
     _validate.average_loss(model, loss, reduction)
     cell, readout = model.cell, model.readout
 
-    def init(theta, h_0=None):
+    def init(theta, h_0=None, *, key=None):
         _validate.theta(theta)
         if h_0 is None:
             return RTRLState(None, None)
@@ -89,7 +89,7 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
         batch = _batch.separate(cell, theta.h, h_0)
         return RTRLState(h_0, _first_sensitivity(cell, theta.h, h_0, batch, learned=False))
 
-    def update(theta, state, xs, ys, mask=None, key=None):
+    def update(theta, state, xs, ys, *, mask=None, lengths=None, key=None):
         _validate.theta(theta)
         _validate.estimator_state(state, RTRLState)
         _validate.sequences(xs, ys, mask)

@@ -53,13 +53,13 @@ def evaluator(model: Model, loss: Loss) -> Callable[[Theta, Iterable], float]:
 
     @jax.jit
     def sums(theta, batch):
-        xs, ys, mask, h_0 = batch
-        return F(theta, xs, ys, h_0, mask), steps(theta, xs, ys, h_0, mask)
+        xs, ys, h_0, mask, lengths = batch
+        return tuple(f(theta, xs, ys, h_0, mask=mask, lengths=lengths) for f in (F, steps))
 
     def evaluate(theta, batches):
         """The mean over all steps of `batches` that count, a float: see `jaxbptt.training.evaluator`."""
         _validate.evaluated(batches)
-        found = [sums(theta, Batch(*_validate.batch(batch))) for batch in batches]
+        found = [sums(theta, Batch(*_validate.batch(batch, Batch))) for batch in batches]
         total, counted = np.sum(np.array(found, np.float64).reshape(-1, 2), axis=0)
         return float(total / _validate.counted(counted))
 

@@ -106,10 +106,10 @@ def fit(
         optimizer: any optax optimiser; see `trainer` for schedules and for accumulation. Make it once: a second
             ``optax.adam(1e-3)`` is another object, and its programs are compiled anew.
         theta: the parameters to start from, or the `TrainState` of an earlier fit to go on from; copied either way.
-        batches: a function, ``k -> batch``, of the number of steps made before; or an iterable. A batch is a `Batch`
-            or a tuple ``(xs, ys)``, ``(xs, ys, mask)``, ``(xs, ys, mask, h_0)``. Don't overwrite one after it is
-            yielded: several are gathered before they run. An iterator that is used again after a run was paused may
-            have lost one batch, which was taken to see that its shape is another.
+        batches: a function, ``k -> batch``, of the number of steps made before; or an iterable. A batch is a tuple
+            ``(xs, ys)`` or a `Batch`. Don't overwrite one after it is yielded: several are gathered before they run. An
+            iterator that is used again after a run was paused may have lost one batch, which was taken to see that its
+            shape is another.
         steps: how many batches to take, counted from `theta`; those that a run had taken before it was restored from
             `checkpoints` count as well. An iterable may end before, and ``None`` takes all of it:
             ``len(metrics.loss)`` says how many there were.
@@ -160,7 +160,7 @@ def fit(
     if isinstance(theta, TrainState):
         _validate.no_state_beside_its_own(streaming, h_0)
         _validate.no_key_beside_its_own(key)
-    state = jax.tree.map(jnp.array, theta) if isinstance(theta, TrainState) else train.init(theta, h_0, key)
+    state = jax.tree.map(jnp.array, theta) if isinstance(theta, TrainState) else train.init(theta, h_0, key=key)
 
     run = Run(state, watch.init(jax.tree.map(jnp.array, state.theta)), np.array(False))
     restored = None if checkpoints is None else checkpoints.restore(run)
@@ -174,7 +174,9 @@ def fit(
         _validate.not_beyond(position, first + steps)
     source = (batches(k) for k in itertools.count(position)) if callable(batches) else batches
     left = None if steps is None else max(0, first + steps - position)
-    groups = _groups((Batch(*_validate.batch(batch)) for batch in itertools.islice(source, left)), steps_per_dispatch)
+    groups = _groups(
+        (Batch(*_validate.batch(batch, Batch)) for batch in itertools.islice(source, left)), steps_per_dispatch
+    )
     pause, history = bool(run.stopped), []
 
     def check():

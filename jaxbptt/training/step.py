@@ -21,7 +21,7 @@ from jaxbptt.types import Array, GradientEstimator, PyTree, Theta
 
 
 class Batch(NamedTuple):
-    """What one step learns from: ``xs [T, *batch, d]``, ``ys``, and as for `jaxbptt.objective` mask and h_0.
+    """What one step learns from: ``xs [T, *batch, d]``, ``ys``, and as for `jaxbptt.objective` h_0, mask, lengths.
 
     >>> Batch(jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2))).mask is None
     True
@@ -29,8 +29,9 @@ class Batch(NamedTuple):
 
     xs: PyTree
     ys: PyTree
-    mask: PyTree = None
     h_0: PyTree = None
+    mask: PyTree = None
+    lengths: PyTree = None
 
 
 class Skipped(NamedTuple):
@@ -99,7 +100,7 @@ class Metrics(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """``init(theta, h_0=None, key=None) -> TrainState``, ``step(state, batch) -> (state, Metrics)``, and ``steps``,
+    """``init(theta, h_0=None, *, key=None) -> TrainState``, ``step(state, batch) -> (state, Metrics)``, and ``steps``,
     the same for batches stacked along a new leading axis, in one dispatch.
 
     >>> import jaxbptt as jb
@@ -159,7 +160,7 @@ def trainer(
     _validate.optimizer(optimizer)
     _validate.flag("streaming", streaming)
 
-    def init(theta, h_0=None, key=None):
+    def init(theta, h_0=None, *, key=None):
         _validate.theta(theta)
         _validate.trainable(theta)
         if streaming and h_0 is None:
@@ -182,12 +183,12 @@ def trainer(
     def one(state, batch):
         _validate.train_state(state, TrainState)
         _validate.stream_of(streaming, state.estimator, ObjectiveState)
-        xs, ys, mask, h_0 = Batch(*batch)
+        xs, ys, h_0, mask, lengths = Batch(*_validate.batch(batch, Batch))
         if streaming and h_0 is not None:
             _validate.state_without_stream("a batch in a stream")
         before = state.estimator if streaming else estimator.init(state.theta, h_0)
         key = jax.random.fold_in(state.key, state.step)
-        estimate, after = estimator.update(state.theta, before, xs, ys, mask=mask, key=key)
+        estimate, after = estimator.update(state.theta, before, xs, ys, mask=mask, lengths=lengths, key=key)
         norm = optax.tree.norm(jax.tree.map(lambda bar: bar.astype(wide(bar.dtype)), estimate.grads))
         # Of a complex z = x + iy ``jax.grad`` gives ∂F/∂x - i ∂F/∂y; F falls against ∂F/∂x + i ∂F/∂y.
         uphill = jax.tree.map(jnp.conj, estimate.grads)

@@ -40,7 +40,7 @@ MASK = np.array([[1, 1, 0], [0, 1, 1], [1, 1, 1], [1, 0, 1], [1, 0, 1], [0, 0, 1
 @pytest.mark.parametrize("mask", [None, MASK], ids=["", "mask"])
 def test_right_gradients_pass(name, mask):
     p = given(name)
-    report = jb.check_gradients(p.model, jb.losses.l2_loss, p.theta, p.xs, p.ys, p.h_0, mask)
+    report = jb.check_gradients(p.model, jb.losses.l2_loss, p.theta, p.xs, p.ys, p.h_0, mask=mask)
     assert report.tolerance < 1e-11
     leaves = [row.leaf for row in report.rows]
     assert sum(leaf.startswith("theta.h") for leaf in leaves) == len(jax.tree.leaves(p.theta.h))

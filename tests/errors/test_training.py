@@ -3,7 +3,26 @@
 import optax
 
 import jaxbptt as jb
-from tests.errors.rows import BPTT, MODEL, SGD, THETA, B, T, assert_refused, d, each, fit, ints, l2, m, n, ones, table
+from jaxbptt.training import Batch
+from tests.errors.rows import (
+    BPTT,
+    MODEL,
+    SGD,
+    THETA,
+    B,
+    T,
+    assert_refused,
+    d,
+    each,
+    fit,
+    flags,
+    ints,
+    l2,
+    m,
+    n,
+    ones,
+    table,
+)
 
 ROWS, row = table()
 
@@ -106,7 +125,7 @@ row(
 # Batches
 
 for what, batches, came in (
-    ("batch", jb.training.Batch(ones(T, B, d), ones(T, B, m)), "Batch"),
+    ("batch", Batch(ones(T, B, d), ones(T, B, m)), "Batch"),
     ("dict", {"xs": ones(T, B, d)}, "dict"),
     ("str", "batches", "str"),
     ("number", 3, "int"),
@@ -127,12 +146,13 @@ for what, batch, came in (
     ("dict", {"xs": ones(T, B, d), "ys": ones(T, B, m)}, r"an entry {'xs': 'float64\[5, 6, 3\]'"),
     ("array", ones(T, B, d), r"an entry float64\[5, 6, 3\]"),
     ("one", (ones(T, B, d),), "a tuple of 1"),
-    ("five", (ones(T, B, d),) * 5, "a tuple of 5"),
+    ("three", (ones(T, B, d), ones(T, B, m), flags(T, B)), "a tuple of 3"),
 ):
     row(
         f"fit-batch-{what}",
         TypeError,
-        rf"`batches` must hold tuples \(xs, ys\[, mask\[, h_0\]\]\): got {came}.*for one batch write `\[\(xs, ys\)\]`",
+        rf"`batches` must hold tuples \(xs, ys\), or a Batch where there is more: got {came}.*`Batch\(xs, ys, h_0=…, "
+        r"mask=…, lengths=…\)`, and for one batch `\[\(xs, ys\)\]`",
         lambda batch=batch: fit(batches=[batch]),
     )
 row(
@@ -147,13 +167,13 @@ row(
     "fit-mask",
     TypeError,
     r"`mask` must be boolean: got int32",
-    lambda: fit(batches=[(ones(T, B, d), ones(T, B, m), ints(T, B))]),
+    lambda: fit(batches=[Batch(ones(T, B, d), ones(T, B, m), mask=ints(T, B))]),
 )
 row(
     "fit-h_0",
     ValueError,
     r"`h_0` must have shape .*\(6, 4\).*got \(6, 5\)",
-    lambda: fit(batches=[(ones(T, B, d), ones(T, B, m), None, ones(B, n + 1))]),
+    lambda: fit(batches=[Batch(ones(T, B, d), ones(T, B, m), ones(B, n + 1))]),
 )
 
 # An h_0 that would be ignored in silence trains on something else than what was given.
@@ -168,14 +188,14 @@ row(
     "fit-h_0-in-a-batch-of-a-stream",
     ValueError,
     r"h_0.* stream",
-    lambda: fit(streaming=True, h_0=ones(B, n), batches=[(ones(T, B, d), ones(T, B, m), None, ones(B, n))]),
+    lambda: fit(streaming=True, h_0=ones(B, n), batches=[Batch(ones(T, B, d), ones(T, B, m), ones(B, n))]),
 )
 for name in ("step", "steps"):
     row(
         f"trainer.{name}-state",
         TypeError,
         r"`state` must be (a )?TrainState.*got Theta",
-        lambda name=name: train(name, lambda state: state.theta, jb.training.Batch(ones(T, B, d), ones(T, B, m))),
+        lambda name=name: train(name, lambda state: state.theta, Batch(ones(T, B, d), ones(T, B, m))),
     )
 row("fit-estimator", TypeError, r"`estimator` must be a GradientEstimator: got Model", lambda: fit(estimator=MODEL))
 row("fit-optimizer", TypeError, r"`optimizer` must be an optax optimiser: got str", lambda: fit(optimizer="adam"))

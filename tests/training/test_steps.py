@@ -55,7 +55,7 @@ def test_a_step_of_gradient_descent_by_hand():
 @estimators
 def test_masks_and_initial_states_of_a_batch(make):
     mask = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 0]], bool)
-    batch = (GIVEN.xs, GIVEN.ys, mask, GIVEN.h_0)
+    batch = Batch(GIVEN.xs, GIVEN.ys, GIVEN.h_0, mask)
     result = fit(make(MODEL, l2), SGD, GIVEN.theta, [batch])
     F, (grads, _, _) = oracle(GIVEN, mask)
     np.testing.assert_allclose(result.metrics.loss, [F], rtol=1e-12)

@@ -39,7 +39,7 @@ def test_what_a_fit_found_outlives_its_state():
 def test_the_state_given_is_donated_and_what_the_user_holds_is_not():
     train = trainer(BPTT, MOMENTUM, streaming=True)
     theta, h_0, key = jax.tree.map(jnp.array, (GIVEN.theta, GIVEN.h_0, jax.random.key(1)))
-    first = train.init(theta, h_0, key)
+    first = train.init(theta, h_0, key=key)
     second, _ = train.step(first, Batch(GIVEN.xs, GIVEN.ys))
     stacked = Batch(GIVEN.xs[None], GIVEN.ys[None])
     third, _ = train.steps(second, stacked)
