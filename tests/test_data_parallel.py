@@ -60,7 +60,7 @@ def test_lengths_go_with_their_sequences_and_count(reduction, masked):
         counts = jnp.arange(5)[:, None] < lengths[None]
         counts = counts if mask is None else counts & mask
         total = jnp.sum(jnp.where(counts, theta * xs, 0))
-        return total if reduction == "sum" else total / jnp.maximum(jnp.sum(counts), 1)
+        return total if reduction == "sum" else total / jnp.maximum(jnp.sum(counts, dtype=total.dtype), 1)
 
     vars(F)["reduction"] = reduction
     xs, lengths = jax.random.normal(jax.random.key(0), (5, 4)), jnp.array([5, 2, 1, 0])

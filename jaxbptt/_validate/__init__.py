@@ -122,6 +122,7 @@ from jaxbptt._validate.training import (
     batch_within,
     batches,
     callback,
+    carried_on,
     counted,
     estimator,
     evaluated,
@@ -139,7 +140,9 @@ from jaxbptt._validate.training import (
     state_without_stream,
     stream_of,
     stream_without_state,
+    taken_by_objective,
     train_state,
     trainable,
     trained,
+    value_and_aux,
 )

@@ -13,11 +13,32 @@ from jaxbptt._validate.factories import called_with
 
 
 def estimator(value):
-    if not isinstance(value, types.GradientEstimator):
+    if not isinstance(value, types.GradientEstimator) and not callable(value):
         raise TypeError(
-            f"`estimator` must be a GradientEstimator: got {type(value).__name__} ({value!r:.80}); make one with "
-            "`jb.estimators.bptt(model, loss)`, for one"
+            f"`estimator` must be a GradientEstimator or a function F: got {type(value).__name__} ({value!r:.80}); "
+            "make one with `jb.estimators.bptt(model, loss)`, for one"
         )
+
+
+def taken_by_objective(given, taken):
+    """F takes what it is given by name."""
+    for name in given:
+        if name not in taken:
+            raise TypeError(
+                f"`{name}` must be None for an F that takes none: got one; leave it out, or let F take it, as "
+                f"`F(theta, xs, ys, h_0=None, *, {name}=None)`"
+            )
+
+
+def value_and_aux(returned, nothing):
+    """What F returns, as two; `nothing` where there is no aux."""
+    value, aux = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, nothing)
+    if not hasattr(value, "dtype") or np.ndim(value) or not _words.is_float(value):
+        raise TypeError(
+            "`F` must return one floating-point number, as an array, or two things, `(number, aux)`: got "
+            f"{_words.describe(returned)}"
+        )
+    return value, aux
 
 
 def optimizer(value):
@@ -100,20 +121,34 @@ def same_key(given, kept):
 
 
 def not_beyond(position, end):
+    """How many steps are left."""
     if position > end:
         raise ValueError(
             f"`steps` must end at or after the step that is kept: got an end at step {end}, and `checkpoints` with "
             f"step {position}; ask for more steps, or give each fit a folder of its own"
         )
+    return end - position
 
 
-def stream_of(streaming, carried, objective_state_type):
-    """What a TrainState carries is that of a stream, or nothing."""
-    if isinstance(carried, objective_state_type):
+def carried_on(before, after):
+    """A stream hands on a new state, which is like the one that it got."""
+    if after is before:
         raise TypeError(
-            "`streaming=True` needs an estimator that carries a state from chunk to chunk: got one of "
-            "`estimators.from_objective`, which starts each anew; take `estimators.bptt` or `estimators.rtrl`"
+            "`streaming=True` needs an estimator that carries a state from chunk to chunk: got one that returns the "
+            "state it is given; take `estimators.bptt` or `estimators.rtrl`, and let an F of your own return "
+            "`(value, aux)` with the state after the chunk as `aux.h_T`"
         )
+    came, expected = _words.describe(after), _words.describe(before)
+    trees = jax.tree.structure(after), jax.tree.structure(before)
+    if trees[0] != trees[1] or jax.tree.leaves(came) != jax.tree.leaves(expected):
+        raise TypeError(
+            f"the state that a stream hands on must be like the one it gets: got {came}, expected {expected}; an F of "
+            "your own returns an `aux.h_T` like its h_0"
+        )
+
+
+def stream_of(streaming, carried):
+    """What a TrainState carries is that of a stream, or nothing."""
     if not streaming and jax.tree.leaves(carried):
         raise ValueError(
             "`state` must carry no state of an estimator without streaming: got that of a stream; pass "

@@ -1,5 +1,8 @@
 """`training`: the trainer, `fit` and its batches; who watches, and checkpoints, have files of their own."""
 
+import types
+
+import jax.numpy as jnp
 import optax
 
 import jaxbptt as jb
@@ -21,6 +24,7 @@ from tests.errors.rows import (
     m,
     n,
     ones,
+    singles,
     table,
 )
 
@@ -37,7 +41,7 @@ def train(name, change, batch):
 row(
     "trainer-estimator",
     TypeError,
-    r"`estimator` must be a GradientEstimator: got Model .*jb.estimators.bptt\(model, loss\)",
+    r"`estimator` must be a GradientEstimator or a function F: got Model .*jb.estimators.bptt\(model, loss\)",
     lambda: jb.training.trainer(MODEL, SGD),
 )
 row(
@@ -85,9 +89,61 @@ for name, call in (
 row(
     "stream-of-an-objective",
     TypeError,
-    r"`streaming=True` needs an estimator that carries a state from chunk to chunk: got one of "
-    r"`estimators.from_objective`, .*take `estimators.bptt`",
+    r"`streaming=True` needs an estimator that carries a state from chunk to chunk: got one that returns "
+    r"the state it is given; take `estimators.bptt` .* return `\(value, aux\)` with .* `aux.h_T`",
     lambda: fit(estimator=jb.estimators.from_objective(jb.objective(MODEL, l2)), streaming=True, h_0=ones(B, n)),
+)
+
+
+def own(aux):
+    """An F of the user's own, over a θ that is one number."""
+
+    def F(theta, xs, ys, h_0=None):
+        return theta * jnp.mean(xs), aux
+
+    return {"estimator": F, "theta": ones()}
+
+
+row(
+    "stream-of-an-F-without-h_T",
+    TypeError,
+    r"`streaming=True` needs an estimator that carries a state .* `aux.h_T`",
+    lambda: fit(**own({"h": ones(B, n)}), streaming=True, h_0=ones(B, n)),
+)
+for what, after in (("shape", ones(B, n + 1)), ("dtype", singles(B, n)), ("tree", (ones(B, n),))):
+    row(
+        f"stream-of-an-F-h_T-{what}",
+        TypeError,
+        r"the state that a stream hands on must be like the one it gets: got .*, expected .*float64\[6, 4\].*`aux.h_T`",
+        lambda after=after: fit(**own(types.SimpleNamespace(h_T=after)), streaming=True, h_0=ones(B, n)),
+    )
+for name, value in (("mask", flags(T, B)), ("lengths", ints(B))):
+    row(
+        f"fit-{name}-of-an-F-that-takes-none",
+        TypeError,
+        rf"`{name}` must be None for an F that takes none: got one; leave it out.*F\(theta, .* {name}=None\)",
+        lambda name=name, value=value: fit(
+            **own(()), batches=[Batch(ones(T, B, d), ones(T, B, m))._replace(**{name: value})]
+        ),
+    )
+for what, returned, came in (
+    ("three", (ones(), ones(), ones()), r"\('float64\[\]', .*\)"),
+    ("array", ones(B), r"float64\[6\]"),
+    ("integer", (ints(), ()), r"\('int32\[\]', \(\)\)"),
+    ("number", 0.0, r"float64\[\]"),
+    ("none", None, "None"),
+):
+    row(
+        f"F-returns-{what}",
+        TypeError,
+        rf"`F` must return one floating-point number, as an array, or two things, `\(number, aux\)`: got {came}",
+        lambda returned=returned: fit(estimator=lambda theta, xs, ys, h_0: returned, theta=ones()),
+    )
+row(
+    "fit-F-arguments",
+    TypeError,
+    r"`F` must be a function that can be called as F\(theta, xs, ys, h_0\): got one of \(model, ",
+    lambda: fit(estimator=lambda model, loss: None),
 )
 
 
@@ -197,7 +253,12 @@ for name in ("step", "steps"):
         r"`state` must be (a )?TrainState.*got Theta",
         lambda name=name: train(name, lambda state: state.theta, Batch(ones(T, B, d), ones(T, B, m))),
     )
-row("fit-estimator", TypeError, r"`estimator` must be a GradientEstimator: got Model", lambda: fit(estimator=MODEL))
+row(
+    "fit-estimator",
+    TypeError,
+    r"`estimator` must be a GradientEstimator or a function F: got Model",
+    lambda: fit(estimator=MODEL),
+)
 row("fit-optimizer", TypeError, r"`optimizer` must be an optax optimiser: got str", lambda: fit(optimizer="adam"))
 
 

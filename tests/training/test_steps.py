@@ -130,7 +130,7 @@ def test_batches_of_different_shapes():
 
 def test_some_batches_with_a_mask_and_some_without():
     plain = batches(4)
-    masked = [(xs, ys, np.ones((4, 3), bool)) for xs, ys in plain]
+    masked = [Batch(xs, ys, mask=np.ones((4, 3), bool)) for xs, ys in plain]
     mixed = [plain[0], masked[1], masked[2], plain[3]]  # a mask that counts all changes nothing
     wanted = fit(BPTT, SGD, GIVEN.theta, plain, steps_per_dispatch=2)
     assert_close(fit(BPTT, SGD, GIVEN.theta, mixed, steps_per_dispatch=2).theta, wanted.theta, 1e-11)

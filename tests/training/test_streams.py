@@ -80,7 +80,7 @@ def test_a_stream_carries_the_state(make):
         np.testing.assert_allclose(result.metrics.loss[k], oracle(chunk)[0], rtol=1e-12)
     np.testing.assert_allclose(result.state.estimator.h, hs[9], rtol=1e-12)
     # ... and a batch that is no stream starts anew
-    anew = fit(make(given.model, l2), STILL, given.theta, [(*chunk, None, given.h_0) for chunk in chunks])
+    anew = fit(make(given.model, l2), STILL, given.theta, [Batch(*chunk, given.h_0) for chunk in chunks])
     np.testing.assert_allclose(anew.metrics.loss[0], result.metrics.loss[0], rtol=1e-12)
     assert np.all(np.abs(anew.metrics.loss[1:] - result.metrics.loss[1:]) > 1e-3)
     assert anew.state.estimator == ()
