@@ -196,7 +196,7 @@ class Estimate(NamedTuple):
     """
 
     loss: Array
-    grads: Theta
+    grads: PyTree
     info: Any
 
 

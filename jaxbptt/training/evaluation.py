@@ -14,7 +14,7 @@ from jaxbptt.objective import objective
 from jaxbptt.training.metrics import IN_SUMMARY
 from jaxbptt.training.observers import Observer
 from jaxbptt.training.step import Batch
-from jaxbptt.types import Loss, Model, Theta
+from jaxbptt.types import Loss, Model, PyTree, Theta
 
 
 @factory
@@ -80,7 +80,7 @@ class Best(NamedTuple):
     0.5
     """
 
-    theta: Theta
+    theta: PyTree
     loss: np.ndarray
     step: np.ndarray
     seen: np.ndarray
@@ -88,7 +88,7 @@ class Best(NamedTuple):
 
 
 def early_stopping(
-    evaluate: Callable[[Theta], Any],
+    evaluate: Callable[[PyTree], Any],
     *,
     every: int,
     patience: int | None = None,

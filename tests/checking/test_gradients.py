@@ -61,11 +61,11 @@ def test_gradients_in_single_precision_while_x64_is_off(dtype):
         # A rule that is off by 1e-5 is within the rounding of float32, and found by the sharp check alone.
         model = jb.rnn(p.case.cell, p.model.readout._replace(vjp=_slightly_wrong))
         if dtype is None:
-            report = jb.check_gradients(model, jb.losses.l2_loss, *data, MASK)
+            report = jb.check_gradients(model, jb.losses.l2_loss, *data, mask=MASK)
         else:
-            report = jb.check_gradients(p.model, jb.losses.l2_loss, *data, MASK, dtype=dtype)
+            report = jb.check_gradients(p.model, jb.losses.l2_loss, *data, mask=MASK, dtype=dtype)
             with pytest.raises(WRONG, match=r"theta\.o\.W_o\["):
-                jb.check_gradients(model, jb.losses.l2_loss, *data, MASK, dtype=dtype)
+                jb.check_gradients(model, jb.losses.l2_loss, *data, mask=MASK, dtype=dtype)
         assert jnp.ones(1).dtype == jnp.float32  # the setting is as it was
     worst = max(row.autodiff for row in report.rows)
     if dtype is None:
