@@ -133,14 +133,15 @@ def trainings(config: Config) -> dict[str, Training]:
 def train(config: Config, name: str, training: Training, report: Report) -> tuple[over_seeds.Curves, np.ndarray]:
     """All seeds of one training: their mean squared errors while they train, and in the test ``[S]``."""
     model = jb.rnn(training.cell, jb.readouts.linear())
-    F = jax.jit(jax.vmap(jb.objective(model, jb.losses.l2_loss), in_axes=(0, None, None, None, None)))
+    F = jb.objective(model, jb.losses.l2_loss)
     watched, test = (
         over_seeds.held_out(lambda rng, size=size: memory.adding(rng, training.T, (size,)), config.seed, which)
         for which, size in enumerate((config.watch_size, config.test_size))
     )
 
+    @jax.jit
     def error(theta, batch):  # L is half the square
-        return 2 * F(theta, batch.xs, batch.ys, None, batch.mask)
+        return 2 * jax.vmap(lambda one: F(one, batch.xs, batch.ys, mask=batch.mask))(theta)
 
     def drawn(rng):
         return memory.adding(rng, training.T, (config.batch_size,))

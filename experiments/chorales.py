@@ -136,13 +136,13 @@ def noisy(estimator: jb.GradientEstimator, scale: float) -> jb.GradientEstimator
     Source: Graves (2011), Practical variational inference for neural networks, with a variance that stays as it is.
     """
 
-    def update(theta, state, xs, ys, mask=None, key: Any = None):
+    def update(theta, state, xs, ys, *, mask=None, lengths=None, key: Any = None):
         leaves, treedef = jax.tree.flatten(theta)
         keys = jax.random.split(key, len(leaves))
         moved = [
             leaf + scale * jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)
         ]
-        return estimator.update(treedef.unflatten(moved), state, xs, ys, mask, key)
+        return estimator.update(treedef.unflatten(moved), state, xs, ys, mask=mask, lengths=lengths, key=key)
 
     return jb.GradientEstimator(estimator.init, update)
 

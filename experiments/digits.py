@@ -92,7 +92,7 @@ def batches(config: Config, split: data.Split) -> Callable[[int], jb.training.Ba
     def batch(k):
         chosen = order.at(k)
         labels = np.broadcast_to(split.train_labels[chosen], shape)
-        return jb.training.Batch(data.pixel_by_pixel(moved(k // per)[chosen]), labels, last)
+        return jb.training.Batch(data.pixel_by_pixel(moved(k // per)[chosen]), labels, mask=last)
 
     return batch
 
@@ -157,10 +157,10 @@ def run(config: Config, report: Report) -> Result:
     theta = fitted.theta
 
     test_xs, test_labels = jnp.asarray(data.pixel_by_pixel(split.test_images)), jnp.asarray(split.test_labels)
-    xs, ys, mask, _ = jax.tree.map(jnp.asarray, batches(config, split)(0))
+    first = jax.tree.map(jnp.asarray, batches(config, split)(0))
     checks, norms = {}, {}
     for k, (moment, parameters) in enumerate((("initial", theta_0), ("trained", theta))):
-        checks[moment] = last_step.check(model, parameters, xs, ys, mask)
+        checks[moment] = last_step.check(model, parameters, first.xs, first.ys, mask=first.mask)
         norms[moment] = jax.tree.map(np.asarray, last_step.delta_norms(model, parameters, test_xs, test_labels))
         report("checking gradients", k + 1, 2)
     first_pass = map(batches(config, split), range(per_epoch(config, split)))

@@ -116,7 +116,8 @@ def batches(config: Config) -> Callable[[int], jb.training.Batch]:
     """``[T, S, B, …]`` by the number of the update."""
 
     def draw(rng):
-        return jb.training.Batch(*delayed_xor(rng, config.length, config.batch_size, config.delay))
+        xs, ys, mask = delayed_xor(rng, config.length, config.batch_size, config.delay)
+        return jb.training.Batch(xs, ys, mask=mask)
 
     return over_seeds.batches(draw, config.seed, config.seeds)
 
@@ -124,7 +125,7 @@ def batches(config: Config) -> Callable[[int], jb.training.Batch]:
 def floss(config: Config, theta: jb.Theta, report: Report) -> tuple[jb.Theta, np.ndarray]:
     """The networks θ, ``[S, …]``, with exponents near zero; and 1/k Σ λ_i² on the way, the mean over the seeds."""
 
-    def squared_exponents(theta, xs, ys, h_0=None, mask=None):
+    def squared_exponents(theta, xs, ys, h_0=None):
         h_0 = MODEL.initial_state(theta, xs.shape[1:-1])
         k, transient, every = config.exponents, config.transient, config.qr_every
         return jb.diagnostics.flossing(CELL, theta.h, xs, h_0, k=k, transient=transient, every=every)

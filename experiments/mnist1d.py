@@ -80,7 +80,7 @@ def batches(config: Config, data: Signals) -> Callable[[int], jb.training.Batch]
 
     def batch(k):
         chosen = np.stack([order.at(k) for order in orders])
-        return jb.training.Batch(data.train_xs[:, chosen], np.broadcast_to(data.train_labels[chosen], shape), last)
+        return jb.training.Batch(data.train_xs[:, chosen], np.broadcast_to(data.train_labels[chosen], shape), mask=last)
 
     return batch
 

@@ -100,7 +100,8 @@ def batches(config: Config, length: int) -> Callable[[int], jb.training.Batch]:
     def draw(rng):
         symbols, classes = temporal_order(rng, length, config.batch_size)
         last = np.arange(length)[:, None] == length - 1
-        return jb.training.Batch(symbols, *(np.broadcast_to(one, symbols.shape) for one in (classes, last)))
+        classes, mask = (np.broadcast_to(one, symbols.shape) for one in (classes, last))
+        return jb.training.Batch(symbols, classes, mask=mask)
 
     return over_seeds.batches(draw, config.seed, config.seeds)
 

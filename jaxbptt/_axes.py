@@ -1,6 +1,7 @@
 """Time and batch: which axes of inputs and states are theirs, and what goes through a batch member by member."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt._errors import trees, words
@@ -37,18 +38,23 @@ def time_axis(name, tree):
     return T
 
 
-def batch_shape_of(cell, theta_h, xs):
-    """The batch axes of `xs`, for a state to begin with.
+def batch_shape_of(cell, theta_h, xs, ys=None, mask=None, lengths=None):
+    """The batch axes of a sequence, for a state to begin with: those of `lengths` or `mask`, where there are any.
 
-    Floating-point leaves have one axis of features behind them, ``[T, *batch, d]``, and other leaves begin with them.
-    Where all are others (token ids, counts, flags) they are the fewest with which f returns a state like its own.
+    Floating-point leaves of `xs` have one axis of features behind them, ``[T, *batch, d]``, and other leaves begin with
+    them. Where all are others (token ids, counts, flags) they are the fewest that all leaves of `xs` and `ys` share
+    with which f returns a state like its own.
     """
     time_axis("xs", xs)
+    if lengths is not None:
+        return np.shape(lengths)
+    if mask is not None:
+        return np.shape(mask)[1:]
     leaves = jax.tree.leaves(xs)
     shapes = [np.shape(leaf)[1:] for leaf in leaves]
     said = {shape[:-1] for shape, leaf in zip(shapes, leaves, strict=True) if has_derivative(leaf)}
     if not said:
-        return _fewest_axes(cell, theta_h, xs, shapes)
+        return _fewest_axes(cell, theta_h, xs, shapes, [np.shape(leaf)[1:] for leaf in jax.tree.leaves(ys)])
     if len(said) > 1 or any(shape[: len(batch)] != batch for batch in said for shape in shapes):
         raise ValueError(
             f"`h_0` can't be made, as the leaves of `xs` suggest different batch axes: got xs={words.describe(xs)}, "
@@ -58,7 +64,7 @@ def batch_shape_of(cell, theta_h, xs):
     return said.pop()
 
 
-def _fewest_axes(cell, theta_h, xs, shapes):
+def _fewest_axes(cell, theta_h, xs, shapes, shapes_of_ys):
     """With fewer axes than the batch has, f returns a state of more than it was given, or refuses it.
 
     All that the leaves share where f reads none of them, and nothing tells.
@@ -67,7 +73,8 @@ def _fewest_axes(cell, theta_h, xs, shapes):
         batch = np.shape(xs[1])[1:]
         if all(shape[: len(batch)] == batch for shape in shapes):
             return batch
-    shared = [shapes[0][:k] for k in range(min(map(len, shapes)) + 1) if len({shape[:k] for shape in shapes}) == 1]
+    both = shapes + shapes_of_ys
+    shared = [both[0][:k] for k in range(min(map(len, both)) + 1) if len({shape[:k] for shape in both}) == 1]
     state_without_batch(cell, theta_h)  # says what is wrong with one that takes none
     for batch in shared:
         h_0 = jax.eval_shape(lambda theta_h, batch=batch: cell.initial_state(theta_h, batch), theta_h)
@@ -88,7 +95,7 @@ def _fits(cell, theta_h, xs, h_0):
         if cell.check is not None:
             cell.check(theta_h, xs, h_0)
         program, h_1 = jax.make_jaxpr(cell.apply, return_shape=True)(theta_h, x_1, h_0)
-    except Exception:  # whatever the user's own checks raise
+    except (*words.OF_ARGUMENTS, AssertionError):
         return False
     if jax.tree.structure(h_1) != jax.tree.structure(h_0):
         return False
@@ -145,15 +152,17 @@ def state_tree(cell, theta_h, h_0):
         )
 
 
-def initial_state(model, theta, xs, h_0=None):
+def initial_state(model, theta, xs, h_0=None, ys=None, mask=None, lengths=None):
     """h_0, or the model's initial state for the batch of `xs`."""
     trees.theta(theta)
-    return model.initial_state(theta, batch_shape_of(model.cell, theta.h, xs)) if h_0 is None else h_0
+    if h_0 is not None:
+        return h_0
+    return model.initial_state(theta, batch_shape_of(model.cell, theta.h, xs, ys, mask, lengths))
 
 
-def beginning(model, theta, xs, h_0):
+def beginning(model, theta, h_0, *sequence):
     """h_0 as a function of θ_h: the state given, or the model's initial state, which may be learned."""
-    batch = None if h_0 is not None else batch_shape_of(model.cell, theta.h, xs)
+    batch = None if h_0 is not None else batch_shape_of(model.cell, theta.h, *sequence)
     return lambda theta_h: h_0 if h_0 is not None else model.cell.initial_state(theta_h, batch)
 
 
@@ -172,6 +181,20 @@ def batch_shape(cell, theta_h, h_0):
             f"the leaves of `h_0` must share their batch axes: got {sorted(shapes)} in {words.describe(h_0)}"
         )
     return shapes.pop()
+
+
+def check_lengths(cell, theta_h, h_0, lengths):
+    """One integer for each sequence."""
+    if not (hasattr(lengths, "dtype") and jnp.issubdtype(lengths.dtype, jnp.integer)):
+        came = lengths.dtype if hasattr(lengths, "dtype") else type(lengths).__name__
+        raise TypeError(f"`lengths` must be integers, an array [*batch]: got {came}; write `jnp.asarray(lengths)`")
+    state_tree(cell, theta_h, h_0)
+    batch = batch_shape(cell, theta_h, h_0)
+    if lengths.shape != batch:
+        raise ValueError(
+            f"`lengths` must be one number for each sequence, shape [*batch] = {batch}: got {lengths.shape}; "
+            "`jnp.broadcast_to` gives all members the same"
+        )
 
 
 def numbers(shape):

@@ -7,6 +7,28 @@ from jax import lax
 from jaxbptt.cells.combinators.masked import MaskedInput, masked
 
 
+def standing_still(cell, xs, lengths):
+    """The recursion whose state stands still where a sequence is over, and which steps are real (``None``: all)."""
+    if lengths is None:
+        return cell, xs, None
+    T = jax.tree.leaves(xs)[0].shape[0]
+    steps = of_members(jnp.arange(T, dtype=lengths.dtype), lengths.shape)
+    real = steps < jnp.broadcast_to(lengths, steps.shape)
+    return masked(cell), MaskedInput(xs, real), real
+
+
+def of_members(steps, batch):
+    """``[T]`` as ``[T, *batch]``."""
+    return jnp.broadcast_to(steps.reshape(steps.shape + (1,) * len(batch)), (*steps.shape, *batch))
+
+
+def weights(mask, real):
+    """What each step counts: what the mask says of a real one, and nothing elsewhere. ``None``: all, alike."""
+    if mask is None or real is None:
+        return real if mask is None else mask
+    return jnp.where(real, mask, jnp.zeros_like(mask))
+
+
 def in_blocks(run, cell, how, theta_h, xs, h_0):
     """``run(cell, how, theta_h, xs, h_0) -> (h_T, outputs)`` of blocks of ``how.block`` steps, no divisor of T."""
     T = jax.tree.leaves(xs)[0].shape[0]

@@ -24,11 +24,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _axes, _objectives, losses
+from jaxbptt import losses
 from jaxbptt._algebra import matvec, outer, vecmat
 from jaxbptt._errors import arguments, trees
 from jaxbptt.cells.linear import LinearParams, linear
-from jaxbptt.readouts import LinearReadoutParams, linear_fits
+from jaxbptt.model import rnn
+from jaxbptt.objective import check
+from jaxbptt.readouts import LinearReadoutParams
+from jaxbptt.readouts import linear as readout
 from jaxbptt.types import Array, Loss, Theta
 from jaxbptt.unroll import checked
 
@@ -110,7 +113,7 @@ def double_sum(theta: Theta, loss: Loss, xs: Array, ys: Array, h_0: Array | None
     (W_x, W_h), W_o = theta.h, theta.o.W_o
     T = xs.shape[0]
     hs = states(theta.h, xs, h_0)
-    F, y_hat_bars = _loss_and_cotangents(loss, W_o, hs, ys, h_0)
+    F, y_hat_bars = _loss_and_cotangents(loss, W_o, hs, ys)
     h = [h_0, *hs]  # h[t] = h_t, and below x[i] = x_i, with the formulas' indices
     x, y_hat_bar = [None, *xs], [None, *y_hat_bars]
     W_hT_to = _powers(W_h.T, T)
@@ -155,7 +158,7 @@ def recursion(theta: Theta, loss: Loss, xs: Array, ys: Array, h_0: Array | None 
         return h_t, (h_tm1, h_t)
 
     _, (hs_tm1, hs) = lax.scan(forward, h_0, xs)
-    F, y_hat_bars = _loss_and_cotangents(loss, W_o, hs, ys, h_0)
+    F, y_hat_bars = _loss_and_cotangents(loss, W_o, hs, ys)
 
     def backward(delta_tp1, y_hat_bar_t):
         delta_t = vecmat(y_hat_bar_t, W_o) + vecmat(delta_tp1, W_h)
@@ -185,18 +188,12 @@ def _checked(theta, loss, xs, ys, h_0) -> Array:
     trees.theta(theta)
     _linear_network(theta, LinearParams, LinearReadoutParams)
     arguments.callable_argument("loss", loss)
-    _objectives.sequences(xs, ys, None)
-    if h_0 is None:
-        h_0 = linear().initial_state(theta.h, _axes.batch_shape_of(linear(), theta.h, xs))
-    return checked(linear(), theta.h, xs, h_0)
+    return check(rnn(linear(), readout(bias=False)), loss, theta, xs, ys, h_0).h_0
 
 
-def _loss_and_cotangents(loss, W_o, hs, ys, h_0):
+def _loss_and_cotangents(loss, W_o, hs, ys):
     """F, and ŷ_bar_t = 1/T ∂L_t/∂ŷ_t for every t."""
-    linear_fits(LinearReadoutParams(W_o, None), hs)
-    y_hats = matvec(W_o, hs)
-    _objectives.loss_fits(loss, y_hats, ys, None, h_0.shape[:-1])
-    return jax.value_and_grad(lambda y_hats: losses.over_time(loss, y_hats, ys))(y_hats)
+    return jax.value_and_grad(lambda y_hats: jnp.mean(losses.of_steps(loss, y_hats, ys)))(matvec(W_o, hs))
 
 
 def _linear_network(theta, params_type, readout_params_type):

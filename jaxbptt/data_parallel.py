@@ -28,10 +28,11 @@ _AXIS = "batch"
 def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable:
     """The same objective, evaluated with its batch split over `devices`; ``jax.grad`` of it just works.
 
-    Same value and gradient as `F` to rounding. Time-major arrays (xs, ys, mask) are split along axis 1, states along
-    axis 0, θ is on every device. One reduction of ∂F/∂θ at the end, none inside the recursion. The gradient is
-    computed in the forward pass, as F is a scalar: the reverse pass only scales it. Reverse mode only. A loss that
-    closes over what is differentiated gets JAX's error ("non-shard_map tracers"): hand it in through θ or ``ys``.
+    Same value and gradient as `F` to rounding. Time-major arrays (xs, ys, mask) are split along axis 1, states and
+    lengths along axis 0, θ is on every device. One reduction of ∂F/∂θ at the end, none inside the recursion. The
+    gradient is computed in the forward pass, as F is a scalar: the reverse pass only scales it. Reverse mode only. A
+    loss that closes over what is differentiated gets JAX's error ("non-shard_map tracers"): hand it in through θ or
+    ``ys``.
 
     To use the cores of a CPU as devices, set ``jax.config.update("jax_num_cpu_devices", n)`` before anything runs. θ
     and its gradient then lie on all of them; see `jaxbptt.diagnostics` before you hand such a θ to a QR.
@@ -41,8 +42,8 @@ def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable
         devices: some of ``jax.devices()``, or ``None`` for all there are (on every host).
 
     Returns:
-        ``F(theta, xs, ys, h_0=None, mask=None)``, with the first batch axis a multiple of the number of devices. The
-        same arguments give the same function.
+        ``F(theta, xs, ys, h_0=None, *, mask=None, lengths=None)``, with the first batch axis a multiple of the number
+        of devices. The same arguments give the same function.
 
     Raises:
         TypeError: when F is not from `jaxbptt.objective`, or `devices` are not devices; when traced, for an F that was
@@ -68,23 +69,24 @@ def _split_over(F: Any, chosen: tuple) -> Callable:
     reduction = F.reduction
     mesh = Mesh(np.array(chosen), (_AXIS,))
     over_time, over_batch = P(None, _AXIS), P(_AXIS)
-    specs = (P(), over_time, over_time, over_batch, over_time)
+    specs = (P(), over_time, over_time, over_batch, over_time, over_batch)
 
     def shard(function, out_specs):
         return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
 
-    def share(dtype, mask):
+    def share(dtype, counted):
         """w_s / W of this shard: F sums over steps, or is a mean over those that count."""
         if reduction == "sum":
             return 1.0
-        if mask is None:
+        if counted is None:
             return 1.0 / len(chosen)
-        count = jnp.sum(mask, dtype=wide(dtype))  # not an integer: all hosts together may count beyond 2³¹
+        count = jnp.sum(counted, dtype=wide(dtype))  # not an integer: all hosts together may count beyond 2³¹
         return count / jnp.maximum(lax.psum(count, _AXIS), 1)
 
-    def local(theta, xs, ys, h_0, mask):
-        value = _value_of_objective(F(theta, xs, ys, h_0, mask))
-        return value * jnp.asarray(share(value.dtype, mask)).astype(value.dtype)
+    def local(theta, xs, ys, h_0, mask, lengths):
+        real = {} if lengths is None else {"lengths": lengths}  # an F of the user's own may not take it
+        value = _value_of_objective(F(theta, xs, ys, h_0, mask=mask, **real))
+        return value * jnp.asarray(share(value.dtype, _counted(xs, mask, lengths))).astype(value.dtype)
 
     def total(*arguments):
         return lax.psum(local(*arguments), _AXIS)
@@ -121,11 +123,12 @@ def _split_over(F: Any, chosen: tuple) -> Callable:
 
     value.defvjp(forward, backward, symbolic_zeros=True)
 
-    def split(theta, xs, ys, h_0=None, mask=None):
+    def split(theta, xs, ys, h_0=None, *, mask=None, lengths=None):
         """F with its batch split over devices: see `jaxbptt.data_parallel`."""
         _no_other_mesh(jax.sharding.get_abstract_mesh(), mesh.abstract_mesh)
-        _divisible_batch(len(chosen), xs=(xs, 1), ys=(ys, 1), h_0=(h_0, 0), mask=(mask, 1))
-        return value(theta, xs, ys, h_0, mask)
+        batch_axes = {"xs": (xs, 1), "ys": (ys, 1), "h_0": (h_0, 0), "mask": (mask, 1), "lengths": (lengths, 0)}
+        _divisible_batch(len(chosen), **batch_axes)
+        return value(theta, xs, ys, h_0, mask, lengths)
 
     marked: Any = split
     marked.reduction = reduction
@@ -192,3 +195,12 @@ def _divisible_batch(number, **arguments):
                     f"the batch of `{label}` must be that of `{first[0]}`, {first[1]}: got {np.shape(leaf)[axis]} "
                     f"along axis {axis}; give what all members share a batch axis (`jnp.broadcast_to`)"
                 )
+
+
+def _counted(xs, mask, lengths):
+    """Which steps count, ``[T, *batch]``; ``None``: all."""
+    if lengths is None:
+        return mask
+    t = jnp.arange(len(jax.tree.leaves(xs)[0])).reshape(-1, *(1,) * jnp.ndim(lengths))
+    real = t < lengths[None]
+    return real if mask is None else mask & real

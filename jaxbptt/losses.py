@@ -3,12 +3,14 @@
 F = 1/T Σ_t L(ŷ_t, y_t), averaged over the batch as well, or over the steps that a mask counts.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxbptt._algebra import wide
+from jaxbptt._algebra import to_sum, wide
 from jaxbptt._errors.words import is_float
 from jaxbptt._trees.cotangents import dtype_of
 
@@ -90,37 +92,53 @@ def sigmoid_binary_cross_entropy(y_hat_t, y_t):
     return jnp.sum(optax.losses.sigmoid_binary_cross_entropy(y_hat_t, y_t), axis=-1)
 
 
-def over_time(loss, y_hats, ys, mask=None, *, reduction="mean"):
-    """F: the loss of every step, averaged (or summed) over time and batch.
+def of_steps(loss, y_hats, ys, weights=None):
+    """w_t L(ŷ_t, y_t) for each step and member, ``[T, *batch]``, in a dtype to sum in.
 
-    Args:
-        loss: one step's loss, ``(y_hat_t, y_t) -> [*batch]``.
-        y_hats: ``[T, *batch, …]``.
-        ys: ``[T, *batch, …]``.
-        mask: ``[T, *batch]``, True where a step counts. Whatever stands elsewhere in ``ys`` and ``y_hats``, NaN
-            included, reaches neither F nor its gradient. If no step counts, F = 0.
-        reduction: ``"mean"`` over the steps that count, or ``"sum"``.
-
-    Returns:
-        F, a scalar in the dtype of the loss.
+    Whatever stands in ``ys`` and ``y_hats`` where the weight is 0, NaN included, reaches neither it nor a gradient.
     """
-    if mask is None:
-        Ls = jax.vmap(loss)(y_hats, ys)
-        return jnp.mean(Ls) if reduction == "mean" else jnp.sum(Ls)
+    if weights is None:
+        return to_sum(jax.vmap(loss)(y_hats, ys))
+    counts = weights != 0
 
     def counted(tree):  # a select on the inputs as well: 0 · NaN in the pullback would be NaN
         return jax.tree.map(
             lambda leaf: jnp.where(
-                mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim)), leaf, jnp.zeros_like(leaf)
+                counts.reshape(counts.shape + (1,) * (leaf.ndim - counts.ndim)), leaf, jnp.zeros_like(leaf)
             ),
             tree,
         )
 
-    Ls = jax.vmap(loss)(counted(y_hats), counted(ys))
-    F = jnp.sum(jnp.where(mask, Ls, 0), dtype=wide(Ls.dtype))
+    Ls = to_sum(jax.vmap(loss)(counted(y_hats), counted(ys)))
+    Ls = jnp.where(counts, Ls, jnp.zeros_like(Ls))
+    return Ls if weights.dtype == bool else weights.astype(Ls.dtype) * Ls
+
+
+def count(weights, steps, batch, dtype, *, each=False):
+    """Σ w, over the whole batch, or of `each` member."""
+    if weights is None:
+        shape, number = (batch, steps) if each else ((), steps * math.prod(batch))
+        number = float(number) if isinstance(number, int) else jnp.asarray(number)  # a size may be a symbol
+        return jnp.broadcast_to(jnp.asarray(number).astype(dtype), shape)
+    return jnp.sum(weights, axis=0 if each else None, dtype=dtype)
+
+
+def mean(total, count):
+    """``total / count``, and 0 where nothing counts."""
+    return total / jnp.where(count == 0, jnp.ones_like(count), count)
+
+
+def reduced(Ls, weights, steps, batch, reduction):
+    """F of the weighted losses, stacked by step or by block of steps, in the dtype of their sum."""
+    if reduction == "sum":
+        return jnp.sum(Ls)
     if reduction == "mean":
-        F = F / jnp.maximum(jnp.sum(mask, dtype=F.dtype), 1)
-    return F.astype(Ls.dtype)
+        return mean(jnp.sum(Ls), count(weights, steps, batch, Ls.dtype))
+    counts = count(weights, steps, batch, Ls.dtype, each=True)
+    means = mean(jnp.sum(Ls, axis=0), counts)
+    if reduction == "none":
+        return means
+    return mean(jnp.sum(means), jnp.sum(counts != 0, dtype=Ls.dtype))
 
 
 def _float_targets(name, y_hat_t, y_t):

@@ -1,9 +1,12 @@
 """A cell and a readout: ŷ_t = g(h_t; θ_o) on top of h_t = f(x_t, h_{t-1}; θ_h)."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _axes, readouts
+from jaxbptt import _axes, _masks, readouts
 from jaxbptt._errors import arguments, initialisation, trees
 from jaxbptt._factory import factory
 from jaxbptt._trees import varying
@@ -23,8 +26,10 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
 
     Returns:
         A `Model`. ``init(key, *, input_size, hidden_size, output_size, dtype=float32)`` makes a `Theta`;
-        ``initial_state(theta, batch_shape=())`` makes h_0; ``apply(theta, xs, h_0=None, *, adjoint=None)`` gives
-        ``y_hats [T, *batch, m]``. Under ``jax.grad`` the readout is differentiated by its own rule, except with
+        ``initial_state(theta, batch_shape=())`` makes h_0; ``apply(theta, xs, h_0=None, *, mask=None, lengths=None,
+        key=None, adjoint=None, return_state=False)`` gives ``y_hats [T, *batch, m]``, or ``(y_hats, h_T)``: with
+        lengths each member's last real state; ``step(theta, x_t, h_tm1, *, key=None)`` gives ``(y_hat_t, h_t)``.
+        Under ``jax.grad`` the readout is differentiated by its own rule, except with
         `adjoints.autodiff` and `adjoints.tangent`: there JAX differentiates it, so that forward mode goes through. The
         same arguments give the same object.
 
@@ -45,29 +50,47 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
         arguments.cells("policy.cell(cell)", (cell,))
         arguments.readout(readout)
 
-    def init(key, *, input_size, hidden_size, output_size, dtype=jnp.float32):
-        """A `Theta` drawn by the initialisers of cell and readout."""
+    pieces: Any = (_init, _initial_state, _apply, _step)
+    init, initial_state, apply, step = (functools.partial(piece, cell, readout) for piece in pieces)
+    return Model(init, initial_state, apply, cell, readout, step)
+
+
+def _init(cell, readout, key, *, input_size, hidden_size, output_size, dtype=jnp.float32):
+    """A `Theta` drawn by the initialisers of cell and readout."""
+    initialisation.key(key)
+    key_h, key_o = jax.random.split(key)
+    return Theta(
+        h=cell.init(key_h, input_size, hidden_size, dtype), o=readout.init(key_o, hidden_size, output_size, dtype)
+    )
+
+
+def _initial_state(cell, readout, theta, batch_shape=()):
+    """h_0 for a batch of this shape, as the cell begins."""
+    trees.theta(theta)
+    return cell.initial_state(theta.h, batch_shape)
+
+
+def _apply(cell, readout, theta, xs, h_0=None, *, mask=None, lengths=None, key=None, adjoint=None, return_state=False):
+    """``y_hats [T, *batch, m]`` for ``xs [T, *batch, d]``: see `jaxbptt.rnn`."""
+    trees.theta(theta)
+    if key is not None:
         initialisation.key(key)
-        key_h, key_o = jax.random.split(key)
-        return Theta(
-            h=cell.init(key_h, input_size, hidden_size, dtype),
-            o=readout.init(key_o, hidden_size, output_size, dtype),
-        )
+    if h_0 is None:
+        h_0 = cell.initial_state(theta.h, _axes.batch_shape_of(cell, theta.h, xs, (), mask, lengths))
+    if lengths is not None:
+        _axes.check_lengths(cell, theta.h, h_0, lengths)
+    cell, xs, _ = _masks.standing_still(cell, xs, lengths)
+    h_T, hs = unroll(cell, theta.h, xs, h_0, adjoint=adjoint)
+    readouts.fits(readout, theta.o, hs)
+    by_jax = getattr(adjoint, "keeps_forward_mode", False)
+    y_hats = readouts.over_time(readout, *varying.alike(theta.o, hs), by_jax=by_jax)
+    return (y_hats, h_T) if return_state else y_hats
 
-    def initial_state(theta, batch_shape=()):
-        """h_0 for a batch of this shape, as the cell begins."""
-        trees.theta(theta)
-        return cell.initial_state(theta.h, batch_shape)
 
-    def apply(theta, xs, h_0=None, *, adjoint=None):
-        """``y_hats [T, *batch, m]`` for ``xs [T, *batch, d]``: see `jaxbptt.rnn`."""
-        trees.theta(theta)
-        if h_0 is None:
-            h_0 = initial_state(theta, _axes.batch_shape_of(cell, theta.h, xs))
-        _, hs = unroll(cell, theta.h, xs, h_0, adjoint=adjoint)
-        readouts.fits(readout, theta.o, hs)
-        if adjoint is not None and adjoint.keeps_forward_mode:
-            return readouts.apply_over_time(readout, theta.o, hs)
-        return readouts.with_rule(readout)(*varying.alike(theta.o, hs))
-
-    return Model(init, initial_state, apply, cell, readout)
+def _step(cell, readout, theta, x_t, h_tm1, *, key=None):
+    """``(y_hat_t, h_t)`` of one step: see `jaxbptt.rnn`."""
+    trees.theta(theta)
+    if key is not None:
+        initialisation.key(key)
+    h_t = cell.apply(theta.h, x_t, h_tm1)
+    return readout.apply(theta.o, cell.output(h_t)), h_t

@@ -1,42 +1,151 @@
-"""F: the average loss over the steps, as a function that ``jax.grad`` differentiates by the chosen adjoint."""
+"""F: the loss of every step, summed over time, as a function that ``jax.grad`` differentiates by the chosen adjoint.
+
+F = Σ_t w_t L(ŷ_t, y_t) / Σ_t w_t        w_t = 1 at every step, or what a mask says; 0 at a step that is not real
+"""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from jaxbptt import _axes, _batch, _objectives, adjoints, losses
-from jaxbptt._errors import arguments
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbptt import _axes, _masks, adjoints, losses, readouts
+from jaxbptt._errors import arguments, initialisation, trees, words
 from jaxbptt._factory import factory
-from jaxbptt.types import Adjoint, Loss, Model
+from jaxbptt._trees import varying
+from jaxbptt.types import Adjoint, Cell, Loss, Model, Readout
+from jaxbptt.unroll import checked
+
+
+class Aux(NamedTuple):
+    """What F has made beside its value: ``y_hats [T, *batch, …]``, and ``h_T``, each member's last state.
+
+    >>> Aux(y_hats=jnp.zeros((7, 4, 2)), h_T=jnp.zeros((4, 5))).h_T.shape
+    (4, 5)
+    """
+
+    y_hats: Any
+    h_T: Any
+
+
+class Given(NamedTuple):
+    """The arguments of F, checked.
+
+    Attributes:
+        cell: f; with lengths, one that stands still where a sequence is over.
+        xs: its inputs.
+        h_0: the initial state, as arrays.
+        ys: ``[T, *batch, …]``; of the last step alone ``[1, *batch, …]``.
+        weights: w_t, ``[T, *batch]``, boolean or real; ``None`` where every step counts.
+        batch: the batch axes.
+        L_dtype: of the loss.
+    """
+
+    cell: Cell
+    xs: Any
+    h_0: Any
+    ys: Any
+    weights: Any
+    batch: tuple
+    L_dtype: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """F, as `objective` makes it: call it, and ``dataclasses.replace(F, adjoint=…)`` is the same by another adjoint.
-
-    Attributes:
-        model: f and g.
-        loss: L.
-        adjoint: how the recursion is differentiated.
-        reduction: how steps and members combine, ``"mean"`` or ``"sum"``.
+    """F, as `objective` makes it.
 
     >>> import jaxbptt as jb
-    >>> F = jb.objective(jb.rnn(jb.cells.elman(), jb.readouts.linear()), jb.losses.l2_loss)
-    >>> dataclasses.replace(F, adjoint=jb.adjoints.autodiff()).reduction
-    'mean'
+    >>> F = objective(jb.rnn(jb.cells.elman(), jb.readouts.linear()), jb.losses.l2_loss)
+    >>> dataclasses.replace(F, adjoint=jb.adjoints.checkpointed()).adjoint.slots is None
+    True
     """
 
     model: Model
     loss: Loss
     adjoint: Adjoint
-    reduction: Literal["mean", "sum"]
+    reduction: str
+    at: str
+    has_aux: bool
 
-    def __call__(self, theta, xs, ys, h_0=None, mask=None):
+    def __call__(self, theta, xs, ys, h_0=None, *, mask=None, lengths=None, key=None):
         """F of ``theta`` for ``xs [T, *batch, d]`` and ``ys [T, *batch, …]``: see `jaxbptt.objective`."""
-        _objectives.sequences(xs, ys, mask)
-        h_0 = _axes.initial_state(self.model, theta, xs, h_0)
-        y_hats = self.model.apply(theta, _batch.finite_after_last(xs, mask), h_0, adjoint=self.adjoint)
-        _objectives.loss_fits(self.loss, y_hats, ys, mask, _axes.batch_shape(self.model.cell, theta.h, h_0))
-        return losses.over_time(self.loss, y_hats, ys, mask, reduction=self.reduction)
+        given = check(self.model, self.loss, theta, xs, ys, h_0, mask, lengths, key, at=self.at)
+        value, aux = evaluate(self, theta, given, keeps_y_hats=self.has_aux)
+        return (value, aux) if self.has_aux else value
+
+
+def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=None, *, at="steps"):
+    """The arguments of F as `Given`. Nothing is computed but shapes, and h_0 where there is none."""
+    trees.theta(theta)
+    T = _axes.time_axis("xs", xs)
+    if at == "last":
+        ys, mask = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), (ys, mask))
+    elif _axes.time_axis("ys", ys) != T:
+        raise ValueError(
+            f"`xs` and `ys` must share their time axis: got xs={words.describe(xs)}, ys={words.describe(ys)}; "
+            "F has one target a step"
+        )
+    if key is not None:
+        initialisation.key(key)
+    _check_mask(mask, 1 if at == "last" else T)
+    if h_0 is None:
+        batch = _axes.batch_shape_of(model.cell, theta.h, xs, ys, mask, lengths)
+        h_0 = model.initial_state(theta, batch)
+    if lengths is not None:
+        _axes.check_lengths(model.cell, theta.h, h_0, lengths)
+    cell, xs, real = _masks.standing_still(model.cell, xs, lengths)
+    h_0 = checked(cell, theta.h, xs, h_0)
+    batch = _axes.batch_shape(cell, theta.h, h_0)
+    if real is not None and at == "last":
+        real = real[:1]  # a sequence without a step has no last one
+    weights = _masks.weights(mask, real)
+    return Given(cell, xs, h_0, ys, weights, batch, _check_loss(model, loss, theta, cell, h_0, ys, weights, batch))
+
+
+def evaluate(F, theta, given, *, keeps_y_hats=False):
+    """F and its `Aux`, whose ŷ's are ``None`` where they need not be kept and the adjoint doesn't keep them."""
+    cell, readout, y_hats = given.cell, F.model.readout, None
+    steps = 1 if F.at == "last" else jax.tree.leaves(given.ys)[0].shape[0]
+    recursion = varying.alike(theta.h, given.xs, given.h_0)
+    by_jax = getattr(F.adjoint, "keeps_forward_mode", False)
+    if F.at == "last":
+        h_T, _ = F.adjoint(cell._replace(output=_nothing), *recursion)
+        outputs = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), cell.output(h_T))
+    elif hasattr(F.adjoint, "read_in_blocks") and not keeps_y_hats:
+        read_of = varying.alike(theta.o, (given.ys, given.weights), recursion)[:2]
+        h_T, Ls = F.adjoint.read_in_blocks(_Losses(readout, F.loss), cell, *recursion, *read_of)
+        return _reduced(Ls, given, steps, F.reduction), Aux(None, h_T)
+    else:
+        h_T, outputs = F.adjoint(cell, *recursion)
+    y_hats = readouts.over_time(readout, *varying.alike(theta.o, outputs), by_jax=by_jax)
+    Ls = losses.of_steps(F.loss, y_hats, given.ys, given.weights)
+    return _reduced(Ls, given, steps, F.reduction), Aux(y_hats, h_T)
+
+
+def _reduced(Ls, given, steps, reduction):
+    return losses.reduced(Ls, given.weights, steps, given.batch, reduction).astype(given.L_dtype)
+
+
+def _nothing(h_t):
+    """The output of a cell of which the last state is all that is read."""
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Losses:
+    """What F reads of a block: Σ_t w_t L_t of each member. Nothing of it need be kept."""
+
+    readout: Readout
+    loss: Loss
+
+    def __call__(self, theta_o, outputs, read_of):
+        (ys, weights), real = read_of
+        y_hats = readouts.over_time(self.readout, theta_o, outputs)
+        if real is not None:
+            batch = jax.eval_shape(jax.vmap(self.loss), y_hats, ys).shape[1:]
+            weights = _masks.weights(weights, _masks.of_members(real, batch))
+        return jnp.sum(losses.of_steps(self.loss, y_hats, ys, weights), axis=0)
 
 
 @factory
@@ -45,41 +154,106 @@ def objective(
     loss: Loss,
     *,
     adjoint: Adjoint | None = None,
-    reduction: Literal["mean", "sum"] = "mean",
+    reduction: Literal["mean", "sum", "sequences", "none"] = "mean",
+    at: Literal["steps", "last"] = "steps",
+    has_aux: bool = False,
 ) -> Objective:
-    """``F(theta, xs, ys, h_0=None, mask=None) = 1/T Σ_t L(ŷ_t, y_t)``, averaged over the batch as well.
+    """``F(theta, xs, ys, h_0=None, *, mask=None, lengths=None, key=None) = Σ w_t L(ŷ_t, y_t) / Σ w_t``.
 
-    Exact. Its gradient is as exact as the adjoint, which also says what that costs.
+    Exact. Its gradient is as exact as the adjoint, which also says what that costs. By `adjoints.checkpointed` readout
+    and loss are evaluated block by block, forward and back: no array over all of T is made beside the schedule's.
 
     Args:
         model: f and g, from `jaxbptt.rnn`.
         loss: L, ``(y_hat_t, y_t) -> [*batch]``.
         adjoint: how the recursion is differentiated; `jaxbptt.adjoints.full` by default.
-        reduction: ``"mean"`` over time and batch, or ``"sum"``.
+        reduction: ``"mean"`` over all steps and members together, ``"sum"``, ``"sequences"`` (a mean over each
+            sequence, then over those with a step that counts), or ``"none"``: each member's mean, ``[*batch]``.
+        at: ``"last"``: F is the mean of L(ŷ_T, y), T each member's last real step; ``ys [*batch, …]``, ``mask
+            [*batch]``, and a member of length 0 does not count.
+        has_aux: whether F returns ``(value, Aux(y_hats, h_T))``, for ``jax.value_and_grad(F, has_aux=True)``.
 
     Returns:
         F. Its arguments: ``theta``, a `Theta`; ``xs [T, *batch, d]``; ``ys`` with leaves ``[T, *batch, …]``; ``h_0``,
-        the model's initial state when ``None``, of the batch of ``xs`` (floating-point leaves have one axis of features
-        behind it; of integers alone it is the fewest axes with which f returns a state like its own);
-        ``mask [T, *batch]``, True where a step counts in F.
-        What ``ys`` holds where it doesn't, and a NaN in ``xs`` after a sequence's last step that counts, reach
-        neither F nor a gradient; a recursion that overflows there reaches the gradient (`jaxbptt.cells.masked` stands
-        still instead). In float16 the cotangent of a step is its share 1/(T·B), which beyond T·B = 16,000 is no normal
-        number: take the sum of a loss that you scale, or bfloat16. The same arguments give the same function.
+        the model's initial state when ``None``; ``mask [T, *batch]``, which real steps count: True, or a weight, ≥ 0
+        for a mean; ``lengths [*batch]``, how many steps of a sequence are real: at the others the state stands still,
+        they count nowhere, and what they hold, NaN included, reaches nothing; ``key``, for a cell that draws random
+        numbers. NaN in a real step shows, whether it counts or not. The same arguments give the same F.
 
     Raises:
         TypeError, ValueError: now, for what is not a model, loss, adjoint or reduction; and when F is traced, for
             shapes, dtypes and trees that don't fit.
 
+    Notes:
+        In float16 the cotangent of a step is its share 1/(T·B), which beyond T·B = 16,000 is no normal number: take
+        the sum of a loss that you scale, or bfloat16.
+
     >>> import jax, jax.numpy as jnp, jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
     >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
     >>> F = objective(model, jb.losses.l2_loss)
-    >>> grads = jax.grad(F)(theta, jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2)))
+    >>> grads = jax.grad(F)(theta, jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2)), lengths=jnp.array([7, 3, 5, 1]))
     >>> grads.h.W_h.shape
     (5, 5)
     """
-    _objectives.average_loss(model, loss, reduction)
+    arguments.model(model)
+    arguments.callable_argument("loss", loss)
+    arguments.one_of("reduction", reduction, ("mean", "sum", "sequences", "none"), "weigh the loss for anything else")
+    arguments.one_of("at", at, ("steps", "last"), "a mask counts any other steps")
+    arguments.flag("has_aux", has_aux)
     adjoint = adjoints.full() if adjoint is None else adjoint
     arguments.adjoint(adjoint)
-    return Objective(model, loss, adjoint, reduction)
+    return Objective(model, loss, adjoint, reduction, at, has_aux)
+
+
+def _check_mask(mask, T):
+    if mask is not None:
+        if not hasattr(mask, "dtype") or not (mask.dtype == bool or jnp.issubdtype(mask.dtype, jnp.floating)):
+            came = mask.dtype if hasattr(mask, "dtype") else type(mask).__name__
+            raise TypeError(
+                f"`mask` must be boolean, or floating-point weights: got {came}; write `jnp.asarray(mask, bool)`"
+            )
+        if mask.ndim < 1 or mask.shape[0] != T:
+            raise ValueError(f"`mask` must share the time axis of `xs`, T={T}: got mask.shape={mask.shape}")
+
+
+def _check_loss(model, loss, theta, cell, h_0, ys, weights, batch):
+    """The readout reads the state, the loss gives one number a member, as the weights do. Gives the loss's dtype."""
+    _axes.some_member(batch)
+    outputs = jax.eval_shape(lambda h_0: jax.tree.map(lambda h: jnp.expand_dims(h, 0), cell.output(h_0)), h_0)
+    y_hat_t, y_t = readouts.fits(model.readout, theta.o, outputs), _axes.one_step(ys)
+    L = words.traced("loss", loss, y_hat_t, y_t)
+    if not hasattr(L, "shape"):
+        raise TypeError(
+            f"`loss` must return one array of the shape {batch}: got a {type(L).__name__}; what else is wanted "
+            "of y_hats, such as an accuracy, compute from `model.apply`"
+        )
+    if L.shape != batch:
+        raise ValueError(
+            f"`loss` must return one number for each member of the batch, shape {batch}: got {words.shape(L)} "
+            f"for y_hat_t={words.describe(y_hat_t)}, y_t={words.describe(y_t)}; "
+            "sum over features, not over the batch"
+        )
+    if not jnp.issubdtype(L.dtype, jnp.floating):
+        raise TypeError(f"`loss` must return real floating point: got {L.dtype}")
+    if weights is not None:
+        _check_weights(weights, ys, y_hat_t, batch)
+    return L.dtype
+
+
+def _check_weights(weights, ys, y_hat_t, batch):
+    T = jax.tree.leaves(ys)[0].shape[0]
+    for name, tree, shape in (("ys", ys, weights.shape), ("y_hats", y_hat_t, weights.shape[1:])):
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            if np.shape(leaf)[: len(shape)] != shape:
+                came = np.shape(leaf) if name == "ys" else (T, *leaf.shape)
+                raise ValueError(
+                    f"`mask` must have shape [T, *batch] = {(T, *batch)}, which "
+                    f"`{name}{jax.tree_util.keystr(path)}` must begin with: got mask.shape={weights.shape} and "
+                    f"{came}; use `jnp.broadcast_to`"
+                )
+    if weights.shape != (T, *batch):
+        raise ValueError(
+            f"`mask` must have shape [T, *batch] = {(T, *batch)}: got {weights.shape}; "
+            "use `jnp.broadcast_to` for one mask over the whole batch"
+        )

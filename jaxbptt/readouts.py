@@ -6,6 +6,7 @@ The linear readout, ŷ_t = W_o h_t + b, with y_hat_bar_t = ∂F/∂ŷ_t:
  2. Read off: W_o_bar = y_hat_bar_t h_tᵀ, b_bar = y_hat_bar_t, h_bar_t = W_oᵀ y_hat_bar_t.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -200,8 +201,12 @@ def mixed_precision(readout: Readout) -> Readout:
     )
 
 
-def apply_over_time(readout: Readout, theta_o, hs):
-    """ŷ_1 … ŷ_T, differentiated by JAX."""
+def over_time(readout: Readout, theta_o, hs, *, by_jax=False):
+    """ŷ_1 … ŷ_T, which ``jax.grad`` differentiates by the readout's own rule, or `by_jax`, in any mode."""
+    return _apply_over_time(readout, theta_o, hs) if by_jax else _with_rule(readout, theta_o, hs)
+
+
+def _apply_over_time(readout, theta_o, hs):
     return jax.vmap(readout.apply, in_axes=(None, 0))(theta_o, hs)
 
 
@@ -213,23 +218,21 @@ def vjp_over_time(readout: Readout, theta_o, hs, y_hat_bars):
     return rule(theta_o, hs, y_hat_bars)
 
 
-@factory
-def with_rule(readout: Readout) -> Callable:
-    """ŷ_1 … ŷ_T as a function ``(theta_o, hs)`` that ``jax.grad`` differentiates by the readout's own rule."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _with_rule(readout, theta_o, hs):
+    return _apply_over_time(readout, theta_o, hs)
 
-    @jax.custom_vjp
-    def y_hats(theta_o, hs):
-        return apply_over_time(readout, theta_o, hs)
 
-    def forward(theta_o, hs):
-        return apply_over_time(readout, theta_o, hs), (theta_o, hs)
+def _forward(readout, theta_o, hs):
+    return _apply_over_time(readout, theta_o, hs), (theta_o, hs)
 
-    def backward(residuals, y_hat_bars):
-        theta_o, hs = residuals
-        return vjp_over_time(readout, theta_o, hs, y_hat_bars)
 
-    y_hats.defvjp(forward, backward)
-    return y_hats
+def _backward(readout, kept, y_hat_bars):
+    theta_o, hs = kept
+    return vjp_over_time(readout, theta_o, hs, y_hat_bars)
+
+
+_with_rule.defvjp(_forward, _backward)
 
 
 def linear_fits(theta_o, hs):
@@ -252,7 +255,7 @@ def linear_fits(theta_o, hs):
 
 
 def fits(g, theta_o, hs):
-    """θ_o against what the cell puts out, for any readout."""
+    """θ_o against what the cell puts out, ``hs [T, *batch, …]``, for any readout. Gives the shapes of ŷ_t."""
     if g.check is not None:
         g.check(theta_o, hs)
-    traced("readout.apply", g.apply, theta_o, one_step(hs))
+    return traced("readout.apply", g.apply, theta_o, one_step(hs))

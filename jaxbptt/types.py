@@ -166,9 +166,11 @@ class Model(NamedTuple):
     Attributes:
         init: ``(key, *, input_size, hidden_size, output_size, dtype=float32) -> Theta``.
         initial_state: ``(theta, batch_shape=()) -> h_0``.
-        apply: ``(theta, xs, h_0=None, *, adjoint=None) -> y_hats``.
+        apply: ``(theta, xs, h_0=None, *, mask=None, lengths=None, key=None, adjoint=None, return_state=False) ->
+            y_hats``, or ``(y_hats, h_T)``.
         cell: f.
         readout: g.
+        step: ``(theta, x_t, h_tm1, *, key=None) -> (y_hat_t, h_t)``, for serving and sampling.
 
     >>> import jax, jax.numpy as jnp, jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -182,6 +184,7 @@ class Model(NamedTuple):
     apply: Callable[..., Any]
     cell: Cell
     readout: Readout
+    step: Callable[..., Any]
 
 
 class Estimate(NamedTuple):
@@ -198,7 +201,7 @@ class Estimate(NamedTuple):
     """
 
     loss: Array
-    grads: Theta
+    grads: PyTree
     info: Any
 
 
@@ -206,9 +209,9 @@ class GradientEstimator(NamedTuple):
     """A way to evaluate the double sum over time, exact or not.
 
     Attributes:
-        init: ``(theta, h_0=None) -> state``, everything that must be carried from chunk to chunk.
+        init: ``(theta, h_0=None, *, key=None) -> state``, everything that must be carried from chunk to chunk.
             Without h_0, the model's initial state for the batch of the first chunk.
-        update: ``(theta, state, xs, ys, mask=None, key=None) -> (Estimate, state)``.
+        update: ``(theta, state, xs, ys, *, mask=None, lengths=None, key=None) -> (Estimate, state)``.
 
     >>> import jax, jax.numpy as jnp, jaxbptt as jb
     >>> estimator = jb.estimators.rtrl(jb.rnn(jb.cells.elman(), jb.readouts.identity()), jb.losses.l2_loss)

@@ -22,8 +22,8 @@ SEED = 3
 def noisy(estimator):
     """The estimator with noise drawn from its key on top, so that a wrong key shows."""
 
-    def update(theta, state, xs, ys, mask=None, key=None):
-        estimate, state = estimator.update(theta, state, xs, ys, mask, key)
+    def update(theta, state, xs, ys, *, mask=None, lengths=None, key=None):
+        estimate, state = estimator.update(theta, state, xs, ys, mask=mask, lengths=lengths, key=key)
         leaves, treedef = jax.tree.flatten(estimate.grads)
         keys = jax.random.split(key, len(leaves))
         noise = [0.1 * jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]

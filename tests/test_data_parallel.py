@@ -30,7 +30,7 @@ def test_same_numbers_as_one_device(case, masked):
     F = jb.objective(given.model, jb.losses.l2_loss)
     one, two = (
         jax.jit(jax.value_and_grad(f, argnums=(0, 1, 3), allow_int=True))(
-            given.theta, given.xs, given.ys, given.h_0, mask
+            given.theta, given.xs, given.ys, given.h_0, mask=mask
         )
         for f in (F, jb.data_parallel(F))
     )
@@ -51,11 +51,32 @@ def test_sums_and_default_states(masked):
         assert_close(*bars, 1e-11)
 
 
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "mask"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_lengths_go_with_their_sequences_and_count(reduction, masked):
+    """F is NumPy's mean, or sum, of θ · x over the steps t < lengths; the shares of the devices count such steps."""
+
+    def F(theta, xs, ys, h_0=None, *, mask=None, lengths=None):
+        counts = jnp.arange(5)[:, None] < lengths[None]
+        counts = counts if mask is None else counts & mask
+        total = jnp.sum(jnp.where(counts, theta * xs, 0))
+        return total if reduction == "sum" else total / jnp.maximum(jnp.sum(counts, dtype=total.dtype), 1)
+
+    vars(F)["reduction"] = reduction
+    xs, lengths = jax.random.normal(jax.random.key(0), (5, 4)), jnp.array([5, 2, 1, 0])
+    mask = jax.random.bernoulli(jax.random.key(3), 0.5, (5, 4)) if masked else None
+    counts = (np.arange(5)[:, None] < np.array(lengths)) & (True if mask is None else np.array(mask))
+    split = jax.jit(jax.value_and_grad(jb.data_parallel(F)))
+    F_value, bar = split(jnp.float64(2.0), xs, xs, mask=mask, lengths=lengths)
+    wanted = getattr(np, reduction)(np.asarray(xs)[counts])
+    np.testing.assert_allclose([F_value, bar], [2 * wanted, wanted], rtol=1e-12)
+
+
 def test_steps_are_counted_in_floating_point():
     """Their number over all hosts may not fit an int32."""
     given = problem(LSTM, T=5, batch=(4,), dtype=jnp.float16)
     F = jb.data_parallel(jb.objective(given.model, jb.losses.l2_loss))
-    traced = jax.make_jaxpr(F)(given.theta, given.xs, given.ys, None, jnp.ones((5, 4), bool))
+    traced = jax.make_jaxpr(F)(given.theta, given.xs, given.ys, mask=jnp.ones((5, 4), bool))
     summed = [equation for equation in equations(traced.jaxpr) if equation.primitive.name.startswith("psum")]
     dtypes = {var.aval.dtype for equation in summed for var in equation.invars}
     assert dtypes == {jnp.dtype("float16"), jnp.dtype("float32")}  # F's shares; the count, beyond 65,504 as well

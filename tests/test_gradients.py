@@ -13,7 +13,7 @@ def gradient(problem, adjoint, mask=None):
     """F and ∂F/∂(θ, xs, h_0) by `adjoint`; flags in xs get None."""
     F = jb.objective(problem.model, jb.losses.l2_loss, adjoint=adjoint)
     allow = jax.value_and_grad(F, argnums=(0, 1, 3), allow_int=True)
-    value, (theta_bar, xs_bar, h_0_bar) = jax.jit(allow)(problem.theta, problem.xs, problem.ys, problem.h_0, mask)
+    value, (theta_bar, xs_bar, h_0_bar) = jax.jit(allow)(problem.theta, problem.xs, problem.ys, problem.h_0, mask=mask)
     xs_bar = jax.tree.map(lambda bar: None if bar.dtype == jax.dtypes.float0 else bar, xs_bar)
     return value, (theta_bar, xs_bar, h_0_bar)
 
@@ -74,7 +74,7 @@ def test_a_product_that_overflows_where_nothing_is_read(adjoint):
     theta = jb.Theta(jb.cells.LinearParams(jnp.ones((2, 1), jnp.float32), W_h), ())
     xs, ys, mask = jnp.zeros((200, 1), jnp.float32), jnp.ones((200, 2), jnp.float32), jnp.arange(200) < 2
     gradient = jax.grad(jb.objective(model, jb.losses.l2_loss, adjoint=adjoint), (0, 1, 3))
-    theta_bar, xs_bar, h_0_bar = jax.jit(gradient)(theta, xs, ys, jnp.zeros(2, jnp.float32), mask)
+    theta_bar, xs_bar, h_0_bar = jax.jit(gradient)(theta, xs, ys, jnp.zeros(2, jnp.float32), mask=mask)
     W, one = np.asarray(W_h), np.ones(2, np.float32)
     np.testing.assert_array_equal(h_0_bar, -(W.T @ one + W.T @ W.T @ one) / 2)
     np.testing.assert_array_equal(xs_bar[:2, 0], [-(one @ one + one @ W @ one) / 2, -one @ one / 2])

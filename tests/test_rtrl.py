@@ -29,7 +29,7 @@ def test_rtrl_is_not_spoilt_by_a_sensitivity_that_explodes_after_the_last_step_t
     xs, ys = jnp.zeros((120, 1), jnp.float32), jnp.ones((120, 2), jnp.float32)
     mask = jnp.arange(120) < 3
     estimator = jb.estimators.rtrl(model, jb.losses.l2_loss, reduction="sum")
-    estimate, state = estimator.update(theta, estimator.init(theta), xs, ys, mask)
+    estimate, state = estimator.update(theta, estimator.init(theta), xs, ys, mask=mask)
     assert not jnp.all(jnp.isfinite(state.a))
     assert estimate.grads.h.b.tolist() == [-(1.0 + 4.0 + 13.0)] * 2
 

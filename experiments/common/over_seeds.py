@@ -54,14 +54,14 @@ def estimator(single: jb.GradientEstimator) -> jb.GradientEstimator:
         single: of whole sequences.
     """
 
-    def begin(theta, h_0=None):
+    def begin(theta, h_0=None, *, key=None):
         return ()
 
-    def update(theta, state, xs, ys, mask=None, key=None):
-        def one(theta, xs, ys, mask):
-            return single.update(theta, single.init(theta), xs, ys, mask=mask)[0]
+    def update(theta, state, xs, ys, *, mask=None, lengths=None, key=None):
+        def one(theta, xs, ys, mask, lengths):
+            return single.update(theta, single.init(theta), xs, ys, mask=mask, lengths=lengths)[0]
 
-        estimate = jax.vmap(one, in_axes=(0, 1, 1, 1))(theta, xs, ys, mask)
+        estimate = jax.vmap(one, in_axes=(0, 1, 1, 1, 0))(theta, xs, ys, mask, lengths)
         return estimate._replace(loss=jnp.mean(estimate.loss)), state
 
     return jb.GradientEstimator(begin, update)

@@ -100,7 +100,7 @@ def plain_jax(model: jb.Model, loss: jb.types.Loss) -> jb.GradientEstimator:
     """``jax.value_and_grad`` of F over the plain scan, as an estimator: no rule of this library in it."""
     F = jax.value_and_grad(jb.objective(model, loss, adjoint=jb.adjoints.autodiff()))
 
-    def update(theta, state, xs, ys, mask=None, key=None):
-        return jb.Estimate(*F(theta, xs, ys, None, mask), info=()), state
+    def update(theta, state, xs, ys, *, mask=None, lengths=None, key=None):
+        return jb.Estimate(*F(theta, xs, ys, mask=mask, lengths=lengths), info=()), state
 
-    return jb.GradientEstimator(init=lambda theta, h_0=None: (), update=update)
+    return jb.GradientEstimator(init=lambda theta, h_0=None, *, key=None: (), update=update)

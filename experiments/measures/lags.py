@@ -64,7 +64,7 @@ def _along(cell, theta_h, burn_in_xs, xs, y):
         hs_tm1 = jnp.concatenate([h_0[None], hs[:-1]])
         theta_bars, _, _ = jax.vmap(functools.partial(cell.vjp, theta_h))(xs, hs_tm1, hs, deltas)
         theta = jb.Theta(theta_h, model.readout.init(jax.random.key(0), y.size, y.size))
-        wanted = jax.grad(F)(theta, xs, jnp.broadcast_to(y, hs.shape), h_0, is_last).h.W_x
+        wanted = jax.grad(F)(theta, xs, jnp.broadcast_to(y, hs.shape), h_0, mask=is_last).h.W_x
         error = jnp.max(jnp.abs(jnp.sum(theta_bars.W_x, axis=0) - wanted)) / jnp.max(jnp.abs(wanted))
         return products, theta_bars.W_x, jnp.linalg.norm(delta_T) * jnp.linalg.norm(xs, axis=-1), error
 

@@ -32,7 +32,7 @@ def delta_norms(model: jb.Model, theta: jb.Theta, xs, labels):
     return {name: jnp.linalg.norm(delta, axis=-1) for name, delta in parts.items()}
 
 
-def check(model: jb.Model, theta: jb.Theta, xs, ys, mask) -> dict[str, jb.checking.Row]:
+def check(model: jb.Model, theta: jb.Theta, xs, ys, *, mask) -> dict[str, jb.checking.Row]:
     """The hand-written gradient against ``jax.grad`` of the plain scan and central differences, in float64, by leaf."""
     report = jb.check_gradients(model, LOSS, theta, xs, ys, mask=mask, dtype=jnp.float64)
     return {row.leaf: row for row in report.rows}

@@ -71,11 +71,11 @@ def objective(model: jb.Model, alpha: float) -> Callable:
     F = jb.objective(model, LOSS)
 
     @functools.wraps(F)  # and a mean over the batch, like F: so it may be split in the same way
-    def regularised(theta, symbols, ys, h_0=None, mask=None):
+    def regularised(theta, symbols, ys, h_0=None, *, mask=None):
         xs = jax.nn.one_hot(symbols, SYMBOLS)
-        value = F(theta, xs, ys, h_0, mask)
+        value = F(theta, xs, ys, h_0, mask=mask)
         if alpha:
-            value += alpha / len(symbols) * jb.diagnostics.omega(model, LOSS, theta, xs, ys, h_0, mask)
+            value += alpha / len(symbols) * jb.diagnostics.omega(model, LOSS, theta, xs, ys, h_0, mask=mask)
         return value
 
     return regularised

@@ -26,7 +26,7 @@ def adding(rng: np.random.Generator, T: int, batch_shape: tuple[int, ...]) -> jb
 
     Source: Hochreiter and Schmidhuber (1997), section 5.4; with a mark in each half Le, Jaitly and Hinton (2015).
 
-    >>> xs, ys, mask, _ = adding(np.random.default_rng(0), 6, (3,))
+    >>> xs, ys, _, mask, _ = adding(np.random.default_rng(0), 6, (3,))
     >>> bool(np.allclose((xs[..., 0] * xs[..., 1]).sum(0), ys[-1, :, 0])), mask[:, 0].tolist()
     (True, [False, False, False, False, False, True])
     """
@@ -36,7 +36,8 @@ def adding(rng: np.random.Generator, T: int, batch_shape: tuple[int, ...]) -> jb
     marks = sum((steps == half).astype(np.float32) for half in halves)
     total = np.sum(numbers * marks, axis=0)
     ys = np.broadcast_to(total[..., None], (T, *batch_shape, 1))
-    return jb.training.Batch(np.stack([numbers, marks], axis=-1), ys, np.broadcast_to(steps == T - 1, numbers.shape))
+    last = np.broadcast_to(steps == T - 1, numbers.shape)
+    return jb.training.Batch(np.stack([numbers, marks], axis=-1), ys, mask=last)
 
 
 def copying(rng: np.random.Generator, delay: int, batch_shape: tuple[int, ...]) -> jb.training.Batch:

@@ -96,7 +96,7 @@ def padded(rolls: Sequence[np.ndarray], part: int = PART, fill: float = 0.0) -> 
     xs, ys = np.full((2, T, len(rolls), PITCHES), fill, np.float32)
     for k, roll in enumerate(rolls):
         xs[: steps[k], k], ys[: steps[k], k] = roll[:-1], roll[1:]
-    return jb.training.Batch(xs, ys, np.arange(T)[:, None] < steps)
+    return jb.training.Batch(xs, ys, mask=np.arange(T)[:, None] < steps)
 
 
 def batches(

@@ -45,15 +45,15 @@ def callable_argument(name, value):
         raise TypeError(f"`{name}` must be a function: got {type(value).__name__} ({value!r:.80})")
 
 
-def called_with(name, value, *arguments):
-    """A function that can be called with these."""
+def called_with(name, value, *arguments, keywords=()):
+    """A function that can be called with these, the last by their names."""
     callable_argument(name, value)
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):  # of a builtin, which doesn't say
         return
     try:
-        signature.bind(*arguments)
+        signature.bind(*arguments, **dict.fromkeys(keywords))
     except TypeError:
         raise TypeError(
             f"`{name}` must be a function that can be called as {name}({', '.join(arguments)}): got one of {signature}"

@@ -16,7 +16,7 @@ Only 1. is sequential (`jaxbptt._time.sweeps.reverse`). The reverse scan carries
 
 import dataclasses
 import functools
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 from jax import lax
@@ -100,7 +100,7 @@ class Full:
     memory: str
     keeps_forward_mode: ClassVar[bool] = False
 
-    def __call__(self, cell, theta_h, xs, h_0):
+    def __call__(self, cell, theta_h, xs, h_0) -> Any:
         """(h_T, hs), with this rule for their gradient."""
         on_host = self.memory == "host"
         if on_host:

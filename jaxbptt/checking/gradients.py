@@ -21,8 +21,9 @@ def check_gradients(
     xs: PyTree,
     ys: PyTree,
     h_0: PyTree | None = None,
-    mask=None,
     *,
+    mask=None,
+    lengths=None,
     adjoint: Adjoint | None = None,
     dtype=None,
     seed: int = 0,
@@ -36,7 +37,8 @@ def check_gradients(
         xs: ``[T, *batch, d]``.
         ys: targets.
         h_0: initial state; the model's when ``None``.
-        mask: ``[T, *batch]``, as for `jaxbptt.objective`.
+        mask: ``[T, *batch]``, and
+        lengths: ``[*batch]``, as for `jaxbptt.objective`.
         adjoint: what is checked; `adjoints.full` by default.
         dtype: converts every floating-point leaf first: ``jnp.float64`` makes the check sharp whatever JAX's setting
             is. ``None`` checks in the dtype given, to its rounding over many steps: in float32 to some 1e-3 of the
@@ -67,7 +69,7 @@ def check_gradients(
         h_0 = _axes.initial_state(model, theta, xs, h_0)
 
         def value(F):
-            return lambda theta, xs, h_0: F(theta, xs, ys, h_0, mask)
+            return lambda theta, xs, h_0: F(theta, xs, ys, h_0, mask=mask, lengths=lengths)
 
         def gradient(F):
             def pulled(*primals):

@@ -9,21 +9,21 @@ L_s reaches h_t through s - t steps. Carried apart by their lag, the cotangents 
 """
 
 import functools
-import math
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _axes, _batch, _objectives, losses, readouts
-from jaxbptt._algebra import to_sum, wide
-from jaxbptt._errors import arguments, trees
+from jaxbptt import _axes, losses, readouts
+from jaxbptt._algebra import wide
+from jaxbptt._errors import arguments
 from jaxbptt._time import sweeps
 from jaxbptt._trees import cotangents, vectors
 from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.diagnostics import _members
+from jaxbptt.estimators import _chunk
 from jaxbptt.types import Array, Loss, Model, PyTree, Theta
 
 
@@ -61,8 +61,9 @@ def gradient_flow(
     xs: PyTree,
     ys: PyTree,
     h_0: PyTree = None,
-    mask: Array | None = None,
     *,
+    mask: Array | None = None,
+    lengths: Array | None = None,
     lags: int | None = None,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> GradientFlow:
@@ -80,7 +81,8 @@ def gradient_flow(
         xs: ``[T, *batch, d]``.
         ys: leaves ``[T, *batch, …]``.
         h_0: the model's initial state when ``None``; if θ_h makes it, that use counts as one at step 0.
-        mask: ``[T, *batch]``, True where a step counts in F.
+        mask: ``[T, *batch]``, True (or a weight) where a step counts in F.
+        lengths: ``[*batch]``, how many steps are real.
         lags: K; all T by default, which takes O(T²) time and as many states: give it where T is large.
         reduction: of F, ``"mean"`` or ``"sum"``. ``lag_norms`` are those of L_s itself either way.
 
@@ -103,85 +105,74 @@ def gradient_flow(
     >>> flow.gradients.W_h.ravel().tolist()  # 1.75 (1.5, 0.5 · 1, 0.25 · 0), and beyond lag 2 nothing
     [2.625, 0.875, 0.0, 0.0]
     """
-    _objectives.average_loss(model, loss, reduction)
-    trees.theta(theta)
-    _objectives.sequences(xs, ys, mask)
-    T = _axes.time_axis("xs", xs)
+    _chunk.check_factory(model, loss, reduction)
     if lags is not None:
         arguments.count("lags", lags)
-    K = T if lags is None else min(lags, T)
-    cell, readout = model.cell, model.readout
+    given, pull_beginning = _chunk.begin(model, loss, theta, h_0, xs, ys, mask, lengths, None)
+    cell, xs, h_0 = given.cell, given.xs, given.h_0
+    T, split = jax.tree.leaves(given.ys)[0].shape[0], split_of(cell)
+    K, batch = T if lags is None else min(lags, T), _axes.separate(model.cell, theta.h, h_0)
 
-    begin = _axes.beginning(model, theta, xs, h_0)
-    xs = _batch.finite_after_last(xs, mask)
-    h_0, pull_beginning = cotangents.pullback(begin, theta.h)
-    h_0, batch, _, _ = _members.begin(cell, theta.h, xs, h_0)
     hs_tm1, hs = trajectory(cell, theta.h, xs, h_0)
-    F, h_bars, L_dtype = direct(cell, readout, loss, theta, hs, ys, mask, batch)
-    split = split_of(cell)
+    F, h_bars = direct(model, loss, theta, given, hs)
     steps = sweeps.Steps(xs, hs_tm1, hs, split.residuals(theta.h, split.project(theta.h, xs), hs_tm1, hs))
+    by_rows = split._replace(step_vjp=functools.partial(_rows_vjp, split, batch))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros((K + 1, *leaf.shape), leaf.dtype), cotangents.zeros(h_0))
+    passed, (z_bars, row_norms, delta_norms) = sweeps.reverse(
+        by_rows, lambda: theta.h, steps, h_bars, nothing, plus=_later
+    )
 
-    def later(h_bar_t, passed):  # rows k of step t + 1 are rows k + 1 of step t
-        return jax.tree.map(
-            lambda new, old: jnp.concatenate([new[None], old[: K - 1], (old[K - 1] + old[K])[None]]), h_bar_t, passed
-        )
+    # Before the sums over all steps, which half precision may not hold.
+    count = losses.count(given.weights, T, given.batch, F.dtype) if reduction == "mean" else jnp.ones((), F.dtype)
+    z_bars, passed = _over(count, (z_bars, passed))
+    parts = lax.map(
+        lambda z_bars: split.param_vjp(theta.h, *steps, z_bars),
+        jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z_bars),
+    )
+    parts = cotangents.add(parts, jax.vmap(pull_beginning)(_later(cotangents.zeros(h_0), passed)))
+    delta_norms = jnp.concatenate([_norms(batch, passed)[1][None], _over(count, delta_norms)])
+    loss_of_all = losses.mean(F, count).astype(given.L_dtype)
+    return GradientFlow(loss_of_all, delta_norms, _by_loss(row_norms, K), parts, jax.tree.map(_shares, parts))
+
+
+def direct(model, loss, theta, given, hs):
+    """Σ_s L_s in a dtype to sum in, and ∂L_s/∂h_s by the direct path for every s."""
+
+    def total(hs):
+        y_hats = readouts.over_time(model.readout, theta.o, jax.vmap(model.cell.output)(hs))
+        return jnp.sum(losses.of_steps(loss, y_hats, given.ys, given.weights))
+
+    F, pull = cotangents.pullback(total, hs)
+    return F, pull(jnp.ones_like(F))[0]
+
+
+def _later(h_bar_t, passed):
+    """Δ_t: the rows k of step t + 1, passed on, are rows k + 1 of step t; the last two become one."""
+    return jax.tree.map(
+        lambda new, old: jnp.concatenate([new[None], old[:-2], (old[-2] + old[-1])[None]]), h_bar_t, passed
+    )
+
+
+def _rows_vjp(split, batch, theta_h, x_t, residuals_t, h_tm1, h_t, deltas_t):
+    """c_{t+1}ᵀ Δ_{t+1}, row by row; beside its z_bar the norms of Δ_t."""
+    z_bars_t, passed = jax.vmap(functools.partial(split.step_vjp, theta_h, x_t, residuals_t, h_tm1, h_t))(deltas_t)
+    return (z_bars_t, *_norms(batch, deltas_t)), passed
+
+
+def _norms(batch, h_bars):
+    """Of each row, and of their sum."""
 
     def norm(h_bar):
         return _axes.over_members(lambda bar: _members.norm(vectors.gradient_vector(bar)), batch, h_bar)
 
-    def norms(h_bars):  # of the rows, and of their sum
-        return jax.vmap(norm)(h_bars), norm(jax.tree.map(lambda rows: jnp.sum(rows, axis=0), h_bars))
+    return jax.vmap(norm)(h_bars), norm(jax.tree.map(lambda rows: jnp.sum(rows, axis=0), h_bars))
 
-    def step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, deltas_t):  # c_{t+1}ᵀ Δ_{t+1}, row by row
-        rows = functools.partial(split.step_vjp, theta_h, x_t, residuals_t, h_tm1, h_t)
-        z_bars_t, passed = jax.vmap(rows)(deltas_t)
-        return (z_bars_t, *norms(deltas_t)), passed
 
-    nothing = jax.tree.map(lambda leaf: jnp.zeros((K + 1, *leaf.shape), leaf.dtype), cotangents.zeros(h_0))
-    passed, (z_bars, row_norms, delta_norms) = sweeps.reverse(
-        split._replace(step_vjp=step_vjp), lambda: theta.h, steps, h_bars, nothing, plus=later
+def _over(count, tree):
+    """Of a cotangent or norm of Σ_s L_s, that of F."""
+    return jax.tree.map(
+        lambda leaf: losses.mean(leaf.astype(wide(leaf.dtype)), count.astype(wide(leaf.dtype))).astype(leaf.dtype), tree
     )
-
-    def of_F(tree):  # of a cotangent or norm of Σ_s L_s, that of F
-        def share(leaf):
-            return (leaf.astype(wide(leaf.dtype)) / count.astype(wide(leaf.dtype))).astype(leaf.dtype)
-
-        return jax.tree.map(share, tree)
-
-    count = jnp.asarray(1)
-    if reduction == "mean":
-        count = jnp.asarray(T * math.prod(batch)) if mask is None else jnp.maximum(jnp.sum(mask), 1)
-    z_bars, passed = of_F((z_bars, passed))  # before the sums over all steps, which half precision may not hold
-
-    def part(z_bars):
-        return split.param_vjp(theta.h, *steps, z_bars)
-
-    parts = lax.map(part, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z_bars))
-    through_h_0 = jax.vmap(lambda h_bar: pull_beginning(h_bar)[0])(later(cotangents.zeros(h_0), passed))
-    parts = cotangents.add(parts, through_h_0)
-    delta_norms = jnp.concatenate([norms(passed)[1][None], of_F(delta_norms)])
-    return GradientFlow(
-        of_F(F).astype(L_dtype), delta_norms, _by_loss(row_norms, K), parts, jax.tree.map(_shares, parts)
-    )
-
-
-def direct(cell, readout, loss, theta, hs, ys, mask, batch):
-    """Σ_s L_s in a dtype to sum in, ∂L_s/∂h_s by the direct path for every s, and the dtype of L."""
-    outputs = jax.vmap(cell.output)(hs)
-    readouts.fits(readout, theta.o, outputs)
-    y_hats = readouts.apply_over_time(readout, theta.o, outputs)
-    L_dtype = _objectives.loss_fits(loss, y_hats, ys, mask, batch)
-
-    def total(y_hats):
-        def summed(y_hat_t, y_t):
-            return to_sum(loss(y_hat_t, y_t))
-
-        return losses.over_time(summed, y_hats, ys, mask, reduction="sum")
-
-    F, pull_loss = cotangents.pullback(total, y_hats)
-    (y_hat_bars,) = pull_loss(jnp.ones_like(F))
-    _, output_bars = readouts.vjp_over_time(readout, theta.o, outputs, y_hat_bars)
-    return F, jax.vmap(lambda h_t, bar: cotangents.pullback(cell.output, h_t)[1](bar)[0])(hs, output_bars), L_dtype
 
 
 def _by_loss(row_norms, K):

@@ -6,12 +6,12 @@
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _axes, _batch, _objectives, jacobians
-from jaxbptt._errors import arguments, trees
+from jaxbptt import _axes, jacobians
 from jaxbptt._trees import cotangents, vectors
 from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.diagnostics import _members
 from jaxbptt.diagnostics.gradient_flow import direct
+from jaxbptt.estimators import _chunk
 from jaxbptt.types import Array, Loss, Model, PyTree, Theta
 
 
@@ -22,8 +22,9 @@ def omega(
     xs: PyTree,
     ys: PyTree,
     h_0: PyTree = None,
-    mask: Array | None = None,
     *,
+    mask: Array | None = None,
+    lengths: Array | None = None,
     immediate: bool = True,
 ) -> Array:
     """``Ω = Σ_t (‖c_tᵀ δ_t‖ / ‖δ_t‖ - 1)²`` over t = 1 … T, averaged over the batch.
@@ -41,6 +42,7 @@ def omega(
         ys: leaves ``[T, *batch, …]``.
         h_0: the model's initial state when ``None``.
         mask: ``[T, *batch]``, True where a step counts in F. A step with δ_t = 0 adds nothing to Ω.
+        lengths: ``[*batch]``, how many steps are real.
         immediate: whether the gradient of Ω is the immediate one. Its value is the same.
 
     Returns:
@@ -61,15 +63,12 @@ def omega(
     >>> bool(jnp.trace(jax.grad(regulariser)(theta).h.W_h) < 0)  # against the gradient: W_h grows
     True
     """
-    arguments.model(model)
-    arguments.callable_argument("loss", loss)
-    trees.theta(theta)
-    _objectives.sequences(xs, ys, mask)
-    cell = model.cell
-    xs = _batch.finite_after_last(xs, mask)
-    h_0, batch, _, _ = _members.begin(cell, theta.h, xs, _axes.initial_state(model, theta, xs, h_0))
+    _chunk.check_factory(model, loss, "sum")
+    given, _ = _chunk.begin(model, loss, theta, h_0, xs, ys, mask, lengths, None)
+    cell, xs, h_0 = given.cell, given.xs, given.h_0
+    batch = _axes.separate(model.cell, theta.h, h_0)
     hs_tm1, hs = trajectory(cell, theta.h, xs, h_0)
-    _, h_bars, _ = direct(cell, model.readout, loss, theta, hs, ys, mask, batch)
+    _, h_bars = direct(model, loss, theta, given, hs)
     _, deltas = jacobians.vjp(cell, theta.h, xs, h_0, h_bars)
     if immediate:
         hs_tm1, deltas = jax.tree.map(

@@ -1,6 +1,7 @@
 """Estimators of ∂F/∂θ: one file each, all with the signature of `jaxbptt.types.GradientEstimator`.
 
-``init(theta, h_0=None) -> state`` and ``update(theta, state, xs, ys, mask=None, key=None) -> (Estimate, state)``.
+``init(theta, h_0=None, *, key=None) -> state`` and
+``update(theta, state, xs, ys, *, mask=None, lengths=None, key=None) -> (Estimate, state)``.
 The chunk given to `update` is T steps: all of them (offline), some (streaming) or one (online).
 """
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from jaxbptt._errors import words
+
 
 def estimator_state(state, state_type):
     if not isinstance(state, state_type):
@@ -17,3 +19,24 @@ def sensitivity(a, shape):
             "make the state with `estimator.init` of the same model and batch"
         )
     return a
+
+
+def taken_by_objective(given, taken):
+    """F takes what it is given by name."""
+    for name in given:
+        if name not in taken:
+            raise TypeError(
+                f"`{name}` must be None for an F that takes none: got one; leave it out, or let F take it, as "
+                f"`F(theta, xs, ys, h_0=None, *, {name}=None)`"
+            )
+
+
+def value_and_aux(returned, nothing):
+    """What F returns, as two; `nothing` where there is no aux."""
+    value, aux = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, nothing)
+    if not hasattr(value, "dtype") or np.ndim(value) or not words.is_float(value):
+        raise TypeError(
+            "`F` must return one floating-point number, as an array, or two things, `(number, aux)`: got "
+            f"{words.describe(returned)}"
+        )
+    return value, aux

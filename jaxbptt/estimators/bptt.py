@@ -1,15 +1,14 @@
 """Backpropagation through time as an estimator: the sum of one chunk, from right to left."""
 
+import functools
 from typing import Any, Literal, NamedTuple
 
-from jaxbptt import _axes, _batch, _objectives, losses, readouts
-from jaxbptt._errors import arguments, trees
+from jaxbptt._errors import trees
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents, varying
-from jaxbptt.adjoints import autodiff
-from jaxbptt.estimators import _errors
-from jaxbptt.types import Adjoint, Estimate, GradientEstimator, Loss, Model, Theta
-from jaxbptt.unroll import unroll
+from jaxbptt.estimators import _chunk, _errors
+from jaxbptt.objective import evaluate, objective
+from jaxbptt.types import Adjoint, Estimate, GradientEstimator, Loss, Model
 
 
 class BPTTState(NamedTuple):
@@ -52,9 +51,7 @@ def bptt(
     parameters do to later chunks through the carried state is left out, a bias without a general bound.
     Time and memory are the adjoint's; `adjoints.full` keeps T states.
 
-    The state handed on is that of the inputs as given. NaN in those after a member's last step that counts reaches
-    neither F nor its gradient, but that state, and so a later chunk in which the member counts again (`cells.masked`
-    leaves them out). Where there is such NaN the recursion is run once more to say so; under ``jax.vmap`` always.
+    The state handed on is the last real one of each member.
 
     Args:
         model: f and g.
@@ -63,8 +60,8 @@ def bptt(
         reduction: ``"mean"`` over the chunk's time and batch, or ``"sum"``.
 
     Returns:
-        A `GradientEstimator`. ``init(theta, h_0=None)`` gives a `BPTTState`; ``update`` needs no key, and its info
-        is a `BPTTInfo`. The same arguments give the same object.
+        A `GradientEstimator`. ``init(theta, h_0=None)`` gives a `BPTTState`; the info of ``update`` is a `BPTTInfo`.
+        The same arguments give the same object.
 
     Raises:
         TypeError, ValueError: as `jaxbptt.objective` does.
@@ -80,48 +77,26 @@ def bptt(
     >>> estimate.grads.h.W_x.shape, state.h.shape
     ((15, 3), (4, 5))
     """
-    _objectives.average_loss(model, loss, reduction)
-    if adjoint is not None:
-        arguments.adjoint(adjoint)
-    cell, readout = model.cell, model.readout
+    _chunk.check_factory(model, loss, reduction)
+    F = objective(model, loss, adjoint=adjoint, reduction=reduction)
 
-    def init(theta, h_0=None):
+    def init(theta, h_0=None, *, key=None):
         trees.theta(theta)
         return BPTTState(h_0)
 
-    def update(theta, state, xs, ys, mask=None, key=None):
-        """``(Estimate, state)`` of one batch, or one chunk of a stream: see `jaxbptt.estimators.bptt`."""
-        trees.theta(theta)
-        _errors.estimator_state(state, BPTTState)
-        _objectives.sequences(xs, ys, mask)
-        begin = _axes.beginning(model, theta, xs, state.h)
-        given, xs = xs, _batch.finite_after_last(xs, mask)
+    return GradientEstimator(init, functools.partial(_update, F))
 
-        def recursion(theta_h, h_0):
-            return unroll(cell, theta_h, xs, h_0, adjoint=adjoint)
 
-        h_0, pull_beginning = cotangents.pullback(begin, theta.h)
-        begun, h_0 = h_0, _batch.read_without_nan(h_0, mask)
-        (h_T, hs), pull_recursion = cotangents.pullback(recursion, theta.h, h_0)
-        readouts.fits(readout, theta.o, hs)
-        (theta_o, hs), pull_alike = cotangents.pullback(varying.alike, theta.o, hs)
-        y_hats = readouts.apply_over_time(readout, theta_o, hs)
-        _objectives.loss_fits(loss, y_hats, ys, mask, _axes.batch_shape(cell, theta.h, h_0))
+def _update(F, theta, state, xs, ys, *, mask=None, lengths=None, key=None):
+    """``(Estimate, state)`` of one batch, or one chunk of a stream: see `jaxbptt.estimators.bptt`."""
+    _errors.estimator_state(state, BPTTState)
+    given, pull_beginning = _chunk.begin(F.model, F.loss, theta, state.h, xs, ys, mask, lengths, key)
 
-        def mean_loss(y_hats):
-            return losses.over_time(loss, y_hats, ys, mask, reduction=reduction)
+    def F_and_state(theta, h_0):
+        value, aux = evaluate(F, theta, given._replace(h_0=h_0))
+        return value, aux.h_T
 
-        F, pull_loss = cotangents.pullback(mean_loss, y_hats)
-        (y_hat_bars,) = pull_loss(varying.zeros((), F.dtype, F) + 1)  # 1/T ∂L_t/∂ŷ_t
-        theta_o_bar, h_bars = pull_alike(readouts.vjp_over_time(readout, theta_o, hs, y_hat_bars))
-        theta_h_bar, h_0_bar = pull_recursion((cotangents.zeros(h_T), h_bars))
-        (theta_h_bar_0,) = pull_beginning(h_0_bar)  # zero, unless the initial state is learned
-        theta_h_bar = cotangents.add(theta_h_bar, theta_h_bar_0)
-
-        def again(xs, h_0):  # by what goes through forward mode, as the gradient does
-            return unroll(cell, theta.h, xs, h_0, adjoint=autodiff())[0]
-
-        h_T = _batch.for_the_next_chunk(again, h_T, (given, begun), (xs, h_0))
-        return Estimate(F, Theta(theta_h_bar, theta_o_bar), BPTTInfo(h_0_bar)), BPTTState(h_T)
-
-    return GradientEstimator(init, update)
+    (value, h_T), pull = cotangents.pullback(F_and_state, theta, given.h_0)
+    theta_bar, h_0_bar = pull((varying.zeros((), value.dtype, value) + 1, cotangents.zeros(h_T)))
+    theta_h_bar = cotangents.add(theta_bar.h, pull_beginning(h_0_bar))  # zero, unless the initial state is learned
+    return Estimate(value, theta_bar._replace(h=theta_h_bar), BPTTInfo(h_0_bar)), BPTTState(h_T)

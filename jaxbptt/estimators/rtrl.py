@@ -4,21 +4,20 @@ a_t = b_t + c_t a_{t-1}                          the sensitivity dh_t/dθ_h, car
 ∂F/∂θ_h = 1/T Σ_t (∂L_t/∂ŷ_t) (∂ŷ_t/∂h_t) a_t    ready at every step, no reverse pass
 """
 
-import math
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxbptt import _axes, _batch, _objectives, jacobians, losses, readouts
+from jaxbptt import _axes, jacobians
 from jaxbptt._algebra import wide, widest
 from jaxbptt._errors import trees
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents, vectors
-from jaxbptt.estimators import _errors
-from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model, Theta
-from jaxbptt.unroll import checked
+from jaxbptt.estimators import _chunk, _errors
+from jaxbptt.estimators._forward import Influence, sweep
+from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model
 
 
 class RTRLState(NamedTuple):
@@ -51,9 +50,6 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
     chunks add up to that of the whole. (With θ updated between chunks, a_t is stale to the order of the step size.)
     Memory N·P numbers for each member of the batch, none of it growing with T; time O(N²·P) a step and member.
 
-    State and sensitivity handed on are those of the inputs as given: NaN in these after a member's last step that
-    counts is in them, as for `bptt`, and the sweep is then run twice (under ``jax.vmap`` always).
-
     Members of the batch must not influence one another: f is differentiated for one at a time. A floating-point leaf of
     the state has the batch axes; one of `xs` that all members share, ``[T, …]``, must not go on with the sizes of the
     batch by chance, or it is taken for one of theirs.
@@ -81,86 +77,55 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
     >>> estimate.grads.h.W_x.shape, state.a.shape  # P = 5·3 + 5·5 + 5
     ((5, 3), (4, 5, 45))
     """
-    _objectives.average_loss(model, loss, reduction)
-    cell, readout = model.cell, model.readout
+    _chunk.check_factory(model, loss, reduction)
 
-    def init(theta, h_0=None):
+    def init(theta, h_0=None, *, key=None):
         trees.theta(theta)
         if h_0 is None:
             return RTRLState(None, None)
-        _axes.state_tree(cell, theta.h, h_0)
-        batch = _axes.separate(cell, theta.h, h_0)
-        return RTRLState(h_0, _first_sensitivity(cell, theta.h, h_0, batch, learned=False))
+        _axes.state_tree(model.cell, theta.h, h_0)
+        batch = _axes.separate(model.cell, theta.h, h_0)
+        return RTRLState(h_0, _first_sensitivity(model.cell, batch, theta.h, h_0, learned=False))
 
-    def update(theta, state, xs, ys, mask=None, key=None):
-        trees.theta(theta)
-        _errors.estimator_state(state, RTRLState)
-        _objectives.sequences(xs, ys, mask)
-        h_0 = _axes.initial_state(model, theta, xs, state.h)
-        given, xs = xs, _batch.finite_after_last(xs, mask)
-        h_0 = checked(cell, theta.h, xs, h_0)
-        begun, h_0 = h_0, _batch.read_without_nan(h_0, mask)
-        batch = _axes.separate(cell, theta.h, h_0)
-        one_output = jax.eval_shape(lambda h_0: jax.tree.map(lambda h: h[None], cell.output(h_0)), h_0)
-        readouts.fits(readout, theta.o, one_output)
-        one_y_hat = jax.eval_shape(
-            lambda theta_o, hs: readouts.apply_over_time(readout, theta_o, hs), theta.o, one_output
-        )
-        L_dtype = _objectives.loss_fits(loss, one_y_hat, ys, mask, batch)
-        if state.a is None:
-            a_0 = _first_sensitivity(cell, theta.h, h_0, batch, learned=state.h is None)
-        else:
-            zero = jax.eval_shape(lambda h_0: _first_sensitivity(cell, theta.h, h_0, batch, learned=False), h_0)
-            a_0 = _errors.sensitivity(state.a, zero.shape)
-        theta_h, unflatten_theta_h = vectors.flatten(theta.h)
-
-        def step_loss(theta_o, h_t, y_t, mask_t):
-            y_hat_t = readout.apply(theta_o, cell.output(h_t))
-            one_step = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), (y_hat_t, y_t, mask_t))
-            return losses.over_time(loss, *one_step, reduction="sum")
-
-        def step(carry, inputs):
-            h_tm1, a_tm1, F, theta_h_bar, theta_o_bar = carry
-            x_t, y_t, mask_t = inputs
-            h_t = cell.apply(theta.h, x_t, h_tm1)
-            b_t, c_t = _axes.over_members(lambda *step: jacobians.b_and_c(cell, theta.h, *step), batch, x_t, h_tm1, h_t)
-            a_t = b_t.astype(a_tm1.dtype) + c_t.astype(a_tm1.dtype) @ a_tm1
-            L_t, pull = cotangents.pullback(lambda theta_o, h_t: step_loss(theta_o, h_t, y_t, mask_t), theta.o, h_t)
-            theta_o_bar_t, h_bar_t = pull(jnp.ones_like(L_t))  # (∂L_t/∂ŷ_t) (∂ŷ_t/∂θ_o) and (∂L_t/∂ŷ_t) (∂ŷ_t/∂h_t)
-            h_bar_t = _axes.over_members(vectors.gradient_vector, batch, h_bar_t).astype(a_t.dtype)
-            # An a_t that has left the numbers in steps that nothing reads: 0 · inf would be NaN.
-            unread = (h_bar_t == 0)[..., None] & ~jnp.isfinite(a_t)
-            counted = jnp.where(unread, jnp.zeros_like(a_t), a_t)
-            theta_h_bar = theta_h_bar + jnp.tensordot(h_bar_t, counted, h_bar_t.ndim)
-            theta_o_bar = jax.tree.map(lambda sum, term: sum + term.astype(sum.dtype), theta_o_bar, theta_o_bar_t)
-            return (h_t, a_t, F + L_t.astype(F.dtype), theta_h_bar, theta_o_bar), None
-
-        nothing = (
-            jnp.zeros((), wide(L_dtype)),
-            jnp.zeros(theta_h.shape, a_0.dtype),
-            jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), cotangents.zeros(theta.o)),
-        )
-
-        def sweep(xs, h_0):
-            return lax.scan(step, (h_0, a_0, *nothing), (xs, ys, mask))[0]
-
-        h_T, a_T, *sums = sweep(xs, h_0)
-        h_T, a_T = _batch.for_the_next_chunk(lambda *raw: sweep(*raw)[:2], (h_T, a_T), (given, begun), (xs, h_0))
-        if reduction == "mean":
-            T = jax.tree.leaves(ys)[0].shape[0]
-            steps = T * math.prod(batch) if mask is None else jnp.maximum(jnp.sum(mask), 1)
-            sums = jax.tree.map(lambda leaf: leaf / jnp.asarray(steps).astype(leaf.dtype), sums)
-        F, theta_h_bar, theta_o_bar = sums
-        grads = Theta(
-            h=vectors.gradient(theta_h_bar, unflatten_theta_h),
-            o=jax.tree.map(lambda sum, leaf: sum.astype(leaf.dtype), theta_o_bar, cotangents.zeros(theta.o)),
-        )
-        return Estimate(F.astype(L_dtype), grads, RTRLInfo()), RTRLState(h_T, a_T)
-
-    return GradientEstimator(init, update)
+    return GradientEstimator(init, functools.partial(_update, model, loss, reduction))
 
 
-def _first_sensitivity(cell, theta_h, h_0, batch, *, learned):
+def _update(model, loss, reduction, theta, state, xs, ys, *, mask=None, lengths=None, key=None):
+    """``(Estimate, state)`` of one batch, or one chunk of a stream: see `jaxbptt.estimators.rtrl`."""
+    _errors.estimator_state(state, RTRLState)
+    given, _ = _chunk.begin(model, loss, theta, state.h, xs, ys, mask, lengths, key)
+    influence = _influence(given.cell, _axes.separate(model.cell, theta.h, given.h_0), learned=state.h is None)
+    shape = jax.eval_shape(influence.init, theta.h, given.h_0)
+    a_0 = influence.init(theta.h, given.h_0) if state.a is None else _errors.sensitivity(state.a, shape.shape)
+    vector, unflatten = vectors.flatten(theta.h)
+    h_T, a_T, sums = sweep(influence, model, loss, theta, given, a_0, jnp.zeros(vector.shape, shape.dtype))
+    F, theta_h_bar, theta_o_bar = _chunk.reduced(sums, given, reduction)
+    grads = _chunk.grads(theta, vectors.gradient(theta_h_bar, unflatten), theta_o_bar)
+    return Estimate(F.astype(given.L_dtype), grads, RTRLInfo()), RTRLState(h_T, a_T)
+
+
+def _influence(cell, batch, *, learned):
+    """The sensitivity, written out: ``a [*batch, N, P]``."""
+    return Influence(
+        init=functools.partial(_first_sensitivity, cell, batch, learned=learned),
+        push=functools.partial(_push, cell, batch),
+        pull=functools.partial(_pull, batch),
+    )
+
+
+def _push(cell, batch, theta_h, x_t, h_tm1, h_t, a_tm1):
+    b_t, c_t = _axes.over_members(lambda *step: jacobians.b_and_c(cell, theta_h, *step), batch, x_t, h_tm1, h_t)
+    return b_t.astype(a_tm1.dtype) + c_t.astype(a_tm1.dtype) @ a_tm1
+
+
+def _pull(batch, a_t, h_bar_t):
+    h_bar_t = _axes.over_members(vectors.gradient_vector, batch, h_bar_t).astype(a_t.dtype)
+    # An a_t that has left the numbers in steps that nothing reads: 0 · inf would be NaN.
+    unread = (h_bar_t == 0)[..., None] & ~jnp.isfinite(a_t)
+    return jnp.tensordot(h_bar_t, jnp.where(unread, jnp.zeros_like(a_t), a_t), h_bar_t.ndim)
+
+
+def _first_sensitivity(cell, batch, theta_h, h_0, *, learned):
     """a_0 = dh_0/dθ_h, ``[*batch, N, P]``: zero, unless the model's initial state is where it starts and is learned.
 
     Half precision is carried in float32, as it is summed over time.

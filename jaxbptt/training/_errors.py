@@ -13,10 +13,10 @@ from jaxbptt._trees.cotangents import dtype_of, has_derivative
 
 
 def estimator(value):
-    if not isinstance(value, types.GradientEstimator):
+    if not isinstance(value, types.GradientEstimator) and not callable(value):
         raise TypeError(
-            f"`estimator` must be a GradientEstimator: got {type(value).__name__} ({value!r:.80}); make one with "
-            "`jb.estimators.bptt(model, loss)`, for one"
+            f"`estimator` must be a GradientEstimator or a function F: got {type(value).__name__} ({value!r:.80}); "
+            "make one with `jb.estimators.bptt(model, loss)`, for one"
         )
 
 
@@ -100,20 +100,34 @@ def same_key(given, kept):
 
 
 def not_beyond(position, end):
+    """How many steps are left."""
     if position > end:
         raise ValueError(
             f"`steps` must end at or after the step that is kept: got an end at step {end}, and `checkpoints` with "
             f"step {position}; ask for more steps, or give each fit a folder of its own"
         )
+    return end - position
 
 
-def stream_of(streaming, carried, objective_state_type):
-    """What a TrainState carries is that of a stream, or nothing."""
-    if isinstance(carried, objective_state_type):
+def carried_on(before, after):
+    """A stream hands on a new state, which is like the one that it got."""
+    if after is before:
         raise TypeError(
-            "`streaming=True` needs an estimator that carries a state from chunk to chunk: got one of "
-            "`estimators.from_objective`, which starts each anew; take `estimators.bptt` or `estimators.rtrl`"
+            "`streaming=True` needs an estimator that carries a state from chunk to chunk: got one that returns the "
+            "state it is given; take `estimators.bptt` or `estimators.rtrl`, and let an F of your own return "
+            "`(value, aux)` with the state after the chunk as `aux.h_T`"
         )
+    came, expected = words.describe(after), words.describe(before)
+    trees = jax.tree.structure(after), jax.tree.structure(before)
+    if trees[0] != trees[1] or jax.tree.leaves(came) != jax.tree.leaves(expected):
+        raise TypeError(
+            f"the state that a stream hands on must be like the one it gets: got {came}, expected {expected}; an F of "
+            "your own returns an `aux.h_T` like its h_0"
+        )
+
+
+def stream_of(streaming, carried):
+    """What a TrainState carries is that of a stream, or nothing."""
     if not streaming and jax.tree.leaves(carried):
         raise ValueError(
             "`state` must carry no state of an estimator without streaming: got that of a stream; pass "
@@ -145,11 +159,12 @@ def evaluated(value):
         )
 
 
-def batch(value):
-    if not isinstance(value, (tuple, list)) or not 2 <= len(value) <= 4:
+def batch(value, batch_type):
+    if not isinstance(value, batch_type) and not (isinstance(value, (tuple, list)) and len(value) == 2):
         came = f"a tuple of {len(value)}" if isinstance(value, (tuple, list)) else f"an entry {words.describe(value)}"
         raise TypeError(
-            f"`batches` must hold tuples (xs, ys[, mask[, h_0]]): got {came}; for one batch write `[(xs, ys)]`"
+            f"`batches` must hold tuples (xs, ys), or a Batch where there is more: got {came}; write "
+            "`Batch(xs, ys, h_0=…, mask=…, lengths=…)`, and for one batch `[(xs, ys)]`"
         )
     for leaf in jax.tree.leaves(value):
         if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):

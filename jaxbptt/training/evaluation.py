@@ -15,7 +15,7 @@ from jaxbptt.training import _errors
 from jaxbptt.training.metrics import IN_SUMMARY
 from jaxbptt.training.observers import Observer
 from jaxbptt.training.step import Batch
-from jaxbptt.types import Loss, Model, Theta
+from jaxbptt.types import Loss, Model, PyTree, Theta
 
 
 @factory
@@ -54,13 +54,13 @@ def evaluator(model: Model, loss: Loss) -> Callable[[Theta, Iterable], float]:
 
     @jax.jit
     def sums(theta, batch):
-        xs, ys, mask, h_0 = batch
-        return F(theta, xs, ys, h_0, mask), steps(theta, xs, ys, h_0, mask)
+        xs, ys, h_0, mask, lengths = batch
+        return tuple(f(theta, xs, ys, h_0, mask=mask, lengths=lengths) for f in (F, steps))
 
     def evaluate(theta, batches):
         """The mean over all steps of `batches` that count, a float: see `jaxbptt.training.evaluator`."""
         _errors.evaluated(batches)
-        found = [sums(theta, Batch(*_errors.batch(batch))) for batch in batches]
+        found = [sums(theta, Batch(*_errors.batch(batch, Batch))) for batch in batches]
         total, counted = np.sum(np.array(found, np.float64).reshape(-1, 2), axis=0)
         return float(total / _errors.counted(counted))
 
@@ -81,7 +81,7 @@ class Best(NamedTuple):
     0.5
     """
 
-    theta: Theta
+    theta: PyTree
     loss: np.ndarray
     step: np.ndarray
     seen: np.ndarray
@@ -89,7 +89,7 @@ class Best(NamedTuple):
 
 
 def early_stopping(
-    evaluate: Callable[[Theta], Any],
+    evaluate: Callable[[PyTree], Any],
     *,
     every: int,
     patience: int | None = None,

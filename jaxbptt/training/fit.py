@@ -13,7 +13,7 @@ from jaxbptt._errors import arguments
 from jaxbptt.training import _disk_errors, _errors, _leaves
 from jaxbptt.training.observers import Callback, Observer, Progress, in_turn
 from jaxbptt.training.step import Batch, Metrics, TrainState, trainer
-from jaxbptt.types import Array, GradientEstimator, PyTree, Theta
+from jaxbptt.types import Array, GradientEstimator, PyTree
 
 
 class Run(NamedTuple):
@@ -71,16 +71,16 @@ class Fit(NamedTuple):
     ((3,), 3)
     """
 
-    theta: Theta
+    theta: PyTree
     state: TrainState
     metrics: Metrics
     observed: Any
 
 
 def fit(
-    estimator: GradientEstimator,
+    estimator: GradientEstimator | Callable,
     optimizer: optax.GradientTransformation,
-    theta: Theta | TrainState,
+    theta: PyTree | TrainState,
     batches: Iterable | Callable[[int], Any],
     *,
     steps: int | None = None,
@@ -102,14 +102,16 @@ def fit(
     order) two runs give the same bits, and so does one that was cut off and begun again, any number of times.
 
     Args:
-        estimator: what makes the gradient.
+        estimator: what makes the gradient; or an F of your own, ``(theta, xs, ys, h_0, …) -> scalar``, which stands for
+            `jaxbptt.estimators.from_objective` of it.
         optimizer: any optax optimiser; see `trainer` for schedules and for accumulation. Make it once: a second
             ``optax.adam(1e-3)`` is another object, and its programs are compiled anew.
-        theta: the parameters to start from, or the `TrainState` of an earlier fit to go on from; copied either way.
-        batches: a function, ``k -> batch``, of the number of steps made before; or an iterable. A batch is a `Batch`
-            or a tuple ``(xs, ys)``, ``(xs, ys, mask)``, ``(xs, ys, mask, h_0)``. Don't overwrite one after it is
-            yielded: several are gathered before they run. An iterator that is used again after a run was paused may
-            have lost one batch, which was taken to see that its shape is another.
+        theta: the parameters to start from, any tree of floating-point leaves, or the `TrainState` of an earlier fit to
+            go on from; copied either way.
+        batches: a function, ``k -> batch``, of the number of steps made before; or an iterable. A batch is a tuple
+            ``(xs, ys)`` or a `Batch`. Don't overwrite one after it is yielded: several are gathered before they run. An
+            iterator that is used again after a run was paused may have lost one batch, which was taken to see that its
+            shape is another.
         steps: how many batches to take, counted from `theta`; those that a run had taken before it was restored from
             `checkpoints` count as well. An iterable may end before, and ``None`` takes all of it:
             ``len(metrics.loss)`` says how many there were.
@@ -119,8 +121,8 @@ def fit(
             `early_stopping` and `metrics.jsonl`; or a sequence of both, called in turn. Nothing is printed here.
         checkpoints: keeps the run, before the first step, every so many, and at the end. A run that it kept is gone on
             with instead of begun again, and returned at once if it was over; one that a function paused is not over.
-        h_0: the state that a stream starts from: with ``streaming=True`` needed where `theta` is a `Theta`, and an
-            error without. A `TrainState` has its own.
+        h_0: the state that a stream starts from: with ``streaming=True`` needed where `theta` is no `TrainState`,
+            and an error without. A `TrainState` has its own.
         key: a random key for the estimator; step k sees ``fold_in(key, k)``. A `TrainState` has its own, and so has a
             run that `checkpoints` hold: beside one only the key that it began with is no error.
         streaming: see `trainer`.
@@ -142,7 +144,45 @@ def fit(
     >>> result = fit(jb.estimators.bptt(model, jb.losses.l2_loss), optax.adam(0.01), theta, [batch] * 50)
     >>> bool(result.metrics.loss[-1] < 0.2 * result.metrics.loss[0])
     True
+
+    Without a model, by an F and a θ of your own:
+
+    >>> def F(theta, xs, ys, h_0=None):
+    ...     return jnp.mean((xs @ theta["W"] - ys) ** 2)
+    >>> result = fit(F, optax.adam(0.1), {"W": jnp.zeros((3, 2))}, [batch] * 50)
+    >>> bool(result.metrics.loss[-1] < 0.2 * result.metrics.loss[0])
+    True
     """
+    _check(steps, steps_per_dispatch, skip_nonfinite, checkpoints, batches)
+    several = isinstance(callback, (list, tuple)) and not isinstance(callback, Observer)
+    callbacks: Any = callback if several else () if callback is None else (callback,)
+    watch = in_turn(tuple(callbacks))
+    _errors.estimator(estimator)  # before the factory asks whether they are hashable
+    _errors.optimizer(optimizer)
+    train = trainer(estimator, optimizer, streaming=streaming)
+    state = _beginning(train, theta, h_0, key, streaming)
+    begun, first = Run(state, watch.init(jax.tree.map(jnp.array, state.theta)), np.array(False)), int(state.step)
+    restored = _restored(checkpoints, begun, first, key)
+    run = begun if restored is None else restored
+    position = int(run.train.step)
+    left = None if steps is None else _errors.not_beyond(position, first + steps)
+    groups = _groups(_taken(batches, position, left), steps_per_dispatch)
+    try:
+        if restored is None:
+            watch.begin()
+            _keep(checkpoints, position, run)  # what the folder cannot take is known before the first step
+        run, history = _gone_on(train, watch, run, groups, steps_per_dispatch, skip_nonfinite or 0, checkpoints)
+    finally:
+        watch.end()
+    if restored is None:
+        _errors.trained(len(history))
+    collected = jax.tree.map(lambda *leaves: np.concatenate(leaves), *history) if history else _NO_STEPS
+    last: Any = jax.tree.map(jnp.array, run.train.theta)
+    return Fit(last, run.train, collected, run.observed if several else run.observed[:1] and run.observed[0])
+
+
+def _check(steps, steps_per_dispatch, skip_nonfinite, checkpoints, batches):
+    """The options, before anything is made of them."""
     if steps is not None:
         arguments.count("steps", steps)
     arguments.count("steps_per_dispatch", steps_per_dispatch)
@@ -151,67 +191,65 @@ def fit(
     if checkpoints is not None:
         _errors.saver(checkpoints, Saver)
     _errors.batches(batches, steps, checkpoints)
-    several = isinstance(callback, (list, tuple)) and not isinstance(callback, Observer)
-    callbacks: Any = callback if several else () if callback is None else (callback,)
-    watch = in_turn(tuple(callbacks))
-    _errors.estimator(estimator)  # before the factory asks whether they are hashable
-    _errors.optimizer(optimizer)
-    train = trainer(estimator, optimizer, streaming=streaming)
-    if isinstance(theta, TrainState):
-        _errors.no_state_beside_its_own(streaming, h_0)
-        _errors.no_key_beside_its_own(key)
-    state = jax.tree.map(jnp.array, theta) if isinstance(theta, TrainState) else train.init(theta, h_0, key)
 
-    run = Run(state, watch.init(jax.tree.map(jnp.array, state.theta)), np.array(False))
-    restored = None if checkpoints is None else checkpoints.restore(run)
-    restored = None if restored is None else _copied(restored)
-    first, run = int(state.step), run if restored is None else restored
-    position = kept = int(run.train.step)
-    if restored is not None:
-        _errors.kept_of_this_run(position, first)
-        _errors.same_key(key, run.train.key)
-    if steps is not None:
-        _errors.not_beyond(position, first + steps)
+
+def _beginning(train, theta, h_0, key, streaming):
+    """The state that `fit` is called with: a copy of the one given, or a new one."""
+    if not isinstance(theta, TrainState):
+        return train.init(theta, h_0, key=key)
+    _errors.no_state_beside_its_own(streaming, h_0)
+    _errors.no_key_beside_its_own(key)
+    return jax.tree.map(jnp.array, theta)
+
+
+def _restored(checkpoints, begun, first, key):
+    """The run that is kept, if any, and is this one."""
+    kept = None if checkpoints is None else checkpoints.restore(begun)
+    if kept is None:
+        return None
+    _errors.kept_of_this_run(int(kept.train.step), first)
+    _errors.same_key(key, kept.train.key)
+    return _copied(kept)
+
+
+def _taken(batches, position, left):
+    """The batches from `position` on, `left` of them."""
     source = (batches(k) for k in itertools.count(position)) if callable(batches) else batches
-    left = None if steps is None else max(0, first + steps - position)
-    groups = _groups((Batch(*_errors.batch(batch)) for batch in itertools.islice(source, left)), steps_per_dispatch)
+    return (Batch(*_errors.batch(batch, Batch)) for batch in itertools.islice(source, left))
+
+
+def _gone_on(train, watch, run, groups, size, allowed, checkpoints):
+    """The run after all dispatches, and the metrics of each."""
+    position = kept = int(run.train.step)
     pause, history = bool(run.stopped), []
-
-    def check():
-        if history:
-            _errors.finite_steps(history[-1], position, skip_nonfinite or 0, run.train)
-
-    def keep():
+    while not pause and (group := next(groups, None)) is not None:
+        state, metrics = _dispatch(train, run.train, group, whole=len(group) == size > 1)
+        _check_finite(history, position, allowed, run)  # the dispatch before, while this one runs
+        position += len(group)
+        history.append(metrics)
+        observed, progress, pause = watch.update(run.observed, Progress(position, metrics, state, {}))
         if checkpoints is not None:
-            check()
-            checkpoints.save(position, _copied(run))
-        return position
+            _disk_errors.same_observed(_forms(run.observed), _forms(observed))
+        run, pause = Run(state, observed, np.array(progress.stop)), pause or progress.stop
+        if checkpoints is not None and position // checkpoints.every > kept // checkpoints.every:
+            _check_finite(history, position, allowed, run)
+            _keep(checkpoints, position, run)
+            kept = position
+    _check_finite(history, position, allowed, run)
+    if kept < position:
+        _keep(checkpoints, position, run)
+    return run, history
 
-    try:
-        if restored is None:
-            watch.begin()
-            keep()  # what the folder cannot take is known before the first step
-        while not pause and (group := next(groups, None)) is not None:
-            state, metrics = _dispatch(train, run.train, group, whole=len(group) == steps_per_dispatch > 1)
-            check()  # the dispatch before, while this one runs
-            position += len(group)
-            history.append(metrics)
-            observed, progress, pause = watch.update(run.observed, Progress(position, metrics, state, {}))
-            if checkpoints is not None:
-                _disk_errors.same_observed(_forms(run.observed), _forms(observed))
-            run, pause = Run(state, observed, np.array(progress.stop)), pause or progress.stop
-            if checkpoints is not None and position // checkpoints.every > kept // checkpoints.every:
-                kept = keep()
-        check()
-        if kept < position:
-            keep()
-    finally:
-        watch.end()
-    if restored is None:
-        _errors.trained(position - first)
-    collected = jax.tree.map(lambda *leaves: np.concatenate(leaves), *history) if history else _NO_STEPS
-    last: Any = jax.tree.map(jnp.array, run.train.theta)
-    return Fit(last, run.train, collected, run.observed if several else run.observed[:1] and run.observed[0])
+
+def _check_finite(history, position, allowed, run):
+    """The last dispatch, which ended at `position`; waits for it."""
+    if history:
+        _errors.finite_steps(history[-1], position, allowed, run.train)
+
+
+def _keep(checkpoints, position, run):
+    if checkpoints is not None:
+        checkpoints.save(position, _copied(run))
 
 
 _NO_STEPS = Metrics._make(np.zeros(0, dtype) for dtype in (np.float32, np.float32, bool, np.int32, np.int32))

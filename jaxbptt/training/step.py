@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxbptt._algebra import wide
-from jaxbptt._errors import arguments, initialisation, trees
+from jaxbptt._errors import arguments, initialisation
 from jaxbptt._factory import factory
-from jaxbptt.estimators.from_objective import ObjectiveState
+from jaxbptt.estimators.from_objective import from_objective
 from jaxbptt.training import _errors
-from jaxbptt.types import Array, GradientEstimator, PyTree, Theta
+from jaxbptt.types import Array, GradientEstimator, PyTree
 
 
 class Batch(NamedTuple):
-    """What one step learns from: ``xs [T, *batch, d]``, ``ys``, and as for `jaxbptt.objective` mask and h_0.
+    """What one step learns from: ``xs [T, *batch, d]``, ``ys``, and as for `jaxbptt.objective` h_0, mask, lengths.
 
     >>> Batch(jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2))).mask is None
     True
@@ -30,8 +30,9 @@ class Batch(NamedTuple):
 
     xs: PyTree
     ys: PyTree
-    mask: PyTree = None
     h_0: PyTree = None
+    mask: PyTree = None
+    lengths: PyTree = None
 
 
 class Skipped(NamedTuple):
@@ -64,7 +65,7 @@ class TrainState(NamedTuple):
     (0, 0)
     """
 
-    theta: Theta
+    theta: PyTree
     opt: PyTree
     estimator: PyTree
     step: Array
@@ -100,7 +101,7 @@ class Metrics(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """``init(theta, h_0=None, key=None) -> TrainState``, ``step(state, batch) -> (state, Metrics)``, and ``steps``,
+    """``init(theta, h_0=None, *, key=None) -> TrainState``, ``step(state, batch) -> (state, Metrics)``, and ``steps``,
     the same for batches stacked along a new leading axis, in one dispatch.
 
     >>> import jaxbptt as jb
@@ -120,15 +121,16 @@ class Trainer(NamedTuple):
 
 @factory
 def trainer(
-    estimator: GradientEstimator,
+    estimator: GradientEstimator | Callable,
     optimizer: optax.GradientTransformation,
     *,
     streaming: bool = False,
 ) -> Trainer:
-    """The train step ``θ ← θ + optimizer(estimate of ∂F/∂θ)``.
+    """The train step ``θ ← θ + optimizer(estimate of ∂F/∂θ)``, for any tree θ of floating-point leaves.
 
     Args:
-        estimator: what makes the gradient, such as ``jaxbptt.estimators.bptt(model, loss)``.
+        estimator: what makes the gradient, such as ``jaxbptt.estimators.bptt(model, loss)``; or an F of your own, which
+            stands for `jaxbptt.estimators.from_objective` of it.
         optimizer: any optax optimiser, those that want the loss (``value=``) too, but not one that evaluates F anew, as
             a line search does, or keeps a θ of its own form, as ``lookahead`` and ``contrib.sam`` do. A learning rate
             that changes is an optax schedule given to it. For the gradient of k batches in one update wrap it,
@@ -145,8 +147,8 @@ def trainer(
 
     Raises:
         TypeError, ValueError: for what is not an estimator or an optimiser; from ``init``, for a leaf of θ that is not
-            floating point, and for a stream without h_0 or of an estimator that carries no state from chunk to chunk;
-            when traced, as the estimator does.
+            floating point, and for a stream without h_0; when traced, for a stream of an estimator that carries no
+            state from chunk to chunk, and as the estimator does.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -159,9 +161,9 @@ def trainer(
     _errors.estimator(estimator)
     _errors.optimizer(optimizer)
     arguments.flag("streaming", streaming)
+    gradient: Any = from_objective(estimator) if callable(estimator) else estimator
 
-    def init(theta, h_0=None, key=None):
-        trees.theta(theta)
+    def init(theta, h_0=None, *, key=None):
         _errors.trainable(theta)
         if streaming and h_0 is None:
             _errors.stream_without_state()
@@ -170,8 +172,8 @@ def trainer(
         key = jax.random.key(0) if key is None else key
         initialisation.key(key)
         theta, h_0, key = jax.tree.map(jnp.array, (theta, h_0, key))  # copies: the state will be donated
-        carried = estimator.init(theta, h_0) if streaming else ()
-        _errors.stream_of(streaming, carried, ObjectiveState)
+        begun = gradient.init(theta, h_0)  # which looks at θ, in a stream or not
+        carried = begun if streaming else ()
         opt = jax.tree.map(jnp.array, optimizer.init(theta))  # some keep θ itself, and nothing can be donated twice
         none = Skipped(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
         return TrainState(theta, opt, carried, jnp.zeros((), jnp.int32), key, none)
@@ -182,13 +184,15 @@ def trainer(
 
     def one(state, batch):
         _errors.train_state(state, TrainState)
-        _errors.stream_of(streaming, state.estimator, ObjectiveState)
-        xs, ys, mask, h_0 = Batch(*batch)
+        _errors.stream_of(streaming, state.estimator)
+        xs, ys, h_0, mask, lengths = Batch(*_errors.batch(batch, Batch))
         if streaming and h_0 is not None:
             _errors.state_without_stream("a batch in a stream")
-        before = state.estimator if streaming else estimator.init(state.theta, h_0)
+        before = state.estimator if streaming else gradient.init(state.theta, h_0)
         key = jax.random.fold_in(state.key, state.step)
-        estimate, after = estimator.update(state.theta, before, xs, ys, mask=mask, key=key)
+        estimate, after = gradient.update(state.theta, before, xs, ys, mask=mask, lengths=lengths, key=key)
+        if streaming:
+            _errors.carried_on(before, after)
         norm = optax.tree.norm(jax.tree.map(lambda bar: bar.astype(wide(bar.dtype)), estimate.grads))
         # Of a complex z = x + iy ``jax.grad`` gives ∂F/∂x - i ∂F/∂y; F falls against ∂F/∂x + i ∂F/∂y.
         uphill = jax.tree.map(jnp.conj, estimate.grads)

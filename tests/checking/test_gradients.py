@@ -40,7 +40,7 @@ MASK = np.array([[1, 1, 0], [0, 1, 1], [1, 1, 1], [1, 0, 1], [1, 0, 1], [0, 0, 1
 @pytest.mark.parametrize("mask", [None, MASK], ids=["", "mask"])
 def test_right_gradients_pass(name, mask):
     p = given(name)
-    report = jb.check_gradients(p.model, jb.losses.l2_loss, p.theta, p.xs, p.ys, p.h_0, mask)
+    report = jb.check_gradients(p.model, jb.losses.l2_loss, p.theta, p.xs, p.ys, p.h_0, mask=mask)
     assert report.tolerance < 1e-11
     leaves = [row.leaf for row in report.rows]
     assert sum(leaf.startswith("theta.h") for leaf in leaves) == len(jax.tree.leaves(p.theta.h))
@@ -61,11 +61,11 @@ def test_gradients_in_single_precision_while_x64_is_off(dtype):
         # A rule that is off by 1e-5 is within the rounding of float32, and found by the sharp check alone.
         model = jb.rnn(p.case.cell, p.model.readout._replace(vjp=_slightly_wrong))
         if dtype is None:
-            report = jb.check_gradients(model, jb.losses.l2_loss, *data, MASK)
+            report = jb.check_gradients(model, jb.losses.l2_loss, *data, mask=MASK)
         else:
-            report = jb.check_gradients(p.model, jb.losses.l2_loss, *data, MASK, dtype=dtype)
+            report = jb.check_gradients(p.model, jb.losses.l2_loss, *data, mask=MASK, dtype=dtype)
             with pytest.raises(WRONG, match=r"theta\.o\.W_o\["):
-                jb.check_gradients(model, jb.losses.l2_loss, *data, MASK, dtype=dtype)
+                jb.check_gradients(model, jb.losses.l2_loss, *data, mask=MASK, dtype=dtype)
         assert jnp.ones(1).dtype == jnp.float32  # the setting is as it was
     worst = max(row.autodiff for row in report.rows)
     if dtype is None:

@@ -1,5 +1,7 @@
 """Whole runs: cut off anywhere, they end with the bits of one that was left alone."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ pytest.importorskip("orbax.checkpoint")
 import jaxbptt as jb
 from jaxbptt.training import checkpoints
 from tests import survivor
-from tests.checkpoints.kept import flipped
+from tests.checkpoints.kept import assert_same, flipped
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +108,35 @@ def test_a_run_split_over_devices_goes_on(tmp_path):
     fit("two", 1)
     for once, twice in zip(jax.tree.leaves(fit("one", 2)), jax.tree.leaves(fit("two", 2)), strict=True):
         np.testing.assert_array_equal(once, twice)
+
+
+def test_a_run_of_ones_own_F_goes_on_to_the_same_bits(tmp_path):
+    """A dict of parameters, a key for each step, and a stream: paused in its midst it is as one that was not."""
+
+    class Aux(NamedTuple):
+        h_T: jax.Array
+
+    def F(theta, xs, ys, h_0, *, key):
+        kept = jax.random.bernoulli(key, 0.5, xs.shape)
+        h_T, hs = jax.lax.scan(lambda h, x: 2 * (jnp.tanh(theta["decay"] * h + x),), h_0, jnp.where(kept, xs, 0))
+        return jnp.mean((hs * theta["gains"][0][None] - ys) ** 2), Aux(h_T)
+
+    optimizer = optax.sgd(0.1, momentum=0.9)
+
+    def fit(folder, pause):
+        def batch(k):
+            rng = np.random.default_rng([1, k])
+            return rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
+
+        saver = jb.training.checkpoints.saver(tmp_path / folder, every=2)
+        options = {"steps": 9, "steps_per_dispatch": 2, "checkpoints": saver, "key": jax.random.key(5)}
+        theta = {"decay": jnp.float64(0.5), "gains": [jnp.ones(4)]}
+        options |= {"h_0": jnp.zeros(4), "streaming": True, "callback": lambda progress: progress.step >= pause}
+        return jb.training.fit(F, optimizer, theta, batch, **options)
+
+    once, paused = fit("once", 9), fit("twice", 4)
+    assert int(paused.state.step) == 4
+    again = fit("twice", 9)
+    assert len(again.metrics.loss) == 5
+    assert_same(again.state, once.state)
+    assert not np.array_equal(once.theta["gains"][0], np.ones(4))

@@ -19,7 +19,7 @@ def case(name):
 
 
 def measured(given, mask=None, **options):
-    flow = jax.jit(lambda theta, xs, ys, h_0: gradient_flow(given.model, l2, theta, xs, ys, h_0, mask, **options))
+    flow = jax.jit(lambda theta, xs, ys, h_0: gradient_flow(given.model, l2, theta, xs, ys, h_0, mask=mask, **options))
     return flow(given.theta, given.xs, given.ys, given.h_0)
 
 

@@ -68,8 +68,8 @@ def test_omega(masked):
         return oracles.gradient(lambda leaves: numpy_omega(treedef.unflatten(leaves), given, mask, frozen), leaves)
 
     def omega(theta, immediate):
-        given_mask = jnp.asarray(mask) if masked else None
-        return diagnostics.omega(given.model, l2, theta, given.xs, given.ys, given.h_0, given_mask, immediate=immediate)
+        options = {"mask": jnp.asarray(mask) if masked else None, "immediate": immediate}
+        return diagnostics.omega(given.model, l2, theta, given.xs, given.ys, given.h_0, **options)
 
     derivative = jax.jit(jax.value_and_grad(omega), static_argnums=1)
     value, bar = derivative(given.theta, False)

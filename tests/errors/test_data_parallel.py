@@ -20,7 +20,7 @@ def split(**changed):
 
 row("F", TypeError, r"`F` must be an objective.*got function", lambda: jb.data_parallel(lambda theta: 0.0))
 for name, transformed, batch, came in (
-    ("vmap", lambda F: jax.vmap(F, in_axes=(None, 0, 0, None, None)), (2, 4), r"float\d+\[2\]"),
+    ("vmap", lambda F: jax.vmap(F, in_axes=(None, 0, 0, None)), (2, 4), r"float\d+\[2\]"),
     ("grad", jax.grad, (), r"Theta\(.*\)"),
     ("value-and-grad", jax.value_and_grad, (), r"\('float\d+\[\]', Theta\(.*\)\)"),
 ):
@@ -34,7 +34,7 @@ for name, transformed, batch, came in (
     )
 
 
-def counting(theta, xs, ys, h_0, mask):
+def counting(theta, xs, ys, h_0, *, mask):
     return jnp.int32(3)
 
 

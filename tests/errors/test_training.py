@@ -1,9 +1,32 @@
 """`training`: the trainer, `fit` and its batches; who watches, and checkpoints, have files of their own."""
 
+import types
+
+import jax.numpy as jnp
 import optax
 
 import jaxbptt as jb
-from tests.errors.rows import BPTT, MODEL, SGD, THETA, B, T, assert_refused, d, each, fit, ints, l2, m, n, ones, table
+from jaxbptt.training import Batch
+from tests.errors.rows import (
+    BPTT,
+    MODEL,
+    SGD,
+    THETA,
+    B,
+    T,
+    assert_refused,
+    d,
+    each,
+    fit,
+    flags,
+    ints,
+    l2,
+    m,
+    n,
+    ones,
+    singles,
+    table,
+)
 
 ROWS, row = table()
 
@@ -18,7 +41,7 @@ def train(name, change, batch):
 row(
     "trainer-estimator",
     TypeError,
-    r"`estimator` must be a GradientEstimator: got Model .*jb.estimators.bptt\(model, loss\)",
+    r"`estimator` must be a GradientEstimator or a function F: got Model .*jb.estimators.bptt\(model, loss\)",
     lambda: jb.training.trainer(MODEL, SGD),
 )
 row(
@@ -66,9 +89,61 @@ for name, call in (
 row(
     "stream-of-an-objective",
     TypeError,
-    r"`streaming=True` needs an estimator that carries a state from chunk to chunk: got one of "
-    r"`estimators.from_objective`, .*take `estimators.bptt`",
+    r"`streaming=True` needs an estimator that carries a state from chunk to chunk: got one that returns "
+    r"the state it is given; take `estimators.bptt` .* return `\(value, aux\)` with .* `aux.h_T`",
     lambda: fit(estimator=jb.estimators.from_objective(jb.objective(MODEL, l2)), streaming=True, h_0=ones(B, n)),
+)
+
+
+def own(aux):
+    """An F of the user's own, over a θ that is one number."""
+
+    def F(theta, xs, ys, h_0=None):
+        return theta * jnp.mean(xs), aux
+
+    return {"estimator": F, "theta": ones()}
+
+
+row(
+    "stream-of-an-F-without-h_T",
+    TypeError,
+    r"`streaming=True` needs an estimator that carries a state .* `aux.h_T`",
+    lambda: fit(**own({"h": ones(B, n)}), streaming=True, h_0=ones(B, n)),
+)
+for what, after in (("shape", ones(B, n + 1)), ("dtype", singles(B, n)), ("tree", (ones(B, n),))):
+    row(
+        f"stream-of-an-F-h_T-{what}",
+        TypeError,
+        r"the state that a stream hands on must be like the one it gets: got .*, expected .*float64\[6, 4\].*`aux.h_T`",
+        lambda after=after: fit(**own(types.SimpleNamespace(h_T=after)), streaming=True, h_0=ones(B, n)),
+    )
+for name, value in (("mask", flags(T, B)), ("lengths", ints(B))):
+    row(
+        f"fit-{name}-of-an-F-that-takes-none",
+        TypeError,
+        rf"`{name}` must be None for an F that takes none: got one; leave it out.*F\(theta, .* {name}=None\)",
+        lambda name=name, value=value: fit(
+            **own(()), batches=[Batch(ones(T, B, d), ones(T, B, m))._replace(**{name: value})]
+        ),
+    )
+for what, returned, came in (
+    ("three", (ones(), ones(), ones()), r"\('float64\[\]', .*\)"),
+    ("array", ones(B), r"float64\[6\]"),
+    ("integer", (ints(), ()), r"\('int32\[\]', \(\)\)"),
+    ("number", 0.0, r"float64\[\]"),
+    ("none", None, "None"),
+):
+    row(
+        f"F-returns-{what}",
+        TypeError,
+        rf"`F` must return one floating-point number, as an array, or two things, `\(number, aux\)`: got {came}",
+        lambda returned=returned: fit(estimator=lambda theta, xs, ys, h_0: returned, theta=ones()),
+    )
+row(
+    "fit-F-arguments",
+    TypeError,
+    r"`F` must be a function that can be called as F\(theta, xs, ys, h_0\): got one of \(model, ",
+    lambda: fit(estimator=lambda model, loss: None),
 )
 
 
@@ -106,7 +181,7 @@ row(
 # Batches
 
 for what, batches, came in (
-    ("batch", jb.training.Batch(ones(T, B, d), ones(T, B, m)), "Batch"),
+    ("batch", Batch(ones(T, B, d), ones(T, B, m)), "Batch"),
     ("dict", {"xs": ones(T, B, d)}, "dict"),
     ("str", "batches", "str"),
     ("number", 3, "int"),
@@ -127,12 +202,13 @@ for what, batch, came in (
     ("dict", {"xs": ones(T, B, d), "ys": ones(T, B, m)}, r"an entry {'xs': 'float64\[5, 6, 3\]'"),
     ("array", ones(T, B, d), r"an entry float64\[5, 6, 3\]"),
     ("one", (ones(T, B, d),), "a tuple of 1"),
-    ("five", (ones(T, B, d),) * 5, "a tuple of 5"),
+    ("three", (ones(T, B, d), ones(T, B, m), flags(T, B)), "a tuple of 3"),
 ):
     row(
         f"fit-batch-{what}",
         TypeError,
-        rf"`batches` must hold tuples \(xs, ys\[, mask\[, h_0\]\]\): got {came}.*for one batch write `\[\(xs, ys\)\]`",
+        rf"`batches` must hold tuples \(xs, ys\), or a Batch where there is more: got {came}.*`Batch\(xs, ys, h_0=…, "
+        r"mask=…, lengths=…\)`, and for one batch `\[\(xs, ys\)\]`",
         lambda batch=batch: fit(batches=[batch]),
     )
 row(
@@ -147,13 +223,13 @@ row(
     "fit-mask",
     TypeError,
     r"`mask` must be boolean: got int32",
-    lambda: fit(batches=[(ones(T, B, d), ones(T, B, m), ints(T, B))]),
+    lambda: fit(batches=[Batch(ones(T, B, d), ones(T, B, m), mask=ints(T, B))]),
 )
 row(
     "fit-h_0",
     ValueError,
     r"`h_0` must have shape .*\(6, 4\).*got \(6, 5\)",
-    lambda: fit(batches=[(ones(T, B, d), ones(T, B, m), None, ones(B, n + 1))]),
+    lambda: fit(batches=[Batch(ones(T, B, d), ones(T, B, m), ones(B, n + 1))]),
 )
 
 # An h_0 that would be ignored in silence trains on something else than what was given.
@@ -168,16 +244,21 @@ row(
     "fit-h_0-in-a-batch-of-a-stream",
     ValueError,
     r"h_0.* stream",
-    lambda: fit(streaming=True, h_0=ones(B, n), batches=[(ones(T, B, d), ones(T, B, m), None, ones(B, n))]),
+    lambda: fit(streaming=True, h_0=ones(B, n), batches=[Batch(ones(T, B, d), ones(T, B, m), ones(B, n))]),
 )
 for name in ("step", "steps"):
     row(
         f"trainer.{name}-state",
         TypeError,
         r"`state` must be (a )?TrainState.*got Theta",
-        lambda name=name: train(name, lambda state: state.theta, jb.training.Batch(ones(T, B, d), ones(T, B, m))),
+        lambda name=name: train(name, lambda state: state.theta, Batch(ones(T, B, d), ones(T, B, m))),
     )
-row("fit-estimator", TypeError, r"`estimator` must be a GradientEstimator: got Model", lambda: fit(estimator=MODEL))
+row(
+    "fit-estimator",
+    TypeError,
+    r"`estimator` must be a GradientEstimator or a function F: got Model",
+    lambda: fit(estimator=MODEL),
+)
 row("fit-optimizer", TypeError, r"`optimizer` must be an optax optimiser: got str", lambda: fit(optimizer="adam"))
 
 

@@ -33,7 +33,7 @@ def result(folder):
 
 @pytest.mark.parametrize(("T", "batch_shape"), [(2, (40,)), (7, (30,)), (12, (5, 6))])
 def test_the_target_is_the_sum_of_one_number_of_each_half(T, batch_shape):
-    xs, ys, mask, h_0 = memory.adding(np.random.default_rng(T), T, batch_shape)
+    xs, ys, h_0, mask, _ = memory.adding(np.random.default_rng(T), T, batch_shape)
     assert (xs.shape, ys.shape, mask.shape, h_0) == (
         (T, *batch_shape, 2),
         (T, *batch_shape, 1),

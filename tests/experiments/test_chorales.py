@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_the_noise_is_on_every_weight_anew_for_each_key():
-    def moved(theta, state, xs, ys, mask=None, key=None):
+    def moved(theta, state, xs, ys, *, mask=None, lengths=None, key=None):
         return jb.Estimate(0.0, theta, ()), state
 
     estimator = chorales.noisy(jb.GradientEstimator(lambda theta, h_0=None: (), moved), 0.25)

@@ -68,7 +68,7 @@ def test_the_objective_and_the_accuracy_are_those_of_a_loop():
     with jax.enable_x64(True):
         theta = small(config)
         F = jb.objective(flossing.MODEL, flossing.loss)
-        value = jax.jit(F)(theta, xs.astype(float), ys.astype(float), None, mask)
+        value = jax.jit(F)(theta, xs.astype(float), ys.astype(float), mask=mask)
         one = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), theta)
         accuracies = flossing.accuracies(one, xs.astype(float), ys, mask)
     found = np.stack([logits(theta, bits) for bits in xs[:, :, 0].T], axis=1)

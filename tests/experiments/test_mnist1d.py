@@ -55,7 +55,7 @@ def test_every_seed_sees_every_signal_once_a_pass_in_an_order_of_its_own():
     rows = {data.train_xs[:, k, 0].tobytes(): k for k in range(4000)}
     seen = np.empty((2, 4000), int)
     for k in range(10):
-        xs, ys, mask, _ = at_step(k)
+        xs, ys, _, mask, _ = at_step(k)
         assert xs.shape == (40, 2, 400, 1)
         assert mask[-1].all()
         assert not mask[:-1].any()

@@ -26,8 +26,8 @@ def test_padding_reaches_neither_F_nor_a_gradient(rolls):
             for fill in (0.0, math.nan)
         )
         assert np.isnan(nans.xs).any()
-        value, bars = F(theta, zeros.xs, zeros.ys, None, zeros.mask)
-        value_of_nans, bars_of_nans = F(theta, nans.xs, nans.ys, None, nans.mask)
+        value, bars = F(theta, zeros.xs, zeros.ys, mask=zeros.mask)
+        value_of_nans, bars_of_nans = F(theta, nans.xs, nans.ys, mask=nans.mask)
 
         def by_piece(theta):  # without padding, mask or library
             total, steps = 0.0, 0
@@ -64,7 +64,7 @@ def test_a_pass_takes_each_piece_at_most_once_in_an_order_of_its_own(rolls):
     batch = music.batches(rolls.train, 4, (3, 1))
 
     def taken(k):
-        xs, _, mask, _ = batch(k)
+        xs, _, _, mask, _ = batch(k)
         return [found[xs[mask[:, j], j].tobytes()] for j in range(4)]
 
     passes = [[taken(4 * e + k) for k in range(4)] for e in range(12)]  # 18 pieces: two are left out

@@ -56,7 +56,7 @@ def test_the_test_sequences_are_none_of_those_that_are_learned_from():
     config = Config(seeds=3, batch_size=40, test_size=40)
     test, _ = temporal_order.test_set(config, 20)
     for k in range(3):
-        xs, ys, mask, _ = temporal_order.batches(config, 20)(k)
+        xs, ys, _, mask, _ = temporal_order.batches(config, 20)(k)
         assert xs.shape == ys.shape == mask.shape == (20, 3, 40)
         assert np.all(mask == (np.arange(20) == 19)[:, None, None])
         for s in range(3):
@@ -91,7 +91,7 @@ def network(alpha):
     theta = jax.tree.map(lambda leaf: 4 * leaf + 0.1, theta)
     symbols, classes = temporal.temporal_order(np.random.default_rng(2), 11, 6)
     ys, mask = np.broadcast_to(classes, (11, 6)), np.broadcast_to((np.arange(11) == 10)[:, None], (11, 6))
-    return temporal_order.objective(model, alpha), theta, (symbols, ys, None, mask)
+    return temporal_order.objective(model, alpha), theta, jb.training.Batch(symbols, ys, mask=mask)
 
 
 def by_hand(theta, symbols, classes):
@@ -118,14 +118,18 @@ def test_the_objective_is_the_loss_at_the_end_and_the_mean_of_omega_over_the_ste
     with jax.enable_x64(True):
         for alpha in (0.0, 4.0):
             F, theta, batch = network(alpha)
-            loss, omega = by_hand(theta, batch[0], batch[1][0])
-            assert float(jax.jit(F)(theta, *batch)) == pytest.approx(loss + alpha / 11 * omega, rel=1e-10)
+            loss, omega = by_hand(theta, batch.xs, batch.ys[0])
+            assert float(jax.jit(F)(theta, batch.xs, batch.ys, mask=batch.mask)) == pytest.approx(
+                loss + alpha / 11 * omega, rel=1e-10
+            )
 
 
 def test_split_over_devices_it_is_the_same():
     with jax.enable_x64(True):
         F, theta, batch = network(4.0)
-        whole, split = (jax.jit(jax.grad(of))(theta, *batch) for of in (F, jb.data_parallel(F)))
+        whole, split = (
+            jax.jit(jax.grad(of))(theta, batch.xs, batch.ys, mask=batch.mask) for of in (F, jb.data_parallel(F))
+        )
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(split), strict=True):
         assert np.any(a)
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14)
@@ -133,7 +137,7 @@ def test_split_over_devices_it_is_the_same():
 
 @pytest.mark.parametrize(("loss", "bar"), [(0.5, np.inf), (np.nan, 1.0)])
 def test_a_seed_that_left_the_numbers_stays_where_it_is(loss, bar):
-    def update(theta, state, xs, ys, mask=None, key=None):
+    def update(theta, state, xs, ys, *, mask=None, lengths=None, key=None):
         return jb.types.Estimate(jnp.where(xs > 0, loss, 0.25), {"W": jnp.where(xs > 0, bar, 3.0)}, ()), state
 
     guarded = temporal_order.guarded(jb.GradientEstimator(lambda theta, h_0=None: (), update))

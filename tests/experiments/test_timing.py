@@ -23,8 +23,8 @@ def test_one_device_is_one_wherever_theta_lies():
     devices = {"one": set(), "both": set()}
 
     def seen(name, estimator):
-        def update(theta, state, xs, ys, mask=None, key=None):
-            estimate, after = estimator.update(theta, state, xs, ys, mask, key)
+        def update(theta, state, xs, ys, *, mask=None, lengths=None, key=None):
+            estimate, after = estimator.update(theta, state, xs, ys, mask=mask, lengths=lengths, key=key)
             jax.debug.inspect_array_sharding(
                 estimate.loss, callback=lambda sharding: devices[name].add(len(sharding.device_set))
             )

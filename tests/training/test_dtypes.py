@@ -31,7 +31,7 @@ def test_dtypes_are_kept(make, dtype, skip_nonfinite):
     theta, xs, ys, h_0 = jax.tree.map(
         lambda leaf: np.asarray(leaf).astype(dtype), (GIVEN.theta, GIVEN.xs, GIVEN.ys, GIVEN.h_0)
     )
-    batch = (xs, ys, None, h_0)
+    batch = Batch(xs, ys, h_0)
     result = fit(
         make(MODEL, l2),
         MOMENTUM,

@@ -31,7 +31,7 @@ def test_an_evaluation_is_the_mean_over_all_steps_that_count():
     total = oracle(given[0], mask)[0] * mask.sum() + oracle(given[1])[0] * 12
     found = evaluate(
         GIVEN.theta,
-        [(given[0].xs, given[0].ys, mask, given[0].h_0), Batch(given[1].xs, given[1].ys, None, given[1].h_0)],
+        [Batch(given[0].xs, given[0].ys, given[0].h_0, mask), Batch(given[1].xs, given[1].ys, given[1].h_0)],
     )
     np.testing.assert_allclose(found, total / (mask.sum() + 12), rtol=1e-12)
     assert isinstance(found, float)

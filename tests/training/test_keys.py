@@ -14,13 +14,13 @@ from tests.training.given import (
 )
 
 
-def _noise(theta, state, xs, ys, mask=None, key=None):
+def _noise(theta, state, xs, ys, *, mask=None, lengths=None, key=None):
     """An estimator that shows its key: F is a draw from it."""
     grads = jax.tree.map(jnp.zeros_like, theta)
     return jb.Estimate(jax.random.uniform(key, dtype=jnp.float64), grads, ()), state
 
 
-NOISE = jb.GradientEstimator(lambda theta, h_0=None: (), _noise)
+NOISE = jb.GradientEstimator(lambda theta, h_0=None, *, key=None: (), _noise)
 
 
 @pytest.mark.parametrize("steps_per_dispatch", [1, 4])

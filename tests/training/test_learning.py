@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxbptt as jb
-from jaxbptt.training import fit
+from jaxbptt.training import Batch, fit
 from tests.cases import BUILT_IN
 from tests.training.given import (
     ELMAN,
@@ -32,7 +32,7 @@ def test_a_task_is_learned(case, make):
         mask = np.broadcast_to(np.arange(10)[:, None] > 0, (10, 16))  # the first target was never shown
         while True:
             xs = rng.normal(size=(11, 16, 1)).astype(np.float32)
-            yield xs[1:], xs[:-1], mask
+            yield Batch(xs[1:], xs[:-1], mask=mask)
 
     result = fit(make(model, l2), optax.adam(0.02), theta, data(), steps=400, steps_per_dispatch=50)
     forgetful = 0.5

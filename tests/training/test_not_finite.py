@@ -71,14 +71,14 @@ def test_only_so_many_steps_in_a_row_are_skipped():
     ],
 )
 def test_the_leaf_that_is_not_finite_is_named(leaf, message):
-    def update(theta, state, xs, ys, mask=None, key=None):
+    def update(theta, state, xs, ys, *, mask=None, lengths=None, key=None):
         leaves = [jnp.ones_like(value) for value in jax.tree.leaves(theta)]
         if leaf is not None:
             leaves[leaf[0]] = leaves[leaf[0]].at[(0,) * leaves[leaf[0]].ndim].set(jnp.inf)
         loss = jnp.float64(jnp.nan if leaf is None else 0)
         return jb.Estimate(loss, jax.tree.unflatten(jax.tree.structure(theta), leaves), ()), state
 
-    broken = jb.GradientEstimator(lambda theta, h_0=None: (), update)
+    broken = jb.GradientEstimator(lambda theta, h_0=None, *, key=None: (), update)
     with pytest.raises(FloatingPointError, match=message):
         fit(broken, SGD, GIVEN.theta, batches(1))
 
@@ -103,8 +103,8 @@ SPIKE = 1e200  # its square is infinite
 def spiked(loss_scale):
     """A batch whose gradient is finite, but not the square of it; the others have `loss_scale` 1."""
 
-    def update(theta, state, xs, ys, mask=None, key=None):
-        estimate, state = BPTT.update(theta, state, xs, ys, mask, key)
+    def update(theta, state, xs, ys, *, mask=None, lengths=None, key=None):
+        estimate, state = BPTT.update(theta, state, xs, ys, mask=mask, lengths=lengths, key=key)
         scale = jnp.where(jnp.any(ys > 100), loss_scale, 1.0)
         return estimate._replace(grads=jax.tree.map(lambda bar: scale * bar, estimate.grads)), state
 

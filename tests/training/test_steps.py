@@ -55,7 +55,7 @@ def test_a_step_of_gradient_descent_by_hand():
 @estimators
 def test_masks_and_initial_states_of_a_batch(make):
     mask = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 0]], bool)
-    batch = (GIVEN.xs, GIVEN.ys, mask, GIVEN.h_0)
+    batch = Batch(GIVEN.xs, GIVEN.ys, GIVEN.h_0, mask)
     result = fit(make(MODEL, l2), SGD, GIVEN.theta, [batch])
     F, (grads, _, _) = oracle(GIVEN, mask)
     np.testing.assert_allclose(result.metrics.loss, [F], rtol=1e-12)
@@ -130,7 +130,7 @@ def test_batches_of_different_shapes():
 
 def test_some_batches_with_a_mask_and_some_without():
     plain = batches(4)
-    masked = [(xs, ys, np.ones((4, 3), bool)) for xs, ys in plain]
+    masked = [Batch(xs, ys, mask=np.ones((4, 3), bool)) for xs, ys in plain]
     mixed = [plain[0], masked[1], masked[2], plain[3]]  # a mask that counts all changes nothing
     wanted = fit(BPTT, SGD, GIVEN.theta, plain, steps_per_dispatch=2)
     assert_close(fit(BPTT, SGD, GIVEN.theta, mixed, steps_per_dispatch=2).theta, wanted.theta, 1e-11)

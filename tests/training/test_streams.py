@@ -39,7 +39,7 @@ def test_what_a_fit_found_outlives_its_state():
 def test_the_state_given_is_donated_and_what_the_user_holds_is_not():
     train = trainer(BPTT, MOMENTUM, streaming=True)
     theta, h_0, key = jax.tree.map(jnp.array, (GIVEN.theta, GIVEN.h_0, jax.random.key(1)))
-    first = train.init(theta, h_0, key)
+    first = train.init(theta, h_0, key=key)
     second, _ = train.step(first, Batch(GIVEN.xs, GIVEN.ys))
     stacked = Batch(GIVEN.xs[None], GIVEN.ys[None])
     third, _ = train.steps(second, stacked)
@@ -80,7 +80,7 @@ def test_a_stream_carries_the_state(make):
         np.testing.assert_allclose(result.metrics.loss[k], oracle(chunk)[0], rtol=1e-12)
     np.testing.assert_allclose(result.state.estimator.h, hs[9], rtol=1e-12)
     # ... and a batch that is no stream starts anew
-    anew = fit(make(given.model, l2), STILL, given.theta, [(*chunk, None, given.h_0) for chunk in chunks])
+    anew = fit(make(given.model, l2), STILL, given.theta, [Batch(*chunk, given.h_0) for chunk in chunks])
     np.testing.assert_allclose(anew.metrics.loss[0], result.metrics.loss[0], rtol=1e-12)
     assert np.all(np.abs(anew.metrics.loss[1:] - result.metrics.loss[1:]) > 1e-3)
     assert anew.state.estimator == ()

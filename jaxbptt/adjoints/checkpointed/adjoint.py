@@ -1,7 +1,7 @@
 """The adjoint `checkpointed`: how much to keep, as the user says it."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 
@@ -31,7 +31,7 @@ class Checkpointed:
         h_T, outputs = self.read_in_blocks(_outputs, cell, theta_h, xs, h_0)
         return h_T, jax.tree.map(lambda leaf: leaf[:T], blocks.join(outputs))
 
-    def read_in_blocks(self, read, cell, theta_h, xs, h_0, theta_o=(), ys=()):
+    def read_in_blocks(self, read, cell, theta_h, xs, h_0, theta_o=(), ys=()) -> Any:
         """h_T, and ``read(theta_o, outputs, (ys, real))`` of each block, stacked; ``real`` says which steps are no
         padding, ``None`` where all are. Differentiated block by block as well.
         """

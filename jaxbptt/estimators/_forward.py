@@ -1,0 +1,62 @@
+"""The sum from left to right, over whatever carries what θ_h has done to the state so far: an *influence*.
+
+a_t = push(a_{t-1})                              RTRL: a_t = b_t + c_t a_{t-1}
+∂F/∂θ_h = Σ_t pull(a_t, ∂L_t/∂h_t)               ready at every step, no reverse pass
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxbptt import losses
+from jaxbptt._algebra import wide
+from jaxbptt._trees import cotangents
+
+
+class Influence(NamedTuple):
+    """What an estimator carries forward, as three functions.
+
+    Attributes:
+        init: ``(theta_h, h_0) -> a_0``, before the first step.
+        push: ``(theta_h, x_t, h_tm1, h_t, a_tm1) -> a_t``.
+        pull: ``(a_t, h_bar_t) -> `` the part of ∂F/∂θ_h that L_t contributes, like ``theta_h_bar`` of `sweep`.
+    """
+
+    init: Callable
+    push: Callable
+    pull: Callable
+
+
+class Sums(NamedTuple):
+    """Of the steps so far, in dtypes to sum in."""
+
+    F: jax.Array
+    theta_h_bar: jax.Array
+    theta_o_bar: jax.Array
+
+
+def sweep(influence, model, loss, theta, given, a_0, theta_h_bar):
+    """h_T, a_T and the `Sums` over a chunk, begun with ``theta_h_bar`` of zeros."""
+
+    def step(carry, inputs):
+        h_tm1, a_tm1, sums = carry
+        x_t, y_t, w_t = inputs
+        h_t = given.cell.apply(theta.h, x_t, h_tm1)
+        a_t = influence.push(theta.h, x_t, h_tm1, h_t, a_tm1)
+        L_t, pull = cotangents.pullback(lambda theta_o, h_t: _loss(model, loss, theta_o, h_t, y_t, w_t), theta.o, h_t)
+        theta_o_bar_t, h_bar_t = pull(jnp.ones_like(L_t))  # (∂L_t/∂ŷ_t) (∂ŷ_t/∂θ_o) and (∂L_t/∂ŷ_t) (∂ŷ_t/∂h_t)
+        parts = Sums(L_t, influence.pull(a_t, h_bar_t), theta_o_bar_t)
+        return (h_t, a_t, cotangents.accumulate(sums, parts)), None
+
+    F = jnp.zeros((), wide(given.L_dtype))
+    nothing = Sums(F, theta_h_bar, cotangents.wide_zeros(theta.o))
+    (h_T, a_T, sums), _ = lax.scan(step, (given.h_0, a_0, nothing), (given.xs, given.ys, given.weights))
+    return h_T, a_T, sums
+
+
+def _loss(model, loss, theta_o, h_t, y_t, w_t):
+    y_hat_t = model.readout.apply(theta_o, model.cell.output(h_t))
+    return jnp.sum(losses.of_steps(loss, *jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), (y_hat_t, y_t, w_t))))
