@@ -56,7 +56,7 @@ def copying(rng: np.random.Generator, delay: int, batch_shape: tuple[int, ...]) 
 
     Source: Arjovsky, Shah and Bengio (2016), Unitary evolution recurrent neural networks, section 5.1.
 
-    >>> xs, ys, _, _ = copying(np.random.default_rng(0), 3, (2,))
+    >>> xs, ys, *_ = copying(np.random.default_rng(0), 3, (2,))
     >>> bool((xs[:10].argmax(-1) == ys[-10:]).all()), xs[10:14, 0].argmax(-1).tolist(), set(ys[:13, 0].tolist())
     (True, [8, 8, 9, 8], {8})
     """
