@@ -11,10 +11,15 @@ def standing_still(cell, xs, lengths):
     """The recursion whose state stands still where a sequence is over, and which steps are real (``None``: all)."""
     if lengths is None:
         return cell, xs, None
+    is_real = real(xs, lengths)
+    return masked(cell), MaskedInput(xs, is_real), is_real
+
+
+def real(xs, lengths):
+    """Which steps are, ``[T, *batch]``: t ≤ the length of the sequence."""
     T = jax.tree.leaves(xs)[0].shape[0]
     steps = of_members(jnp.arange(T, dtype=lengths.dtype), lengths.shape)
-    real = steps < jnp.broadcast_to(lengths, steps.shape)
-    return masked(cell), MaskedInput(xs, real), real
+    return steps < jnp.broadcast_to(lengths, steps.shape)
 
 
 def of_members(steps, batch):

@@ -2,12 +2,14 @@
 
     F = 1/W Σ_s w_s F_s,      ∂F/∂θ = 1/W Σ_s w_s ∂F_s/∂θ,      W = Σ_s w_s
 
-over the shards s of the batch, w_s the number of steps that count in a shard. Each device runs the whole recursion and
-its gradient on its own shard; the sum over s is the only communication, once, after the reverse pass. (Left to JAX,
-the transpose of a replicated θ puts that sum into every step of the reverse scan.)
+over the shards s of the batch, w_s the weight of the steps that count in a shard. Each device runs the whole recursion
+and its gradient on its own shard; the sum over s is the only communication, once, after the reverse pass. (Left to
+JAX, the transpose of a replicated θ puts that sum into every step of the reverse scan.)
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -18,14 +20,16 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxbptt._algebra import wide
-from jaxbptt._errors.words import describe
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
+from jaxbptt.losses import mean
+from jaxbptt.objective import Aux, Objective
 
 _AXIS = "batch"
+_NAMES = ("theta", "xs", "ys", "h_0", "mask", "lengths", "key")
 
 
-def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable:
+def data_parallel(F: Objective, devices: Sequence[Any] | None = None) -> "DataParallel":
     """The same objective, evaluated with its batch split over `devices`; ``jax.grad`` of it just works.
 
     Same value and gradient as `F` to rounding. Time-major arrays (xs, ys, mask) are split along axis 1, states and
@@ -42,14 +46,13 @@ def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable
         devices: some of ``jax.devices()``, or ``None`` for all there are (on every host).
 
     Returns:
-        ``F(theta, xs, ys, h_0=None, *, mask=None, lengths=None)``, with the first batch axis a multiple of the number
-        of devices. The same arguments give the same function.
+        F with the same arguments, whose first batch axis must be a multiple of the number of devices. With ``has_aux``
+        it gives the `Aux` of all shards, through which no gradient goes. The same arguments give the same F.
 
     Raises:
-        TypeError: when F is not from `jaxbptt.objective`, or `devices` are not devices; when traced, for an F that was
-            transformed so that it is no longer one number: transform what this returns.
-        ValueError: when traced, for a batch that the devices don't divide, or where another mesh is set
-            (``jax.set_mesh``, ``jax.shard_map``): there use F itself, as the README says.
+        TypeError: when F is not from `jaxbptt.objective` (transform what this returns), or `devices` are not devices.
+        ValueError: for ``reduction="none"``; when traced, for a batch that the devices don't divide, or where another
+            mesh is set (``jax.set_mesh``, ``jax.shard_map``): there use F itself, as the README says.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -61,97 +64,119 @@ def data_parallel(F: Callable, devices: Sequence[Any] | None = None) -> Callable
     True
     """
     _objective(F)
-    return _split_over(F, _devices(jax.devices() if devices is None else devices))
+    return _data_parallel(F, _devices(jax.devices() if devices is None else devices))
 
 
 @factory
-def _split_over(F: Any, chosen: tuple) -> Callable:
-    reduction = F.reduction
-    mesh = Mesh(np.array(chosen), (_AXIS,))
-    over_time, over_batch = P(None, _AXIS), P(_AXIS)
-    specs = (P(), over_time, over_time, over_batch, over_time, over_batch)
+def _data_parallel(F: Objective, devices: tuple) -> "DataParallel":
+    return DataParallel(F, devices)
 
-    def shard(function, out_specs):
-        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
 
-    def share(dtype, counted):
-        """w_s / W of this shard: F sums over steps, or is a mean over those that count."""
-        if reduction == "sum":
-            return 1.0
-        if counted is None:
-            return 1.0 / len(chosen)
-        count = jnp.sum(counted, dtype=wide(dtype))  # not an integer: all hosts together may count beyond 2³¹
-        return count / jnp.maximum(lax.psum(count, _AXIS), 1)
+@dataclasses.dataclass(frozen=True)
+class DataParallel:
+    """F with its batch split over devices, as `data_parallel` makes it.
 
-    def local(theta, xs, ys, h_0, mask, lengths):
-        real = {} if lengths is None else {"lengths": lengths}  # an F of the user's own may not take it
-        value = _value_of_objective(F(theta, xs, ys, h_0, mask=mask, **real))
-        return value * jnp.asarray(share(value.dtype, _counted(xs, mask, lengths))).astype(value.dtype)
+    >>> import jaxbptt as jb
+    >>> F = jb.objective(jb.rnn(jb.cells.elman(), jb.readouts.linear()), jb.losses.l2_loss)
+    >>> data_parallel(F).F == F
+    True
+    """
 
-    def total(*arguments):
-        return lax.psum(local(*arguments), _AXIS)
+    F: Objective
+    devices: tuple
 
-    @jax.custom_vjp
-    def value(*arguments):
-        return shard(total, P())(*arguments)
-
-    def forward(*arguments):
-        arguments, differentiated = cotangents.unpacked(arguments)
-        wanted = tuple(k for k, is_wanted in enumerate(differentiated) if is_wanted)
-
-        def value_and_bars(*arguments):
-            def of(*differentiated):
-                whole = list(arguments)
-                for k, part in zip(wanted, differentiated, strict=True):
-                    whole[k] = part
-                return local(*whole)
-
-            part, pull = cotangents.pullback(of, *(arguments[k] for k in wanted))
-            bars = list(pull(jnp.ones_like(part)))
-            if 0 in wanted:
-                bars[0] = lax.psum(bars[0], _AXIS)  # the one reduction
-            return lax.psum(part, _AXIS), tuple(bars)
-
-        F_value, bars = shard(value_and_bars, (P(), tuple(specs[k] for k in wanted)))(*arguments)
-        everything: list[Any] = [None] * len(arguments)
-        for k, bar in zip(wanted, bars, strict=True):
-            everything[k] = bar
-        return F_value, tuple(everything)
-
-    def backward(bars, F_bar):
-        return jax.tree.map(lambda bar: F_bar.astype(bar.dtype) * bar, bars)
-
-    value.defvjp(forward, backward, symbolic_zeros=True)
-
-    def split(theta, xs, ys, h_0=None, *, mask=None, lengths=None):
+    def __call__(self, theta, xs, ys, h_0=None, *, mask=None, lengths=None, key=None):
         """F with its batch split over devices: see `jaxbptt.data_parallel`."""
-        _no_other_mesh(jax.sharding.get_abstract_mesh(), mesh.abstract_mesh)
-        batch_axes = {"xs": (xs, 1), "ys": (ys, 1), "h_0": (h_0, 0), "mask": (mask, 1), "lengths": (lengths, 0)}
-        _divisible_batch(len(chosen), **batch_axes)
-        return value(theta, xs, ys, h_0, mask, lengths)
+        _no_other_mesh(jax.sharding.get_abstract_mesh(), _mesh(self).abstract_mesh)
+        given = (theta, xs, ys, h_0, mask, lengths, key)
+        _divisible_batch(len(self.devices), given, _specs(self))
+        out: Any = _value(self, *given)
+        return out if self.F.has_aux else out[0]
 
-    marked: Any = split
-    marked.reduction = reduction
-    return split
+
+def _mesh(split):
+    return Mesh(np.array(split.devices), (_AXIS,))
+
+
+def _specs(split):
+    """Where the batch lies in θ, xs, ys, h_0, mask, lengths and key."""
+    over_time, over_batch = P(None, _AXIS), P(_AXIS)
+    of_F = over_batch if split.F.at == "last" else over_time
+    return (P(), over_time, of_F, over_batch, of_F, over_batch, P())
+
+
+def _over_shards(split, function, out_specs):
+    return jax.shard_map(function, mesh=_mesh(split), in_specs=_specs(split), out_specs=out_specs, check_vma=False)
+
+
+def _aux_specs(split):
+    return Aux(P(None, _AXIS), P(_AXIS)) if split.F.has_aux else None
+
+
+def _local(split, theta, xs, ys, h_0, mask, lengths, key):
+    """w_s/W F_s of a shard, and what F has made beside it."""
+    returned = split.F(theta, xs, ys, h_0, mask=mask, lengths=lengths, key=key)
+    value, aux = returned if split.F.has_aux else (returned, None)
+    if split.F.reduction == "sum":
+        return value, aux
+    count = split.F.count(xs, mask, lengths, wide(value.dtype))  # no integer: all hosts may count beyond 2³¹
+    if count is None:
+        return value * jnp.asarray(1 / len(split.devices), value.dtype), aux
+    return value * mean(count, lax.psum(count, _AXIS)).astype(value.dtype), aux
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _value(split, *given):
+    def total(*given):
+        value, aux = _local(split, *given)
+        return lax.psum(value, _AXIS), aux
+
+    return _over_shards(split, total, (P(), _aux_specs(split)))(*given)
+
+
+def _forward(split, *primals):
+    given, differentiated = cotangents.unpacked(primals)
+    wanted = tuple(k for k, is_wanted in enumerate(differentiated) if is_wanted)
+
+    def value_and_bars(*given):
+        def of(*chosen):
+            whole = list(given)
+            for k, part in zip(wanted, chosen, strict=True):
+                whole[k] = part
+            return _local(split, *whole)
+
+        (part, aux), pull = cotangents.pullback(of, *(given[k] for k in wanted))
+        bars = list(pull((jnp.ones_like(part), cotangents.zeros(aux))))
+        if 0 in wanted:
+            bars[0] = lax.psum(bars[0], _AXIS)  # the one reduction
+        return (lax.psum(part, _AXIS), aux), tuple(bars)
+
+    of_bars = tuple(_specs(split)[k] for k in wanted)
+    out, bars = _over_shards(split, value_and_bars, ((P(), _aux_specs(split)), of_bars))(*given)
+    everything: list[Any] = [None] * len(given)
+    for k, bar in zip(wanted, bars, strict=True):
+        everything[k] = bar
+    return out, tuple(everything)
+
+
+def _backward(split, bars, out_bars):
+    return jax.tree.map(lambda bar: out_bars[0].astype(bar.dtype) * bar, bars)
+
+
+_value.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _objective(value):
-    if not callable(value) or not hasattr(value, "reduction"):
+    if not isinstance(value, Objective):
         raise TypeError(
-            f"`F` must be an objective, whose reduction is known: got {type(value).__name__} ({value!r:.80}); "
-            "make one with `jb.objective(model, loss)`"
+            f"`F` must be an objective: got {type(value).__name__} ({value!r:.80}); make one with "
+            "`jb.objective(model, loss)`, and transform what `data_parallel` returns"
         )
-
-
-def _value_of_objective(value):
-    """One number. A transformation of F has the attributes of F, and may return something else."""
-    if not hasattr(value, "dtype") or np.ndim(value) or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(
-            f"`F` must return one floating-point number, as an array: got {describe(value)}; hand "
-            "`data_parallel` the objective itself, and transform what it returns: `jax.vmap(jb.data_parallel(F), …)`, "
-            "`jax.value_and_grad(jb.data_parallel(F))`"
+    if value.reduction == "none":
+        raise ValueError(
+            "`F` must be one number, to be summed over the devices: got an objective with reduction='none'; "
+            'take "mean", "sum" or "sequences"'
         )
-    return value
 
 
 def _devices(value):
@@ -174,10 +199,13 @@ def _no_other_mesh(context, own):
         )
 
 
-def _divisible_batch(number, **arguments):
+def _divisible_batch(number, given, specs):
     """The first batch axis of every leaf is one and the same multiple of the number of devices."""
     first = None
-    for name, (tree, axis) in arguments.items():
+    for name, tree, spec in zip(_NAMES, given, specs, strict=True):
+        if not len(spec):
+            continue
+        axis = len(spec) - 1
         for path, leaf in jax.tree.leaves_with_path(tree):
             label = f"{name}{jax.tree_util.keystr(path)}"
             if np.ndim(leaf) <= axis:
@@ -195,12 +223,3 @@ def _divisible_batch(number, **arguments):
                     f"the batch of `{label}` must be that of `{first[0]}`, {first[1]}: got {np.shape(leaf)[axis]} "
                     f"along axis {axis}; give what all members share a batch axis (`jnp.broadcast_to`)"
                 )
-
-
-def _counted(xs, mask, lengths):
-    """Which steps count, ``[T, *batch]``; ``None``: all."""
-    if lengths is None:
-        return mask
-    t = jnp.arange(len(jax.tree.leaves(xs)[0])).reshape(-1, *(1,) * jnp.ndim(lengths))
-    real = t < lengths[None]
-    return real if mask is None else mask & real

@@ -99,7 +99,7 @@ def of_steps(loss, y_hats, ys, weights=None):
     """
     if weights is None:
         return to_sum(jax.vmap(loss)(y_hats, ys))
-    counts = weights != 0
+    counts = weights.astype(bool)
 
     def counted(tree):  # a select on the inputs as well: 0 · NaN in the pullback would be NaN
         return jax.tree.map(

@@ -74,6 +74,17 @@ class Objective:
         value, aux = evaluate(self, theta, given, keeps_y_hats=self.has_aux)
         return (value, aux) if self.has_aux else value
 
+    def count(self, xs, mask, lengths, dtype):
+        """What F divides by: Σ w, or the number of sequences that count; ``None`` where every step counts."""
+        if mask is None and lengths is None:
+            return None
+        real = None if lengths is None else _masks.real(xs, lengths)
+        if self.at == "last":
+            mask, real = jax.tree.map(lambda leaf: leaf[:1], (mask if mask is None else mask[None], real))
+        weights = _masks.weights(mask, real)
+        count = losses.count(weights, 0, (), dtype, each=self.reduction == "sequences")
+        return jnp.sum(count != 0, dtype=dtype) if self.reduction == "sequences" else count
+
 
 def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=None, *, at="steps"):
     """The arguments of F as `Given`. Nothing is computed but shapes, and h_0 where there is none."""
