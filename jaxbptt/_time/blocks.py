@@ -87,12 +87,12 @@ def scan(body, carry, xs, K, *, each=None, reverse=False):
 
 def cut(xs, K):
     """``[T, …]`` to ``[T / K, K, …]``."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, K, *leaf.shape[1:]), xs)
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] // K, K, *leaf.shape[1:]), xs)
 
 
 def join(blocks):
     """The inverse of `cut`."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), blocks)
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), blocks)
 
 
 def _bytes(tree):
