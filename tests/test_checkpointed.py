@@ -1,4 +1,4 @@
-"""Checkpointed backpropagation gives the exact gradient, in steps and in blocks that overlap."""
+"""Checkpointed backpropagation gives the exact gradient, in steps and in blocks, the last of them padded."""
 
 import functools
 
@@ -16,7 +16,7 @@ from tests.jaxprs import equations
 ELMAN, GRU, LSTM = (next(case for case in CELLS if case.name == name) for name in ("elman-tanh", "gru", "lstm"))
 USER = next(case for case in CELLS if case.name == "from_step")
 
-SOME = [(1, 1, None), (2, 1, 1), (13, 3, 2), (12, 40, 5), (13, 13, 5), (10, 4, 4)]  # the last two share 2 steps
+SOME = [(1, 1, None), (2, 1, 1), (13, 3, 2), (12, 40, 5), (13, 13, 5), (10, 4, 4)]  # half of them with a rest
 
 
 def gradient(given, adjoint):
@@ -130,7 +130,7 @@ def test_second_derivatives_forward_over_reverse():
         return jax.jit(lambda theta_h: jax.jvp(jax.grad(loss), (theta_h,), (v,))[1])(given.theta.h)
 
     wanted = hvp(jb.adjoints.autodiff())
-    for adjoint in (checkpointed(2), checkpointed(2, block=2)):  # in steps, and in blocks that overlap
+    for adjoint in (checkpointed(2), checkpointed(2, block=2)):  # in steps, and in blocks with a rest
         assert_close(hvp(adjoint), wanted, 1e-10)
 
 

@@ -9,10 +9,12 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxbptt import _axes
 from jaxbptt._time.loop import on_cpu
+from jaxbptt._trees import cotangents
 
 # Of the largest array over time. Measured on a CPU: up to some 8 MiB one block is best (no copies between a block and
 # the whole), above it blocks of 1 to 3 MiB, or half the size of a large θ_h, as each block reads and writes all of
@@ -87,13 +89,14 @@ def scan(body, carry, xs, K, *, each=None, reverse=False):
 
 def cut(xs, K):
     """``[T, …]`` to ``[T / K, K, …]``."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, K, *leaf.shape[1:]), xs)
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] // K, K, *leaf.shape[1:]), xs)
 
 
 def join(blocks):
     """The inverse of `cut`."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), blocks)
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), blocks)
 
 
 def _bytes(tree):
-    return sum(math.prod(_axes.numbers(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    leaves = jax.tree.leaves(tree)  # of θ_h one may be a number of Python's
+    return sum(math.prod(_axes.numbers(jnp.shape(leaf))) * cotangents.dtype_of(leaf).itemsize for leaf in leaves)

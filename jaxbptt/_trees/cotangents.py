@@ -74,7 +74,7 @@ def where(condition, a, b):
     """``a`` where `condition` ([*batch]) holds, else ``b``, leaf by leaf: a select, so a NaN not chosen is gone."""
 
     def select(leaf_a, leaf_b):
-        spread = jnp.reshape(condition, condition.shape + (1,) * (leaf_a.ndim - condition.ndim))
+        spread = jnp.reshape(condition, condition.shape + (1,) * (jnp.ndim(leaf_a) - condition.ndim))
         return jnp.where(spread, leaf_a, leaf_b)
 
     return jax.tree.map(select, a, b)

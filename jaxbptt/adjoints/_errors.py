@@ -1,4 +1,4 @@
-"""What an adjoint asks for: memory, a number of steps, the gates of a split."""
+"""What an adjoint asks for: memory, a number of steps, the residuals of a split."""
 
 import math
 
@@ -71,10 +71,11 @@ def steps_in_numbers(T):
     return T
 
 
-def same_gates(step, gates):
-    """`TimeSplit.gates` makes the tree that `TimeSplit.step` keeps."""
-    if step != gates:
+def same_residuals(of_step, residuals):
+    """`TimeSplit.residuals` makes the tree that `TimeSplit.step` keeps."""
+    if of_step != residuals:
         raise TypeError(
-            f"`gates` of a cell's split must be the tree that its `step` returns beside h_t: got {gates}, expected "
-            f"{step}; give both the same entries in the same order, those of `gates` with a leading axis of time"
+            f"`residuals` of a cell's split must be the tree that its `step` returns beside h_t: got {residuals}, "
+            f"expected {of_step}; give both the same entries in the same order, those of `residuals` with a leading "
+            "axis of time"
         )

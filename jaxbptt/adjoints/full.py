@@ -33,10 +33,10 @@ from jaxbptt.types import Adjoint
 
 
 class _How(NamedTuple):
-    """Steps per block, whether residuals are kept, whether in the host's memory."""
+    """Steps per block; the tree of the residuals, if they are computed again; whether on the host."""
 
     block: int
-    keep: bool
+    recomputed: Any
     on_host: bool
 
 
@@ -56,7 +56,7 @@ def _forward(cell, how, theta_h, xs, h_0):
 
 
 def _forward_block(cell, how, theta_h, read, h, xs, _):
-    h_K, hs, residuals = sweeps.forward(split_of(cell), theta_h, read, xs, h, keep=how.keep)
+    h_K, hs, residuals = sweeps.forward(split_of(cell), theta_h, read, xs, h, keep=how.recomputed is None)
     if how.on_host:
         return h_K, jax.vmap(cell.output)(hs), (_host.store((hs, residuals)), h)
     return h_K, None, ((hs, residuals), h)
@@ -77,10 +77,11 @@ def _reverse_block(cell, how, theta_h, read, carry, inputs, kept):
     hs, residuals = _host.fetch(of_steps) if how.on_host else of_steps
     hs_tm1 = sweeps.shifted(h_before, hs)
     split = split_of(cell)
-    if not how.keep:
+    if how.recomputed is not None:
         # Now, for this block: else a compiler may keep what the forward pass had of it.
         xs, hs, hs_tm1, c_delta = lax.optimization_barrier((xs, hs, hs_tm1, c_delta))
         residuals = split.residuals(theta_h, split.project(theta_h, xs), hs_tm1, hs)
+        _errors.same_residuals(how.recomputed, jax.tree.structure(residuals))
     steps = sweeps.Steps(xs, hs_tm1, hs, residuals)
     c_delta, theta_bar, xs_bar = sweeps.reverse_block(
         cell, split, theta_h, read, steps, output_bars, c_delta, theta_bar
@@ -106,10 +107,11 @@ class Full:
         if on_host:
             _errors.host_memory(on_cpu())
         shapes = blocks.shapes(split_of(cell), theta_h, xs, h_0)
-        recomputes = self.residuals == "states" and bool(jax.tree.leaves(shapes.residuals_t))
+        of_a_step = jax.tree.structure(shapes.residuals_t)
+        recomputed = of_a_step if self.residuals == "states" and of_a_step.num_leaves else None
         T = _errors.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
-        most = self.block or blocks.choose(shapes, theta_h, T, bounded=on_host or recomputes)
-        how = _How(blocks.even(T, most), not recomputes, on_host)
+        most = self.block or blocks.choose(shapes, theta_h, T, bounded=on_host or recomputed is not None)
+        how = _How(blocks.even(T, most), recomputed, on_host)
         if T % how.block:
             return _masks.in_blocks(_recursion, cell, how, theta_h, xs, h_0)
         return _recursion(cell, how, theta_h, xs, h_0)

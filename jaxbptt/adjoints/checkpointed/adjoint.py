@@ -105,7 +105,7 @@ def checkpointed(
     Source: Griewank and Walther (2000), Algorithm 799: revolve; for recurrent models, Gruslys et al. (2016),
     Memory-efficient backpropagation through time.
 
-    >>> import jaxbptt as jb
+    >>> import jax.numpy as jnp, jaxbptt as jb
     >>> theta_h = jb.cells.LinearParams(W_x=jnp.eye(1), W_h=0.5 * jnp.eye(1))
     >>> def h_T(h_0):
     ...     return jb.unroll(jb.cells.linear(), theta_h, jnp.ones((9, 1)), h_0, adjoint=checkpointed(slots=2))[0][0]

@@ -72,6 +72,22 @@ def masked(cell: Cell) -> Cell:
     )
 
 
+@factory
+def with_copies(cell: Cell) -> Cell:
+    """`masked`, for padding that is copies of a real step just taken: h_t, standing still, is what f gave there."""
+    inner, whole = split_of(cell), masked(cell)
+    rules: Any = (inner.param_vjp, inner.input_vjp)
+    param_vjp, input_vjp = (functools.partial(_of_copies, rule) for rule in rules)
+    split: Any = whole.split
+    return whole._replace(split=split._replace(
+        param_vjp=param_vjp, input_vjp=lambda *stack: MaskedInput(input_vjp(*stack), None)
+    ))  # fmt: skip
+
+
+def _of_copies(rule, theta_h, xs, *stack):
+    return rule(theta_h, _real(xs), *stack)
+
+
 def _real(xs):
     return cotangents.without_nonfinite(xs.x, xs.mask, 0.75)  # W_x x of larger numbers may be inf - inf
 
@@ -101,11 +117,24 @@ def _step_vjp(inner, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
 
 
 def _param_vjp(inner, theta_h, xs, hs_tm1, hs, residuals, z_bars):
-    return inner.param_vjp(theta_h, _real(xs), hs_tm1, hs, residuals, z_bars)
+    real, hs = _of_f(inner, theta_h, xs, hs_tm1, hs)
+    return inner.param_vjp(theta_h, real, hs_tm1, hs, residuals, z_bars)
 
 
 def _input_vjp(inner, theta_h, xs, hs_tm1, hs, residuals, z_bars):
-    return MaskedInput(inner.input_vjp(theta_h, _real(xs), hs_tm1, hs, residuals, z_bars), None)
+    real, hs = _of_f(inner, theta_h, xs, hs_tm1, hs)
+    return MaskedInput(inner.input_vjp(theta_h, real, hs_tm1, hs, residuals, z_bars), None)
+
+
+def _of_f(inner, theta_h, xs, hs_tm1, hs):
+    """What f reads, and the h_t that it gives: at a padded step another one than the state.
+
+    There z_bar_t is 0, which by a pullback of h_t is no number where the state is one that f never gives. Sums over
+    time that don't read h_t, as those of all cells here, leave a compiler nothing of this to compute.
+    """
+    real = _real(xs)
+    given, _ = jax.vmap(inner.step, in_axes=(None, 0, 0))(theta_h, inner.project(theta_h, real), hs_tm1)
+    return real, cotangents.where(xs.mask, hs, given)
 
 
 def _check(cell, theta_h, xs, h_0):
