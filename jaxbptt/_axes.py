@@ -117,7 +117,7 @@ def some_member(batch_shape):
 def state_without_batch(cell, theta_h):
     """The shapes of the cell's state for no batch; ``None`` where the cell has no `initial_state`."""
     try:
-        return jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, ()), theta_h)
+        return jax.eval_shape(cell.initial_state, theta_h, ())
     except NotImplementedError:
         return None
     except words.OF_ARGUMENTS as error:
@@ -128,12 +128,21 @@ def state_without_batch(cell, theta_h):
 
 def one_step(tree):
     """The shapes of one step of what is stacked over time."""
+    leaves, structure = jax.tree.flatten(tree)
+    weak = [getattr(leaf, "weak_type", False) for leaf in leaves]
+    return structure.unflatten(
+        [jax.ShapeDtypeStruct(np.shape(leaf)[1:], dtype_of(leaf), weak_type=is_weak)
+         for leaf, is_weak in zip(leaves, weak, strict=True)]
+    )  # fmt: skip
 
-    def of(leaf):
-        is_weak = getattr(leaf, "weak_type", False)
-        return jax.ShapeDtypeStruct(np.shape(leaf)[1:], dtype_of(leaf), weak_type=is_weak)
 
-    return jax.tree.map(of, tree)
+def traced(name, function, *arguments):
+    """The shapes that a function of the user returns."""
+    try:
+        return jax.eval_shape(function, *arguments)
+    except words.OF_ARGUMENTS as error:
+        came = ", ".join(str(words.describe(argument)) for argument in arguments)
+        raise words.kind(error)(f"`{name}` does not accept its arguments ({came}): {error}") from error
 
 
 def no_batch(batch):
@@ -173,7 +182,7 @@ def batch_shape(cell, theta_h, h_0):
     feature axis: ``h [*batch, n]``.
     """
     leaves = jax.tree.leaves(h_0)
-    ranks = _ranks(cell, theta_h) or [1] * len(leaves)
+    ranks = [leaf.ndim for leaf in jax.tree.leaves(state_without_batch(cell, theta_h))] or [1] * len(leaves)
     shapes = {np.shape(h)[: max(np.ndim(h) - rank, 0)] for h, rank in zip(leaves, ranks, strict=True)}
     shapes = shapes - {()} or {()}
     if len(shapes) > 1:

@@ -4,13 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt.cells.combinators.masked import MaskedInput, with_copies
+from jaxbptt.cells.combinators.masked import MaskedInput, masked
 
 
 def standing_still(cell, xs, lengths):
-    """The recursion whose state stands still where a sequence is over, and which steps are real (``None``: all)."""
-    if lengths is None:
-        return cell, xs, None
+    """The recursion whose state stands still where a sequence is over, and which steps are real."""
     is_real = real(xs, lengths)
     return masked(cell), MaskedInput(xs, is_real), is_real
 
@@ -52,7 +50,7 @@ def padded(cell, xs, ys, rest):
     xs, ys = jax.tree.map(lambda leaf: _with_copies(leaf, rest), (xs, ys))
     steps = jax.tree.leaves(xs)[0].shape[0]
     real = jnp.arange(steps, dtype=jnp.int32) < steps - rest
-    return with_copies(cell), MaskedInput(xs, real), ys, real
+    return masked(cell), MaskedInput(xs, real), ys, real
 
 
 def _with_copies(leaf, rest):

@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import initializers
-from jaxbptt._algebra import affine, matvec, outer, total, vecmat
-from jaxbptt._axes import one_step
+from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
+from jaxbptt._axes import traced
 from jaxbptt._errors import arguments, initialisation
 from jaxbptt._errors.trees import same_float_dtype
-from jaxbptt._errors.words import traced
 from jaxbptt._factory import factory
 from jaxbptt._precision import with_bfloat16_products, with_bfloat16_weights
 from jaxbptt._trees.cotangents import pullback
@@ -80,7 +79,8 @@ def linear(bias: bool = True, *, W_o_init=initializers.glorot_uniform, b_init=in
         return LinearReadoutParams(W_o, b_init(key_b, (output_size,), dtype) if bias else None)
 
     def apply(theta_o, h_t):
-        return matvec(theta_o.W_o, h_t) if theta_o.b is None else affine(theta_o.W_o, h_t, theta_o.b)
+        y_hat_t = matvec(theta_o.W_o, h_t)
+        return y_hat_t if theta_o.b is None else with_bias(y_hat_t, theta_o.b)
 
     def vjp(theta_o, h_t, y_hat_bar_t):
         b_bar = None if theta_o.b is None else total(y_hat_bar_t)
@@ -201,38 +201,32 @@ def mixed_precision(readout: Readout) -> Readout:
     )
 
 
-def over_time(readout: Readout, theta_o, hs, *, by_jax=False):
-    """ŷ_1 … ŷ_T, which ``jax.grad`` differentiates by the readout's own rule, or `by_jax`, in any mode."""
-    return _apply_over_time(readout, theta_o, hs) if by_jax else _with_rule(readout, theta_o, hs)
-
-
-def _apply_over_time(readout, theta_o, hs):
+def by_jax(readout: Readout, theta_o, hs):
+    """ŷ_1 … ŷ_T, differentiated by JAX, in any mode."""
     return jax.vmap(readout.apply, in_axes=(None, 0))(theta_o, hs)
 
 
 def vjp_over_time(readout: Readout, theta_o, hs, y_hat_bars):
     """(Σ_t θ_o_bar, h_bar_1 … h_bar_T), by the readout's own rule."""
-    rule = readout.vjp_over_time
-    if rule is None:
-        rule = readout.vjp
-    return rule(theta_o, hs, y_hat_bars)
+    return (readout.vjp_over_time or readout.vjp)(theta_o, hs, y_hat_bars)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _with_rule(readout, theta_o, hs):
-    return _apply_over_time(readout, theta_o, hs)
+def over_time(readout: Readout, theta_o, hs):
+    """ŷ_1 … ŷ_T, differentiated by the readout's own rule."""
+    return jax.vmap(readout.apply, in_axes=(None, 0))(theta_o, hs)
 
 
 def _forward(readout, theta_o, hs):
-    return _apply_over_time(readout, theta_o, hs), (theta_o, hs)
+    return jax.vmap(readout.apply, in_axes=(None, 0))(theta_o, hs), (theta_o, hs)
 
 
 def _backward(readout, kept, y_hat_bars):
     theta_o, hs = kept
-    return vjp_over_time(readout, theta_o, hs, y_hat_bars)
+    return (readout.vjp_over_time or readout.vjp)(theta_o, hs, y_hat_bars)
 
 
-_with_rule.defvjp(_forward, _backward)
+over_time.defvjp(_forward, _backward)
 
 
 def linear_fits(theta_o, hs):
@@ -251,11 +245,13 @@ def linear_fits(theta_o, hs):
         raise ValueError(f"`theta.o.W_o` must have shape [m, n] with the cell's n={n}: got {np.shape(W_o)}")
     if b is not None and np.shape(b) != W_o.shape[:1]:
         raise ValueError(f"`theta.o.b` must have shape [m] = {W_o.shape[:1]}: got {np.shape(b)}")
-    same_float_dtype("theta.o", theta_o, hs.dtype, "hs")
+    if W_o.dtype != hs.dtype or (b is not None and b.dtype != hs.dtype) or not jnp.issubdtype(hs.dtype, jnp.floating):
+        same_float_dtype("theta.o", theta_o, hs.dtype, "hs")
 
 
-def fits(g, theta_o, hs):
-    """θ_o against what the cell puts out, ``hs [T, *batch, …]``, for any readout. Gives the shapes of ŷ_t."""
+def fits(g, theta_o, h_t):
+    """θ_o against what the cell puts out at a step, for any readout. Gives the shapes of ŷ_t."""
     if g.check is not None:
-        g.check(theta_o, hs)
-    return traced("readout.apply", g.apply, theta_o, one_step(hs))
+        leaves, structure = jax.tree.flatten(h_t)
+        g.check(theta_o, structure.unflatten([jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype) for leaf in leaves]))
+    return traced("readout.apply", g.apply, theta_o, h_t)

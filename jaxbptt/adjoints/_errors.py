@@ -53,8 +53,10 @@ def block_fits(block, slots):
         )
 
 
-def host_memory(on_cpu):
-    if on_cpu:
+def laid_out(T, on_the_host_itself):
+    """Time is laid out when traced, in a memory that is another one than the host's."""
+    steps_in_numbers(T)
+    if on_the_host_itself:
         raise NotImplementedError(
             "`memory='host'` moves what is kept out of an accelerator's memory: got the CPU as the device, whose "
             "memory is the host's; use memory='device', or `adjoints.checkpointed` to keep less"

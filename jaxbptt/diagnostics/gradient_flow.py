@@ -19,6 +19,7 @@ from jaxbptt import _axes, losses, readouts
 from jaxbptt._algebra import wide
 from jaxbptt._errors import arguments
 from jaxbptt._time import sweeps
+from jaxbptt._time.loop import Weights
 from jaxbptt._trees import cotangents, vectors
 from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.cells._from_split import split_of
@@ -119,7 +120,7 @@ def gradient_flow(
     by_rows = split._replace(step_vjp=functools.partial(_rows_vjp, split, batch))
     nothing = jax.tree.map(lambda leaf: jnp.zeros((K + 1, *leaf.shape), leaf.dtype), cotangents.zeros(h_0))
     passed, (z_bars, row_norms, delta_norms) = sweeps.reverse(
-        by_rows, lambda: theta.h, steps, h_bars, nothing, plus=_later
+        by_rows, Weights(theta.h, None, None), steps, h_bars, nothing, plus=_later
     )
 
     # Before the sums over all steps, which half precision may not hold.

@@ -52,7 +52,7 @@ def sweep(influence, model, loss, theta, given, a_0, theta_h_bar):
         return (h_t, a_t, cotangents.accumulate(sums, parts)), None
 
     F = jnp.zeros((), wide(given.L_dtype))
-    nothing = Sums(F, theta_h_bar, cotangents.wide_zeros(theta.o))
+    nothing = Sums(F, theta_h_bar, cotangents.zeros(theta.o, to_sum=True))
     (h_T, a_T, sums), _ = lax.scan(step, (given.h_0, a_0, nothing), (given.xs, given.ys, given.weights))
     return h_T, a_T, sums
 

@@ -1,5 +1,6 @@
 """What checkpointed backpropagation keeps of a step, and the schedule that follows from how much may be kept."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -7,11 +8,10 @@ import jax
 from jax import lax
 
 from jaxbptt import _axes
-from jaxbptt._time import blocks
-from jaxbptt._trees import varying
+from jaxbptt._trees import cotangents
 from jaxbptt.adjoints import _errors
 from jaxbptt.adjoints.checkpointed import revolve
-from jaxbptt.cells._from_split import split_of
+from jaxbptt.cells._from_split import split_of, take_step
 
 
 class Terms(NamedTuple):
@@ -25,14 +25,15 @@ class Terms(NamedTuple):
 
 def row(cell, residuals, theta_h, xs, h_0):
     """The shapes of a row: the state that a step starts from and, if they are kept, the residuals of that step."""
-    kept = blocks.shapes(split_of(cell), theta_h, xs, h_0).residuals_t if residuals else None
+    step = functools.partial(take_step, split_of(cell))
+    kept = jax.eval_shape(step, theta_h, _axes.one_step(xs), h_0)[2] if residuals else None
     return jax.eval_shape(lambda h_0: h_0, h_0), kept
 
 
 def empty(row, number, like):
     """`number` rows, which will hold what varies as `like` does."""
     like = jax.tree.leaves(like)[0]
-    return jax.tree.map(lambda leaf: varying.zeros((number, *leaf.shape), leaf.dtype, like), row)
+    return jax.tree.map(lambda leaf: cotangents.zero((number, *leaf.shape), leaf.dtype, like), row)
 
 
 def at(rows, index):

@@ -72,22 +72,6 @@ def masked(cell: Cell) -> Cell:
     )
 
 
-@factory
-def with_copies(cell: Cell) -> Cell:
-    """`masked`, for padding that is copies of a real step just taken: h_t, standing still, is what f gave there."""
-    inner, whole = split_of(cell), masked(cell)
-    rules: Any = (inner.param_vjp, inner.input_vjp)
-    param_vjp, input_vjp = (functools.partial(_of_copies, rule) for rule in rules)
-    split: Any = whole.split
-    return whole._replace(split=split._replace(
-        param_vjp=param_vjp, input_vjp=lambda *stack: MaskedInput(input_vjp(*stack), None)
-    ))  # fmt: skip
-
-
-def _of_copies(rule, theta_h, xs, *stack):
-    return rule(theta_h, _real(xs), *stack)
-
-
 def _real(xs):
     return cotangents.without_nonfinite(xs.x, xs.mask, 0.75)  # W_x x of larger numbers may be inf - inf
 
