@@ -5,6 +5,8 @@ vector. Where all are alike that is nothing special; with bfloat16 weights and f
 (`jaxbptt.policies`).
 """
 
+import operator
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -50,7 +52,7 @@ def wide(dtype):
 
 def widest(dtypes, default=jnp.float32):
     """The real floating-point dtype with the most bits."""
-    return max((jnp.dtype(dtype) for dtype in dtypes), key=lambda dtype: dtype.itemsize, default=jnp.dtype(default))
+    return max(map(jnp.dtype, dtypes), key=operator.attrgetter("itemsize"), default=jnp.dtype(default))
 
 
 def to_sum(L):

@@ -41,12 +41,10 @@ def in_blocks(run, cell, how, theta_h, xs, h_0):
 
 
 def padded(cell, xs, ys, rest):
-    """The recursion with `rest` more steps at which the state stands still, and which steps are real (``None``: all).
+    """The recursion with `rest` more steps at which the state stands still, and which steps are real.
 
     They are copies of the last one: what f has a derivative at, it has one at them.
     """
-    if not rest:
-        return cell, xs, ys, None
     xs, ys = jax.tree.map(lambda leaf: _with_copies(leaf, rest), (xs, ys))
     steps = jax.tree.leaves(xs)[0].shape[0]
     real = jnp.arange(steps, dtype=jnp.int32) < steps - rest

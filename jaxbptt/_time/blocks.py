@@ -75,7 +75,8 @@ def scan(body, carry, xs, K, *, each=None, reverse=False):
 
 def cut(xs, K):
     """``[T, …]`` to ``[T / K, K, …]``."""
-    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] // K, K, *leaf.shape[1:]), xs)
+    leaves, structure = jax.tree.flatten(xs)
+    return structure.unflatten([leaf.reshape(leaf.shape[0] // K, K, *leaf.shape[1:]) for leaf in leaves])
 
 
 join = functools.partial(jax.tree.map, functools.partial(lax.collapse, start_dimension=0, stop_dimension=2))

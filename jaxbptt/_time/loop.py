@@ -128,5 +128,4 @@ def operands(split, theta_h):
 
     Its transpose sums the cotangents of all steps in the dtype of the operands; that of `read` does not.
     """
-    # The barrier, or a compiler may take it back into the loop.
-    return theta_h if split.operands is None else lax.optimization_barrier(split.operands(theta_h))
+    return lax.optimization_barrier(split.operands(theta_h))  # the barrier, or a compiler may take it into the loop

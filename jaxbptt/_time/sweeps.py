@@ -66,3 +66,10 @@ def shifted(h_0, hs):
     leaves, structure = jax.tree.flatten(hs)
     before = zip(jax.tree.leaves(h_0), leaves, strict=True)
     return structure.unflatten([jnp.concatenate([h[None], later[:-1]]) for h, later in before])
+
+
+def shifted_back(hs_tm1, h_K):
+    """h_1 … h_K, from h_0 … h_{K-1}."""
+    leaves, structure = jax.tree.flatten(hs_tm1)
+    after = zip(leaves, jax.tree.leaves(h_K), strict=True)
+    return structure.unflatten([jnp.concatenate([h[1:], last[None]]) for h, last in after])

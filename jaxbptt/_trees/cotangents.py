@@ -12,6 +12,7 @@ and what begins as zeros inside it varies like what it becomes (`zero`). Elsewhe
 """
 
 import functools
+import operator
 from collections.abc import Callable
 
 import jax
@@ -116,14 +117,8 @@ def without_nonfinite(tree, keep, power=1.0):
 
 def unpacked(primals):
     """What a rule with symbolic zeros is given: the values, and of each argument whether it is differentiated."""
-
-    def is_primal(leaf):
-        return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
-
-    values = jax.tree.map(lambda leaf: leaf.value, primals, is_leaf=is_primal)
-    return values, tuple(
-        any(leaf.perturbed for leaf in jax.tree.leaves(primal, is_leaf=is_primal)) for primal in primals
-    )
+    values = jax.tree.map(operator.attrgetter("value"), primals)
+    return values, tuple(any(leaf.perturbed for leaf in jax.tree.leaves(primal)) for primal in primals)
 
 
 def pulled(function, bar, *primals):

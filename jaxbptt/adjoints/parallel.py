@@ -71,7 +71,7 @@ def _tree(batch, vector, h_t):
     """The inverse of `_vector`."""
 
     def one(vector, h_t):
-        return vectors.gradient(vector, vectors.flatten(h_t)[1])
+        return vectors.gradient(vector, h_t)
 
     return _axes.over_members(one, batch, vector, cotangents.differentiable(h_t))
 

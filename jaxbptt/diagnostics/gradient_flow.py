@@ -112,7 +112,7 @@ def gradient_flow(
     given, pull_beginning = _chunk.begin(model, loss, theta, h_0, xs, ys, mask, lengths, None)
     cell, xs, h_0 = given.cell, given.xs, given.h_0
     T, split = jax.tree.leaves(given.ys)[0].shape[0], split_of(cell)
-    K, batch = T if lags is None else min(lags, T), _axes.separate(model.cell, theta.h, h_0)
+    K, batch = T if lags is None else min(lags, T), _axes.batch_shape(model.cell, theta.h, h_0, each=True)
 
     hs_tm1, hs = trajectory(cell, theta.h, xs, h_0)
     F, h_bars = direct(model, loss, theta, given, hs)

@@ -37,7 +37,9 @@ class Checkpointed:
         """
         terms = rows.terms(self, cell, theta_h, xs, h_0)
         K = blocks.even(terms.T, terms.block)
-        cell, xs, ys, real = _masks.padded(cell, xs, ys, -terms.T % K)
+        real = None
+        if terms.T % K:
+            cell, xs, ys, real = _masks.padded(cell, xs, ys, -terms.T % K)
         xs, read_of = blocks.cut((xs, (ys, real)), K)
         return rule.recursion(cell, terms, read, theta_h, xs, h_0, theta_o, read_of)
 
@@ -115,5 +117,6 @@ def checkpointed(
     _errors.one_memory(slots=slots, fraction=fraction, budget=budget)
     if block is not None:
         arguments.count("block", block)
-    arguments.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
+    if residuals not in ("gates", "states"):
+        arguments.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
     return Checkpointed(slots, fraction, budget, block, residuals)

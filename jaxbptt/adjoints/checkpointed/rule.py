@@ -51,7 +51,8 @@ class _Recursion(NamedTuple):
 
 def _prepared(cell, terms, theta_h, h_0):
     split = split_of(cell)
-    theta_h = operands(split, theta_h)
+    if split.operands is not None:
+        theta_h = operands(split, theta_h)
     read_as_it_is = split._replace(operands=None)
     return _Recursion(read_as_it_is, theta_h, hold(read_as_it_is, theta_h, h_0), terms.residuals)
 
@@ -93,7 +94,7 @@ def _forward(cell, terms, read, *primals):
 
 def _backward(cell, terms, read, kept, bars):
     theta_h, xs, theta_o, ys, h_T, rows, wanted = kept
-    nothing_read = all(_is_zero(bar) for bar in jax.tree.leaves(bars[1]))  # a loss of h_T alone
+    nothing_read = all(isinstance(bar, SymbolicZero) for bar in jax.tree.leaves(bars[1]))  # a loss of h_T alone
     h_T_bar, made_bars = _real_zeros(bars[0], xs), None if nothing_read else _real_zeros(bars[1], xs)
     plan, f = schedule(*terms), _prepared(cell, terms, theta_h, h_T)
     reverse_unit = functools.partial(_reverse_unit, cell, f, read, theta_o)
@@ -112,8 +113,8 @@ def _backward(cell, terms, read, kept, bars):
 
         loaded = at(rows[0], do.load), rows, do.unit, do.row
         h, (states, residuals), _, _ = lax.fori_loop(0, do.advance, advance, loaded)
-        h = jax.tree.map(lambda new, old: jnp.where(do.stores == 1, new, old)[None], h, at(states, do.store))
-        rows = put(states, h, do.store), residuals
+        stored = jax.tree.map(functools.partial(jnp.where, do.stores == 1), h, at(states, do.store))
+        rows = put(states, with_time_axis(stored), do.store), residuals
         bars, _, _ = lax.fori_loop(0, do.reverse, turn_back, (bars, do.last_unit, do.last_row))
         return (rows, bars), None
 
@@ -135,7 +136,7 @@ def _reverse_unit(cell, f, read, theta_o, inputs, rows, row, unit, bars):
     """One unit from right to left; the rows have its first step at `row`."""
     xs, ys, made_bar = inputs
     hs_tm1, residuals = several(rows, row, jax.tree.leaves(xs)[0].shape[0])
-    hs = jax.tree.map(lambda h, last: jnp.concatenate([h[1:], last[None]]), hs_tm1, bars.h_t)
+    hs = sweeps.shifted_back(hs_tm1, bars.h_t)
     if not f.keep:
         residuals = f.split.residuals(f.theta_h, f.split.project(f.theta_h, xs), hs_tm1, hs)
     output_bars, theta_o_bar, ys_bar = None, bars.theta_o, bars.ys
@@ -157,14 +158,10 @@ def _reverse_unit(cell, f, read, theta_o, inputs, rows, row, unit, bars):
 
 def _real_zeros(bars, like):
     """Symbolic zeros as arrays that vary as `like` does, and ``None`` where there is no derivative."""
-    like = jax.tree.leaves(like)[0]
-    return jax.tree.map(
-        lambda bar: cotangents.zero(bar.shape, bar.dtype, like) if _is_zero(bar) else bar, cotangents.from_jax(bars)
+    like, (leaves, structure) = jax.tree.leaves(like)[0], jax.tree.flatten(cotangents.from_jax(bars))
+    return structure.unflatten(
+        [cotangents.zero(bar.shape, bar.dtype, like) if isinstance(bar, SymbolicZero) else bar for bar in leaves]
     )
-
-
-def _is_zero(bar):
-    return isinstance(bar, SymbolicZero)
 
 
 recursion.defvjp(_forward, _backward, symbolic_zeros=True)
