@@ -165,7 +165,7 @@ def test_a_readouts_pullback_is_the_vjp_of_its_apply(readout, batch):
     bars = jax.random.normal(keys[3], y_hats.shape)
     got, wanted = readouts.vjp_over_time(readout, theta_o, hs, bars), pull(bars)
     assert_close(got, wanted, 1e-12)
-    ruled = jax.vjp(readouts.with_rule(readout), theta_o, hs)[1](bars)
+    ruled = jax.vjp(lambda *a: readouts.over_time(readout, *a), theta_o, hs)[1](bars)
     assert_close(ruled, wanted, 1e-12)
     one = readout.vjp(theta_o, hs[1], bars[1])
     assert_close(one, jax.vjp(readout.apply, theta_o, hs[1])[1](bars[1]), 1e-12)
