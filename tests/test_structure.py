@@ -203,7 +203,7 @@ def test_public_names_are_those_of_the_design():
     assert {"full", "autodiff"} <= set(jb.adjoints.__all__)
     assert {"bptt", "rtrl"} <= set(jb.estimators.__all__)
     assert {"l2_loss", "softmax_cross_entropy", "sigmoid_binary_cross_entropy"} <= set(jb.losses.__all__)
-    assert {"linear", "identity", "from_apply"} <= set(jb.readouts.__all__)
+    assert {"linear", "identity", "from_apply", "several"} <= set(jb.readouts.__all__)
     assert jb.cells.LinearParams._fields == ("W_x", "W_h")
     assert jb.cells.ElmanParams._fields == ("W_x", "W_h", "b")
     assert jb.cells.GRUParams._fields == ("W_x", "W_h", "b_x", "b_h")
