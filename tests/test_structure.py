@@ -199,7 +199,9 @@ def test_public_names_are_those_of_the_design():
         "adjoints", "jacobians", "closed_form", "estimators", "diagnostics", "training", "types", "Theta", "Cell",
         "Readout", "Model", "Estimate", "GradientEstimator",
     } <= set(jb.__all__)  # fmt: skip
-    assert {"linear", "elman", "gru", "lstm", "from_step", "stacked", "masked", "resettable"} <= set(jb.cells.__all__)
+    assert {"linear", "elman", "gru", "lstm", "from_step", "stacked", "masked", "resettable", "learned_start"} <= set(
+        jb.cells.__all__
+    )
     assert {"full", "autodiff"} <= set(jb.adjoints.__all__)
     assert {"bptt", "rtrl"} <= set(jb.estimators.__all__)
     assert {"l2_loss", "softmax_cross_entropy", "sigmoid_binary_cross_entropy"} <= set(jb.losses.__all__)
