@@ -15,7 +15,7 @@ from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
 from jaxbptt.readouts import _errors, _over_time
 from jaxbptt.readouts.mixed_precision import mixed_precision
-from jaxbptt.types import Readout
+from jaxbptt.types import PyTree, Readout
 
 
 def several(*heads: Readout, **named: Readout) -> Readout:
@@ -66,7 +66,7 @@ def _parts(names, tree):
     return tuple(tree) if names is None else tuple(tree[name] for name in names)
 
 
-def _together(names, parts):
+def _together(names, parts) -> PyTree:
     return tuple(parts) if names is None else dict(zip(names, parts, strict=True))
 
 
