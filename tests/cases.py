@@ -15,6 +15,7 @@ import numpy as np
 
 import jaxbptt as jb
 from tests import oracles
+from tests.skeletons.cell import sine
 
 
 class CellCase(NamedTuple):
@@ -129,6 +130,7 @@ CELLS = [
     CellCase("elman-sigmoid", jb.cells.elman("sigmoid"), oracles.elman_step("sigmoid")),
     CellCase("gru", jb.cells.gru(), oracles.gru_step),
     CellCase("lstm", jb.cells.lstm(), oracles.lstm_step, _h),
+    CellCase("skeleton", sine(), oracles.sine_step),
     CellCase("stacked", jb.cells.stacked(jb.cells.gru(), jb.cells.lstm()), _stacked_oracle, lambda h: h[1].h),
     CellCase("masked", jb.cells.masked(jb.cells.lstm()), _masked_oracle, _h, _masked_input),
     CellCase("resettable", jb.cells.resettable(jb.cells.gru()), _reset_oracle, inputs=_reset_input),
