@@ -19,9 +19,8 @@ from jaxbptt._errors import trees
 from jaxbptt._time import loop, sweeps
 from jaxbptt._trees import cotangents, vectors
 from jaxbptt.adjoints.autodiff import trajectory
-from jaxbptt.cells._from_split import split_of
+from jaxbptt.cells._from_split import checked, split_of
 from jaxbptt.types import Array, Cell, PyTree
-from jaxbptt.unroll import checked
 
 __all__ = [
     "along",

@@ -14,9 +14,8 @@ from jaxbptt import _axes, _masks, adjoints, losses, readouts
 from jaxbptt._errors import arguments, initialisation, trees, words
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
-from jaxbptt.cells._from_split import with_time_axis
+from jaxbptt.cells._from_split import checked, with_time_axis
 from jaxbptt.types import Adjoint, Cell, Loss, Model, Readout, Theta
-from jaxbptt.unroll import checked
 
 
 class Aux(NamedTuple):

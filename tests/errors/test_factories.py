@@ -36,6 +36,7 @@ FACTORIES: dict[Callable, dict[str, Any]] = {
     jb.cells.from_step: {"step": leak},
     jb.cells.masked: {"cell": ELMAN},
     jb.cells.resettable: {"cell": ELMAN},
+    jb.cells.learned_start: {"cell": ELMAN},
     jb.readouts.linear: {},
     jb.cells.mixed_precision: {"cell": ELMAN},
     jb.readouts.from_apply: {"apply": matmul_readout},
