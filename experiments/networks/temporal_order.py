@@ -73,7 +73,8 @@ def objective(model: jb.Model, alpha: float) -> Callable:
 
     @functools.wraps(F)  # and a mean over the batch, like F: so it may be split in the same way
     def regularised(theta, symbols, ys, h_0=None, *, mask=None, lengths=None, key=None):
-        xs, steps = jax.nn.one_hot(symbols, SYMBOLS), {"mask": mask, "lengths": lengths}
+        xs: Any = jax.nn.one_hot(symbols, SYMBOLS)
+        steps: Any = {"mask": mask, "lengths": lengths}
         value: Any = F(theta, xs, ys, h_0, **steps, key=key)
         if alpha:
             value += alpha / len(symbols) * jb.diagnostics.omega(model, LOSS, theta, xs, ys, h_0, **steps)
