@@ -69,12 +69,3 @@ def steps_in_numbers(T):
             "`adjoints.autodiff()` for any T (a batch of any size goes with all of them)"
         )
     return T
-
-
-def same_gates(step, gates):
-    """`TimeSplit.gates` makes the tree that `TimeSplit.step` keeps."""
-    if step != gates:
-        raise TypeError(
-            f"`gates` of a cell's split must be the tree that its `step` returns beside h_t: got {gates}, expected "
-            f"{step}; give both the same entries in the same order, those of `gates` with a leading axis of time"
-        )

@@ -7,7 +7,6 @@ import jax.export
 import jax.numpy as jnp
 
 import jaxbptt as jb
-from jaxbptt.cells._from_split import split_of
 from tests.errors.rows import (
     GRU,
     MODEL,
@@ -58,18 +57,6 @@ row(
     TypeError,
     r"`adjoint` must be an adjoint: got int",
     lambda: MODEL.apply(THETA, ones(T, B, d), adjoint=1),
-)
-
-# What a division over time keeps
-
-row(
-    "split-gates",
-    TypeError,
-    r"`gates` of a cell's split must be the tree that its `step` returns beside h_t: got .*\{'r': \*\}.*, expected .*"
-    r"\[\*, \*, \*, \*\].*same order",
-    lambda: unroll(
-        cell=GRU._replace(check=None, split=split_of(GRU)._replace(gates=lambda *a: {"r": a[1]})),
-    ),
 )
 
 # How much an adjoint may keep, and where
