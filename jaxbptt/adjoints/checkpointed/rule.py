@@ -67,6 +67,7 @@ def recursion(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
 
 
 def _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
+    """h_T, what is read, and the rows."""
     plan = schedule(*terms)
     rows = empty(row(cell, terms.residuals, theta_h, jax.tree.map(lambda leaf: leaf[0], xs), h_0), plan.rows, xs)
     f = _forward_of(cell, terms, theta_h, h_0)
@@ -85,7 +86,8 @@ def _forward(cell, terms, read, *primals):
     # The structure of a residual is static: which arguments want a cotangent is said by the keys of a dictionary.
     names = ("theta_h", "xs", "h_0", "theta_o", "ys")
     wanted = {name: () for name, wanted in zip(names, is_wanted, strict=True) if wanted}
-    h_T, made, rows = _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys)
+    # The value as the pullback of `read` has it: forward mode goes through that, and through no rule for reverse mode.
+    h_T, made, rows = _sweep(cell, terms, lambda *of: cotangents.pullback(read, *of)[0], theta_h, xs, h_0, theta_o, ys)
     return (h_T, made), (theta_h, xs, theta_o, ys, h_T, rows, wanted)
 
 
