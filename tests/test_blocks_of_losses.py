@@ -141,14 +141,10 @@ def test_forward_over_reverse_through_a_readout_and_a_loss_with_rules():
     square.defvjp(lambda e: (jnp.sum(e**2, axis=-1), e), lambda e, bar: (2 * e * bar[..., None],))
     given = problem(GRU, T=5, batch=(2,))
 
-    def slope(adjoint):
-        F = jb.objective(given.model, lambda y_hat_t, y_t: square(y_hat_t - y_t), adjoint=adjoint)
-        return jax.grad(lambda theta: F(theta, given.xs, given.ys, given.h_0))
-
-    along = given.theta
-    gradient = slope(jb.adjoints.checkpointed(2))
-    _, found = jax.jit(lambda theta: jax.jvp(gradient, (theta,), (along,)))(given.theta)
+    F = jb.objective(given.model, lambda y_hat_t, y_t: square(y_hat_t - y_t), adjoint=jb.adjoints.checkpointed(2))
+    value_and_slope = jax.value_and_grad(lambda theta: F(theta, given.xs, given.ys, given.h_0))
+    _, found = jax.jit(lambda theta: jax.jvp(value_and_slope, (theta,), (theta,)))(given.theta)
     above, below = (
-        jax.jit(gradient)(jax.tree.map(lambda leaf, s=s: (1 + s) * leaf, given.theta)) for s in (1e-5, -1e-5)
+        jax.jit(value_and_slope)(jax.tree.map(lambda leaf, s=s: (1 + s) * leaf, given.theta)) for s in (1e-5, -1e-5)
     )
     assert_close(found, jax.tree.map(lambda a, b: (a - b) / 2e-5, above, below), 1e-7)
