@@ -165,6 +165,17 @@ def test_the_last_real_state(name, adjoint):
             )
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "int64"])
+def test_lengths_of_any_integer_dtype(dtype):
+    """T itself need not be a number of it. The state counts the real steps."""
+    cell = jb.cells.from_step(
+        lambda theta_h, x_t, h_tm1: h_tm1 + x_t, initial_state=lambda theta_h, batch: jnp.zeros((*batch, 1))
+    )
+    model, counted = jb.rnn(cell, jb.readouts.identity()), jnp.array([100, 0], dtype)
+    _, h_T = model.apply(jb.Theta((), ()), jnp.ones((300, 2, 1)), lengths=counted, return_state=True)
+    assert h_T.ravel().tolist() == [100, 0]
+
+
 @pytest.mark.parametrize("name", ["gru", "lstm"])
 def test_one_step_at_a_time_is_the_sequence(name):
     given = problem(case_of(name), T=4, batch=(2,))
