@@ -11,12 +11,9 @@ from jax import lax
 
 def matvec(W, x):
     """W x for ``W [k, n]`` and ``x [..., n]``: ``[..., k]``, one GEMM over the leading axes."""
-    return _product(x, W, ((x.ndim - 1,), (1,)), W.dtype, x.dtype)
-
-
-def affine(W, x, b):
-    """W x + b."""
-    return with_bias(matvec(W, x), b)
+    dimensions = (((x.ndim - 1,), (1,)), ((), ()))
+    product = lax.dot_general(x.astype(W.dtype), W, dimensions, preferred_element_type=wide(x.dtype))
+    return product.astype(x.dtype)
 
 
 def with_bias(z, b):
@@ -26,13 +23,17 @@ def with_bias(z, b):
 
 def vecmat(z_bar, W):
     """Wᵀ z_bar, the transpose of `matvec`: ``z_bar [..., k]`` to ``[..., n]``."""
-    return _product(z_bar, W, ((z_bar.ndim - 1,), (0,)), W.dtype, z_bar.dtype)
+    dimensions = (((z_bar.ndim - 1,), (0,)), ((), ()))
+    product = lax.dot_general(z_bar.astype(W.dtype), W, dimensions, preferred_element_type=wide(z_bar.dtype))
+    return product.astype(z_bar.dtype)
 
 
 def outer(z_bar, x, W):
     """Σ z_bar xᵀ over all leading axes, the cotangent of W in `matvec`: ``[k, n]``, one GEMM."""
     lead = tuple(range(x.ndim - 1))
-    return _product(z_bar, x, (lead, lead), W.dtype, z_bar.dtype)
+    operands = z_bar.astype(W.dtype), x.astype(W.dtype)
+    product = lax.dot_general(*operands, ((lead, lead), ((), ())), preferred_element_type=wide(z_bar.dtype))
+    return product.astype(z_bar.dtype)
 
 
 def total(z_bar):
@@ -41,21 +42,10 @@ def total(z_bar):
     return jnp.sum(z_bar, axis=lead, dtype=wide(z_bar.dtype)).astype(z_bar.dtype)
 
 
-def _product(a, b, contracted, operands, result):
-    dimensions = (contracted, ((), ()))
-    product = lax.dot_general(a.astype(operands), b.astype(operands), dimensions, preferred_element_type=wide(result))
-    return product.astype(result)
-
-
 def wide(dtype):
     """float32 for half precision, whose sums over time stop growing; any other dtype is its own."""
     dtype = jnp.dtype(dtype)
     return jnp.dtype(jnp.float32) if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4 else dtype
-
-
-def widest(dtypes, default=jnp.float32):
-    """The real floating-point dtype with the most bits."""
-    return max((jnp.dtype(dtype) for dtype in dtypes), key=lambda dtype: dtype.itemsize, default=jnp.dtype(default))
 
 
 def to_sum(L):

@@ -117,7 +117,7 @@ def some_member(batch_shape):
 def state_without_batch(cell, theta_h):
     """The shapes of the cell's state for no batch; ``None`` where the cell has no `initial_state`."""
     try:
-        return jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, ()), theta_h)
+        return jax.eval_shape(cell.initial_state, theta_h, ())
     except NotImplementedError:
         return None
     except words.OF_ARGUMENTS as error:
@@ -128,12 +128,21 @@ def state_without_batch(cell, theta_h):
 
 def one_step(tree):
     """The shapes of one step of what is stacked over time."""
+    leaves, structure = jax.tree.flatten(tree)
+    weak = [getattr(leaf, "weak_type", False) for leaf in leaves]
+    return structure.unflatten(
+        [jax.ShapeDtypeStruct(np.shape(leaf)[1:], dtype_of(leaf), weak_type=is_weak)
+         for leaf, is_weak in zip(leaves, weak, strict=True)]
+    )  # fmt: skip
 
-    def of(leaf):
-        is_weak = getattr(leaf, "weak_type", False)
-        return jax.ShapeDtypeStruct(np.shape(leaf)[1:], dtype_of(leaf), weak_type=is_weak)
 
-    return jax.tree.map(of, tree)
+def traced(name, function, *arguments):
+    """The shapes that a function of the user returns."""
+    try:
+        return jax.eval_shape(function, *arguments)
+    except words.OF_ARGUMENTS as error:
+        came = ", ".join(str(words.describe(argument)) for argument in arguments)
+        raise words.kind(error)(f"`{name}` does not accept its arguments ({came}): {error}") from error
 
 
 def no_batch(batch):
@@ -166,21 +175,27 @@ def beginning(model, theta, h_0, *sequence):
     return lambda theta_h: h_0 if h_0 is not None else model.cell.initial_state(theta_h, batch)
 
 
-def batch_shape(cell, theta_h, h_0):
+def batch_shape(cell, theta_h, h_0, *, each=False):
     """The batch axes of a state: those that the cell's state for no batch doesn't have.
 
-    A leaf may lack them (a counter, a key that all members share). A cell without `initial_state` is taken to have one
-    feature axis: ``h [*batch, n]``.
+    A leaf may lack them (a counter, a key that all members share), but for a number where `each` member is to have its
+    own cotangent. A cell without `initial_state` is taken to have one feature axis: ``h [*batch, n]``.
     """
     leaves = jax.tree.leaves(h_0)
-    ranks = _ranks(cell, theta_h) or [1] * len(leaves)
-    shapes = {np.shape(h)[: max(np.ndim(h) - rank, 0)] for h, rank in zip(leaves, ranks, strict=True)}
-    shapes = shapes - {()} or {()}
-    if len(shapes) > 1:
+    ranks = [leaf.ndim for leaf in jax.tree.leaves(state_without_batch(cell, theta_h))] or [1] * len(leaves)
+    shapes = [np.shape(h)[: max(np.ndim(h) - rank, 0)] for h, rank in zip(leaves, ranks, strict=True)]
+    found = {*shapes} - {()} or {()}
+    if len(found) > 1:
         raise ValueError(
-            f"the leaves of `h_0` must share their batch axes: got {sorted(shapes)} in {words.describe(h_0)}"
+            f"the leaves of `h_0` must share their batch axes: got {sorted(found)} in {words.describe(h_0)}"
         )
-    return shapes.pop()
+    (batch,) = found
+    if each and batch and any(has_derivative(h) and not shape for h, shape in zip(leaves, shapes, strict=True)):
+        raise ValueError(
+            "`h_0` must have the batch axes in every floating-point leaf, as the members are taken one by one: "
+            f"got {words.describe(h_0)}; give the leaf that all share those axes, in f too (`jnp.broadcast_to`)"
+        )
+    return batch
 
 
 def check_lengths(cell, theta_h, h_0, lengths):
@@ -197,44 +212,14 @@ def check_lengths(cell, theta_h, h_0, lengths):
         )
 
 
-def numbers(shape):
-    """The sizes that are known: in a program exported for any batch, that of the batch is a symbol."""
-    return tuple(size for size in shape if isinstance(size, int))
-
-
 def members_shape(cell, theta_h, h_0):
-    """The same, but ``()`` where the whole state counts as one member, which is always right: for a cell that doesn't
-    say, and where a number of the state is every member's.
+    """`batch_shape`, but ``()`` where the whole state counts as one member, which is always right: for a cell that
+    doesn't say, and where a number of the state is every member's.
     """
-    is_known = _ranks(cell, theta_h) and not _shared(cell, theta_h, h_0)
-    return batch_shape(cell, theta_h, h_0) if is_known else ()
-
-
-def separate(cell, theta_h, h_0):
-    """`batch_shape`, for what goes through a state member by member.
-
-    Raises:
-        ValueError: for a number that all members share: it has no cotangent of one of them.
-    """
-    if _shared(cell, theta_h, h_0):
-        raise ValueError(
-            "`h_0` must have the batch axes in every floating-point leaf, as the members are taken one by one: "
-            f"got {words.describe(h_0)}; give the leaf that all share those axes, in f too (`jnp.broadcast_to`)"
-        )
-    return batch_shape(cell, theta_h, h_0)
-
-
-def _shared(cell, theta_h, h_0):
-    """Whether a leaf with a derivative lacks the batch axes that others have."""
-    leaves = jax.tree.leaves(h_0)
-    ranks = _ranks(cell, theta_h) or [1] * len(leaves)
-    has_axes = [np.ndim(h) > rank for h, rank in zip(leaves, ranks, strict=True)]
-    return any(has_axes) and any(has_derivative(h) and not has for h, has in zip(leaves, has_axes, strict=True))
-
-
-def _ranks(cell, theta_h):
-    """The number of axes of each leaf of a state for no batch; nothing where the cell has no `initial_state`."""
-    return [leaf.ndim for leaf in jax.tree.leaves(state_without_batch(cell, theta_h))]
+    leaves, single = jax.tree.leaves(h_0), jax.tree.leaves(state_without_batch(cell, theta_h))
+    has_axes = [np.ndim(h) > one.ndim for h, one in zip(leaves, single or leaves, strict=True)]
+    shared = any(has_axes) and any(has_derivative(h) and not has for h, has in zip(leaves, has_axes, strict=True))
+    return batch_shape(cell, theta_h, h_0) if single and not shared else ()
 
 
 def over_members(function, batch, *given):
@@ -243,7 +228,8 @@ def over_members(function, batch, *given):
     A leaf without the batch axes is shared by all. One that begins with their sizes by chance is cut like the others:
     nothing in its shape tells.
     """
-    axes = [jax.tree.map(lambda leaf: 0 if np.shape(leaf)[: len(batch)] == batch else None, tree) for tree in given]
+    leaves, structure = jax.tree.flatten(given)
+    axes = structure.unflatten([0 if np.shape(leaf)[: len(batch)] == batch else None for leaf in leaves])
     for _ in batch:
         function = jax.vmap(function, in_axes=axes)
     return function(*given)

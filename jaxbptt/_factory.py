@@ -21,10 +21,15 @@ def factory(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound = arguments.factory_arguments(function, signature, args, kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as wrong:
+            raise arguments.no_call_of(function, signature, wrong) from None
         bound.apply_defaults()
-        for name, value in bound.arguments.items():
-            arguments.hashable(function.__name__, name, value)
+        try:
+            hash((bound.args, *bound.kwargs.values()))
+        except TypeError:
+            raise arguments.not_hashable(function.__name__, bound.arguments) from None
         return cached(*bound.args, **bound.kwargs)
 
     marked: Any = call

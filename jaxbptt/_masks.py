@@ -4,13 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt.cells.combinators.masked import MaskedInput, masked
+from jaxbptt.cells.combinators.masked import MaskedInput, masked, of_copies, standing
 
 
 def standing_still(cell, xs, lengths):
-    """The recursion whose state stands still where a sequence is over, and which steps are real (``None``: all)."""
-    if lengths is None:
-        return cell, xs, None
+    """The recursion whose state stands still where a sequence is over, and which steps are real."""
     is_real = real(xs, lengths)
     return masked(cell), MaskedInput(xs, is_real), is_real
 
@@ -43,16 +41,14 @@ def in_blocks(run, cell, how, theta_h, xs, h_0):
 
 
 def padded(cell, xs, ys, rest):
-    """The recursion with `rest` more steps at which the state stands still, and which steps are real (``None``: all).
+    """The recursion with `rest` more steps at which the state stands still, and which steps are real.
 
     They are copies of the last one: what f has a derivative at, it has one at them.
     """
-    if not rest:
-        return cell, xs, ys, None
     xs, ys = jax.tree.map(lambda leaf: _with_copies(leaf, rest), (xs, ys))
     steps = jax.tree.leaves(xs)[0].shape[0]
     real = jnp.arange(steps, dtype=jnp.int32) < steps - rest
-    return masked(cell), MaskedInput(xs, real), ys, real
+    return standing(cell, of_copies), MaskedInput(xs, real), ys, real
 
 
 def _with_copies(leaf, rest):

@@ -16,8 +16,11 @@ from jax import lax
 
 from jaxbptt import _axes
 from jaxbptt._errors import trees
+from jaxbptt._time.loop import Weights
+from jaxbptt._time.sweeps import Steps, reverse
 from jaxbptt._trees import cotangents, vectors
 from jaxbptt.adjoints.autodiff import trajectory
+from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Array, Cell, PyTree
 from jaxbptt.unroll import checked
 
@@ -271,14 +274,9 @@ def vjp(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree, h_bars: PyTree) ->
     h_0 = checked(cell, theta_h, xs, h_0)
     hs_tm1, hs = trajectory(cell, theta_h, xs, h_0)
     trees.like("h_bars", h_bars, "hs", cotangents.differentiable(hs))
-
-    def step(c_delta_tp1, inputs):
-        x_t, h_tm1, h_t, h_bar_t = inputs
-        delta_t = cotangents.add(h_bar_t, c_delta_tp1)
-        _, _, c_delta_t = cell.vjp(theta_h, x_t, h_tm1, h_t, delta_t)
-        return cotangents.from_jax(c_delta_t), delta_t
-
-    return lax.scan(step, cotangents.zeros(h_0), (xs, hs_tm1, hs, h_bars), reverse=True)
+    zero = cotangents.zeros(h_0)
+    by_vjp = split_of(cell._replace(split=None))  # whose z_bar_t is delta_t
+    return reverse(by_vjp, Weights(theta_h, None, None), Steps(xs, hs_tm1, hs, ()), h_bars, zero)
 
 
 def b_and_c(cell: Cell, theta_h: PyTree, x_t: PyTree, h_tm1: PyTree, h_t: PyTree) -> tuple[Array, Array]:
@@ -302,10 +300,10 @@ def b_and_c(cell: Cell, theta_h: PyTree, x_t: PyTree, h_tm1: PyTree, h_t: PyTree
     >>> b_t.tolist(), c_t.tolist()
     ([[1.0, 1.0]], [[0.5]])
     """
-    vector, unflatten = vectors.flatten(h_t)
+    vector, _ = vectors.flatten(h_t)
 
     def rows(unit):
-        h_bar_t = vectors.gradient(unit, unflatten)
+        h_bar_t = vectors.gradient(unit, h_t)
         theta_bar, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, h_bar_t)
         return vectors.gradient_vector(theta_bar), vectors.gradient_vector(h_bar_tm1)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxbptt._algebra import to_sum, wide
+from jaxbptt._algebra import wide
 from jaxbptt._errors.words import is_float
 from jaxbptt._trees.cotangents import dtype_of
 
@@ -38,7 +38,8 @@ def l2_loss(y_hat_t, y_t):
     >>> l2_loss(jnp.array([3.0, 1.0]), jnp.array([1.0, 0.0])).item()
     2.5
     """
-    _float_targets("l2_loss", y_hat_t, y_t)
+    if np.shape(y_hat_t) != np.shape(y_t) or np.ndim(y_t) < 1 or not jnp.issubdtype(dtype_of(y_t), jnp.floating):
+        _float_targets("l2_loss", y_hat_t, y_t)
     return jnp.sum(optax.losses.l2_loss(y_hat_t, y_t), axis=-1)
 
 
@@ -98,7 +99,8 @@ def of_steps(loss, y_hats, ys, weights=None):
     Whatever stands in ``ys`` and ``y_hats`` where the weight is 0, NaN included, reaches neither it nor a gradient.
     """
     if weights is None:
-        return to_sum(jax.vmap(loss)(y_hats, ys))
+        Ls = jax.vmap(loss)(y_hats, ys)
+        return Ls.astype(wide(Ls.dtype))
     counts = weights.astype(bool)
 
     def counted(tree):  # a select on the inputs as well: 0 · NaN in the pullback would be NaN
@@ -109,8 +111,8 @@ def of_steps(loss, y_hats, ys, weights=None):
             tree,
         )
 
-    Ls = to_sum(jax.vmap(loss)(counted(y_hats), counted(ys)))
-    Ls = jnp.where(counts, Ls, jnp.zeros_like(Ls))
+    Ls = jax.vmap(loss)(counted(y_hats), counted(ys))
+    Ls = jnp.where(counts, Ls, jnp.zeros_like(Ls)).astype(wide(Ls.dtype))
     return Ls if weights.dtype == bool else weights.astype(Ls.dtype) * Ls
 
 
@@ -128,12 +130,20 @@ def mean(total, count):
     return total / jnp.where(count == 0, jnp.ones_like(count), count)
 
 
+def averaged(total, weights, steps, batch):
+    """A sum over all steps and members, divided by Σ w."""
+    number = steps * math.prod(batch)
+    if weights is None and isinstance(number, int):
+        return total / number
+    return mean(total, count(weights, steps, batch, total.dtype))
+
+
 def reduced(Ls, weights, steps, batch, reduction):
     """F of the weighted losses, stacked by step or by block of steps, in the dtype of their sum."""
     if reduction == "sum":
         return jnp.sum(Ls)
     if reduction == "mean":
-        return mean(jnp.sum(Ls), count(weights, steps, batch, Ls.dtype))
+        return averaged(jnp.sum(Ls), weights, steps, batch)
     counts = count(weights, steps, batch, Ls.dtype, each=True)
     means = mean(jnp.sum(Ls, axis=0), counts)
     if reduction == "none":
@@ -142,7 +152,7 @@ def reduced(Ls, weights, steps, batch, reduction):
 
 
 def _float_targets(name, y_hat_t, y_t):
-    if not is_float(y_hat_t) or not is_float(y_t):
+    if not (is_float(y_hat_t) and is_float(y_t)):
         raise TypeError(
             f"losses.{name} takes floating-point predictions and targets: got {dtype_of(y_hat_t)} and {dtype_of(y_t)}"
         )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxbptt import _axes, _masks, readouts
 from jaxbptt._errors import arguments, initialisation, trees
 from jaxbptt._factory import factory
-from jaxbptt._trees import varying
+from jaxbptt._trees import cotangents
 from jaxbptt.types import Cell, Model, Policy, Readout, Theta
 from jaxbptt.unroll import unroll
 
@@ -79,11 +79,11 @@ def _apply(cell, readout, theta, xs, h_0=None, *, mask=None, lengths=None, key=N
         h_0 = cell.initial_state(theta.h, _axes.batch_shape_of(cell, theta.h, xs, (), mask, lengths))
     if lengths is not None:
         _axes.check_lengths(cell, theta.h, h_0, lengths)
-    cell, xs, _ = _masks.standing_still(cell, xs, lengths)
+        cell, xs, _ = _masks.standing_still(cell, xs, lengths)
     h_T, hs = unroll(cell, theta.h, xs, h_0, adjoint=adjoint)
-    readouts.fits(readout, theta.o, hs)
-    by_jax = getattr(adjoint, "keeps_forward_mode", False)
-    y_hats = readouts.over_time(readout, *varying.alike(theta.o, hs), by_jax=by_jax)
+    readouts.fits(readout, theta.o, _axes.one_step(hs))
+    y_hats_of = readouts.by_jax if getattr(adjoint, "keeps_forward_mode", False) else readouts.over_time
+    y_hats = y_hats_of(readout, *cotangents.alike(theta.o, hs))
     return (y_hats, h_T) if return_state else y_hats
 
 

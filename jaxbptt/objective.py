@@ -13,8 +13,9 @@ import numpy as np
 from jaxbptt import _axes, _masks, adjoints, losses, readouts
 from jaxbptt._errors import arguments, initialisation, trees, words
 from jaxbptt._factory import factory
-from jaxbptt._trees import varying
-from jaxbptt.types import Adjoint, Cell, Loss, Model, Readout
+from jaxbptt._trees import cotangents
+from jaxbptt.cells._from_split import with_time_axis
+from jaxbptt.types import Adjoint, Cell, Loss, Model, Readout, Theta
 from jaxbptt.unroll import checked
 
 
@@ -80,7 +81,7 @@ class Objective:
             return None
         real = None if lengths is None else _masks.real(xs, lengths)
         if self.at == "last":
-            mask, real = jax.tree.map(lambda leaf: leaf[:1], (mask if mask is None else mask[None], real))
+            mask, real = with_time_axis(mask), None if real is None else real[:1]
         weights = _masks.weights(mask, real)
         count = losses.count(weights, 0, (), dtype, each=self.reduction == "sequences")
         return jnp.sum(count != 0, dtype=dtype) if self.reduction == "sequences" else count
@@ -88,10 +89,11 @@ class Objective:
 
 def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=None, *, at="steps"):
     """The arguments of F as `Given`. Nothing is computed but shapes, and h_0 where there is none."""
-    trees.theta(theta)
+    if not isinstance(theta, Theta):
+        trees.theta(theta)
     T = _axes.time_axis("xs", xs)
     if at == "last":
-        ys, mask = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), (ys, mask))
+        ys, mask = with_time_axis((ys, mask))
     elif _axes.time_axis("ys", ys) != T:
         raise ValueError(
             f"`xs` and `ys` must share their time axis: got xs={words.describe(xs)}, ys={words.describe(ys)}; "
@@ -99,43 +101,40 @@ def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=Non
         )
     if key is not None:
         initialisation.key(key)
-    _check_mask(mask, 1 if at == "last" else T)
+    if mask is not None:
+        _check_mask(mask, 1 if at == "last" else T)
     if h_0 is None:
         batch = _axes.batch_shape_of(model.cell, theta.h, xs, ys, mask, lengths)
-        h_0 = model.initial_state(theta, batch)
+        h_0 = model.cell.initial_state(theta.h, batch)
+    cell, weights = model.cell, mask
     if lengths is not None:
-        _axes.check_lengths(model.cell, theta.h, h_0, lengths)
-    cell, xs, real = _masks.standing_still(model.cell, xs, lengths)
+        _axes.check_lengths(cell, theta.h, h_0, lengths)
+        cell, xs, real = _masks.standing_still(cell, xs, lengths)
+        weights = _masks.weights(mask, real[:1] if at == "last" else real)  # without a step there is no last one
     h_0 = checked(cell, theta.h, xs, h_0)
     batch = _axes.batch_shape(cell, theta.h, h_0)
-    if real is not None and at == "last":
-        real = real[:1]  # a sequence without a step has no last one
-    weights = _masks.weights(mask, real)
     return Given(cell, xs, h_0, ys, weights, batch, _check_loss(model, loss, theta, cell, h_0, ys, weights, batch))
 
 
 def evaluate(F, theta, given, *, keeps_y_hats=False):
     """F and its `Aux`, whose ŷ's are ``None`` where they need not be kept and the adjoint doesn't keep them."""
     cell, readout, y_hats = given.cell, F.model.readout, None
-    steps = 1 if F.at == "last" else jax.tree.leaves(given.ys)[0].shape[0]
-    recursion = varying.alike(theta.h, given.xs, given.h_0)
-    by_jax = getattr(F.adjoint, "keeps_forward_mode", False)
-    if F.at == "last":
-        h_T, _ = F.adjoint(cell._replace(output=_nothing), *recursion)
-        outputs = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), cell.output(h_T))
-    elif hasattr(F.adjoint, "read_in_blocks") and not keeps_y_hats:
-        read_of = varying.alike(theta.o, (given.ys, given.weights), recursion)[:2]
+    recursion = cotangents.alike(theta.h, given.xs, given.h_0)
+    if hasattr(F.adjoint, "read_in_blocks") and F.at == "steps" and not keeps_y_hats:
+        read_of = cotangents.alike(theta.o, (given.ys, given.weights), recursion)[:2]
         h_T, Ls = F.adjoint.read_in_blocks(_Losses(readout, F.loss), cell, *recursion, *read_of)
-        return _reduced(Ls, given, steps, F.reduction), Aux(None, h_T)
     else:
-        h_T, outputs = F.adjoint(cell, *recursion)
-    y_hats = readouts.over_time(readout, *varying.alike(theta.o, outputs), by_jax=by_jax)
-    Ls = losses.of_steps(F.loss, y_hats, given.ys, given.weights)
-    return _reduced(Ls, given, steps, F.reduction), Aux(y_hats, h_T)
-
-
-def _reduced(Ls, given, steps, reduction):
-    return losses.reduced(Ls, given.weights, steps, given.batch, reduction).astype(given.L_dtype)
+        if F.at == "last":
+            h_T, _ = F.adjoint(cell._replace(output=_nothing), *recursion)
+            outputs = with_time_axis(cell.output(h_T))
+        else:
+            h_T, outputs = F.adjoint(cell, *recursion)
+        y_hats_of = readouts.by_jax if getattr(F.adjoint, "keeps_forward_mode", False) else readouts.over_time
+        y_hats = y_hats_of(readout, *cotangents.alike(theta.o, outputs))
+        Ls = losses.of_steps(F.loss, y_hats, given.ys, given.weights)
+    steps = jax.tree.leaves(given.ys)[0].shape[0]
+    value = losses.reduced(Ls, given.weights, steps, given.batch, F.reduction)
+    return value.astype(given.L_dtype), Aux(y_hats, h_T)
 
 
 def _nothing(h_t):
@@ -207,33 +206,37 @@ def objective(
     >>> grads.h.W_h.shape
     (5, 5)
     """
-    arguments.model(model)
-    arguments.callable_argument("loss", loss)
-    arguments.one_of("reduction", reduction, ("mean", "sum", "sequences", "none"), "weigh the loss for anything else")
-    arguments.one_of("at", at, ("steps", "last"), "a mask counts any other steps")
-    arguments.flag("has_aux", has_aux)
+    if not (isinstance(model, Model) and callable(loss)):
+        arguments.model(model)
+        arguments.callable_argument("loss", loss)
+    if reduction not in ("mean", "sum", "sequences", "none"):
+        remedy = "weigh the loss itself for anything else"
+        arguments.one_of("reduction", reduction, ("mean", "sum", "sequences", "none"), remedy)
+    if at not in ("steps", "last") or has_aux not in (True, False):
+        arguments.one_of("at", at, ("steps", "last"), "a mask counts any other steps")
+        arguments.flag("has_aux", has_aux)
     adjoint = adjoints.full() if adjoint is None else adjoint
-    arguments.adjoint(adjoint)
+    if not callable(adjoint) or hasattr(adjoint, "is_factory"):
+        arguments.adjoint(adjoint)
     return Objective(model, loss, adjoint, reduction, at, has_aux)
 
 
 def _check_mask(mask, T):
-    if mask is not None:
-        if not hasattr(mask, "dtype") or not (mask.dtype == bool or jnp.issubdtype(mask.dtype, jnp.floating)):
-            came = mask.dtype if hasattr(mask, "dtype") else type(mask).__name__
-            raise TypeError(
-                f"`mask` must be boolean, or floating-point weights: got {came}; write `jnp.asarray(mask, bool)`"
-            )
-        if mask.ndim < 1 or mask.shape[0] != T:
-            raise ValueError(f"`mask` must share the time axis of `xs`, T={T}: got mask.shape={mask.shape}")
+    if not hasattr(mask, "dtype") or not (mask.dtype == bool or jnp.issubdtype(mask.dtype, jnp.floating)):
+        came = mask.dtype if hasattr(mask, "dtype") else type(mask).__name__
+        raise TypeError(
+            f"`mask` must be boolean, or floating-point weights: got {came}; write `jnp.asarray(mask, bool)`"
+        )
+    if mask.ndim < 1 or mask.shape[0] != T:
+        raise ValueError(f"`mask` must share the time axis of `xs`, T={T}: got mask.shape={mask.shape}")
 
 
 def _check_loss(model, loss, theta, cell, h_0, ys, weights, batch):
     """The readout reads the state, the loss gives one number a member, as the weights do. Gives the loss's dtype."""
-    _axes.some_member(batch)
-    outputs = jax.eval_shape(lambda h_0: jax.tree.map(lambda h: jnp.expand_dims(h, 0), cell.output(h_0)), h_0)
-    y_hat_t, y_t = readouts.fits(model.readout, theta.o, outputs), _axes.one_step(ys)
-    L = words.traced("loss", loss, y_hat_t, y_t)
+    if 0 in batch:
+        _axes.some_member(batch)
+    y_hat_t, y_t = readouts.fits(model.readout, theta.o, jax.eval_shape(cell.output, h_0)), _axes.one_step(ys)
+    L = _axes.traced("loss", loss, y_hat_t, y_t)
     if not hasattr(L, "shape"):
         raise TypeError(
             f"`loss` must return one array of the shape {batch}: got a {type(L).__name__}; what else is wanted "

@@ -1,4 +1,4 @@
-"""Time in blocks: which, and that those which overlap give each step once."""
+"""Time in blocks: which, and that a rest, which is padded, gives each step once."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxbptt as jb
-from jaxbptt.adjoints import _blocks, _gates
+from jaxbptt._time import blocks
 from jaxbptt.cells._from_split import split_of
 from tests import cases
 from tests.cases import CELLS, assert_close, oracle, problem
@@ -21,8 +21,8 @@ def chosen(T, B, n, *, backend="cpu", monkeypatch, cell=None, **options):
     cell = cell or jb.cells.lstm()
     theta_h = jax.eval_shape(lambda: cell.init(jax.random.key(0), n, n, jnp.float32))
     h_0 = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, (B,)), theta_h)
-    split, xs = split_of(cell), jax.ShapeDtypeStruct((T, B, n), jnp.float32)
-    return _blocks.choose(split, theta_h, xs, h_0, _gates.layout(split, theta_h, xs, h_0), **options)
+    xs = jax.ShapeDtypeStruct((T, B, n), jnp.float32)
+    return blocks.choose(blocks.shapes(split_of(cell), theta_h, xs, h_0), theta_h, T, **options)
 
 
 def test_on_a_cpu_a_block_stays_near_the_cache(monkeypatch):
@@ -31,11 +31,11 @@ def test_on_a_cpu_a_block_stays_near_the_cache(monkeypatch):
 
     assert block(1024, 32, 16) == 1024  # 8 MiB in all: one block
     assert block(2048, 32, 16) == 256  # 8 KiB a step: 2 MiB
-    assert block(1024, 32, 16, recomputed=True) == 256  # a block of everything would keep what is to be saved
+    assert block(1024, 32, 16, bounded=True) == 256  # a block of everything would keep what is to be saved
     assert block(96, 128, 512) == 4  # 1 MiB a step: half of the 8 MiB of θ_h, or every block would sum it all
     assert block(64, 128, 2048) == 2  # 4 MiB a step: half of θ_h is 64, but never more than 8
     assert block(2048 + 1, 32, 16) == 256  # no divisor of 2049 comes near
-    assert block(2048 + 256 - 8, 32, 16) == 164  # one of 2296 does: no overlap
+    assert block(2048 + 256 - 8, 32, 16) == 164  # one of 2296 does: no padding
 
 
 def test_on_an_accelerator_all_of_T_unless_memory_is_what_counts(monkeypatch):
@@ -43,10 +43,8 @@ def test_on_an_accelerator_all_of_T_unless_memory_is_what_counts(monkeypatch):
         return chosen(*sizes, backend="gpu", monkeypatch=monkeypatch, **options)
 
     assert block(10_000, 64, 64) == 10_000
-    for options in ({"recomputed": True}, {"on_host": True}):
-        assert block(1000, 64, 64, **options) == 1000  # 64 MiB at most
-        assert block(8192, 64, 64, **options) == 1024  # 64 KiB a step
-    assert block(8192, 64, 64, cell=jb.cells.elman(), recomputed=True) == 8192  # no gates, nothing computed again
+    assert block(1000, 64, 64, bounded=True) == 1000  # 64 MiB at most
+    assert block(8192, 64, 64, bounded=True) == 1024  # 64 KiB a step
 
 
 def test_of_a_step_of_a_user_the_state_counts(monkeypatch):
@@ -58,8 +56,7 @@ def test_of_a_step_of_a_user_the_state_counts(monkeypatch):
     )
     theta_h, h_0 = jnp.ones((1, 128), jnp.float32), jnp.zeros((32, 128), jnp.float32)
     xs = jax.ShapeDtypeStruct((2048, 32, 1), jnp.float32)
-    split = split_of(cell)
-    assert _blocks.choose(split, theta_h, xs, h_0, _gates.layout(split, theta_h, xs, h_0)) == 128  # 16 KiB a step
+    assert blocks.choose(blocks.shapes(split_of(cell), theta_h, xs, h_0), theta_h, 2048) == 128  # 16 KiB a step
 
 
 @pytest.mark.parametrize("h_0", [np.zeros(()), np.full((2, 3), 0.1)], ids=["of a number", "of a batch"])
@@ -78,14 +75,20 @@ def test_parameters_may_be_plain_numbers(name, h_0):
 
 
 @pytest.mark.parametrize(("T", "most"), [(1, 1), (7, 3), (13, 5), (1000, 7), (9, 100)])
-def test_blocks_cover_every_step_once(T, most):
-    number, K = _blocks.even_blocks(T, most)
-    begins = _blocks.starts(T, number, K)
+def test_blocks_of_one_size_are_no_more_than_need_be(T, most):
+    K = blocks.even(T, most)
+    number = -(-T // K)
     assert 1 <= K <= most
     assert number == -(-T // most)
-    assert number * K - T < min(number, K)  # few are shared
-    owned = [start + k for start, b in zip(begins, range(number), strict=True) for k in range(K) if start + k >= b * K]
-    assert owned == list(range(T))
+    assert number * K - T < min(number, K)  # few are padded
+
+
+def test_blocks_are_joined_as_they_were_cut():
+    """Of an empty batch too, whose number of steps no size can tell."""
+    for shape in ((12, 2, 3), (12,), (12, 0, 3)):
+        xs = np.arange(np.prod(shape)).reshape(shape)
+        assert blocks.cut(xs, 4).shape == (3, 4, *shape[1:])
+        np.testing.assert_array_equal(blocks.join(blocks.cut(xs, 4)), xs)
 
 
 BLOCKS = {
@@ -97,7 +100,7 @@ BLOCKS = {
 
 @pytest.mark.parametrize("case", CELLS, ids=cases.name)
 @pytest.mark.parametrize("name", BLOCKS)
-def test_blocks_that_share_steps_give_the_gradient(case, name):
+def test_blocks_with_a_rest_give_the_gradient(case, name):
     """13 = 3 · 5 - 2."""
     given = problem(case, T=13, batch=(2,), seed=1)
     F = jb.objective(given.model, jb.losses.l2_loss, adjoint=BLOCKS[name])
@@ -112,8 +115,8 @@ def test_blocks_that_share_steps_give_the_gradient(case, name):
 @pytest.mark.parametrize(
     "adjoint", [*BLOCKS.values(), jb.adjoints.checkpointed(6, block=5)], ids=[*BLOCKS, "checkpointed"]
 )
-def test_overlapping_is_no_second_program(adjoint):
-    """As many loops and products as where blocks end where the next begin."""
+def test_a_rest_is_no_second_program(adjoint):
+    """As many loops and products as where blocks divide T."""
     case = next(case for case in CELLS if case.name == "lstm")
 
     def program(T):
@@ -121,7 +124,7 @@ def test_overlapping_is_no_second_program(adjoint):
         F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
         jaxpr = jax.make_jaxpr(jax.grad(F, argnums=(0, 1, 3)))(given.theta, given.xs, given.ys, given.h_0).jaxpr
         names = [equation.primitive.name for equation in equations(jaxpr)]
-        return {name: names.count(name) for name in ("scan", "while", "dot_general", "tanh", "logistic")}
+        return {name: names.count(name) for name in ("scan", "while", "dot_general")}
 
     assert program(13) == program(15)
 

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxbptt as jb
-from jaxbptt.adjoints import _revolve, _rows
-from jaxbptt.adjoints.checkpointed import checkpointed
+from jaxbptt.adjoints.checkpointed import checkpointed, revolve, rows
 from tests.cases import CELLS, problem
 
 LSTM = next(case for case in CELLS if case.name == "lstm")
@@ -23,15 +22,15 @@ def test_the_batch_of_a_state_decides_not_its_shape():
             initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, *theta_h.shape)),
         )
         h_0, xs = jnp.zeros((B, 4, 4)), jax.ShapeDtypeStruct((1000, B, 4, 4), jnp.float64)
-        blocks.append(_rows.terms(checkpointed(100), cell, jnp.eye(4), xs, h_0).block)
-    assert blocks == [_revolve.choose_block(1000, 100, True, B) for B in (2, 400)]
+        blocks.append(rows.terms(checkpointed(100), cell, jnp.eye(4), xs, h_0).block)
+    assert blocks == [revolve.choose_block(1000, 100, True, B) for B in (2, 400)]
     assert blocks[0] > blocks[1]
 
 
 @pytest.mark.parametrize(("fraction", "T", "slots"), [(0.29, 100, 29), (0.299, 100, 29), (1 / 3, 3, 1), (1e-9, 9, 1)])
 def test_a_fraction_is_that_many_of_the_steps(fraction, T, slots):
     given = problem(LSTM, T=T)
-    assert _rows.terms(checkpointed(fraction=fraction), LSTM.cell, given.theta.h, given.xs, given.h_0).slots == slots
+    assert rows.terms(checkpointed(fraction=fraction), LSTM.cell, given.theta.h, given.xs, given.h_0).slots == slots
 
 
 @pytest.mark.parametrize(("options", "kind", "match"), [

@@ -83,7 +83,7 @@ _SINGULAR = {  # where the state stood still at 0, f or what is read of it has n
         lambda x: x,
     ),
     "reset": (
-        jb.cells.resettable(_ROOTS._replace(vjp=_roots_by_value, split=None)),
+        jb.cells.resettable(_ROOTS._replace(vjp=_roots_by_value)),
         _OF_ROOTS,
         lambda x: jb.cells.ResetInput(x, jnp.zeros((4, 3), bool).at[0].set(True)),
     ),

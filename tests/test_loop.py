@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxbptt as jb
-from jaxbptt import _loop
+from jaxbptt._time import loop
 from tests import cases
 from tests.cases import ADJOINTS, CELLS, assert_close, oracle, problem
 from tests.jaxprs import equations
@@ -55,7 +55,7 @@ def test_eight_steps_to_an_iteration(name, monkeypatch):
     (lstm,) = (case for case in SOME if case.name == "lstm")
     given = problem(lstm, T=40)
     function, arguments = gradient(given, ADJOINTS[name])
-    assert {unroll for unroll, _ in loops(function, *arguments)} >= {_loop.STEPS_AT_ONCE}
+    assert {unroll for unroll, _ in loops(function, *arguments)} >= {loop.STEPS_AT_ONCE}
     monkeypatch.undo()  # a CPU
     jax.clear_caches()  # of what was traced
     function, arguments = gradient(given, ADJOINTS[name])
@@ -80,7 +80,7 @@ def test_a_batch_of_any_size_may_become_a_vector():
     (B,) = jax.export.symbolic_shape("b")
     xs, ys = (jax.ShapeDtypeStruct((20, B, leaf.shape[-1]), leaf.dtype) for leaf in (given.xs, given.ys))
     F = jb.objective(given.model, jb.losses.l2_loss)
-    assert loops(jax.grad(F), given.theta, xs, ys) == [(_loop.STEPS_AT_ONCE, True)] * 2
+    assert loops(jax.grad(F), given.theta, xs, ys) == [(loop.STEPS_AT_ONCE, True)] * 2
     program = jax.export.export(jax.jit(jax.grad(F)))(given.theta, xs, ys)
     assert_close(program.call(given.theta, given.xs, given.ys), jax.grad(F)(given.theta, given.xs, given.ys), 1e-12)
 

@@ -143,7 +143,7 @@ def test_what_a_user_replaced_stays():
     cell = jb.cells.gru()._replace(init=lambda *arguments: "mine")
     assert jb.cells.mixed_precision(cell).init() == "mine"
     assert jb.cells.mixed_precision(jb.cells.masked(cell)).init() == "mine"
-    zero = jb.cells.linear()._replace(apply=lambda theta_h, x_t, h_tm1: 0 * h_tm1, split=None)
+    zero = jb.cells.linear()._replace(apply=lambda theta_h, x_t, h_tm1: 0 * h_tm1)
     theta_h = jb.cells.LinearParams(jnp.ones((2, 2)), jnp.ones((2, 2)))
     np.testing.assert_array_equal(jb.cells.mixed_precision(zero).apply(theta_h, jnp.ones(2), jnp.ones(2)), np.zeros(2))
     readout = jb.readouts.linear()._replace(init=lambda *arguments: "mine")

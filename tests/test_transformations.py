@@ -91,12 +91,12 @@ def test_second_derivatives(case):
     given = problem(case, T=3, n=3)
     direction = cases.randomised(given.theta, jax.random.key(9), 1.0)
     wanted = jax.jit(jax.grad(slope(given, jb.adjoints.autodiff(), direction)))(given.theta)
-    overlapping = [
+    in_blocks = [
         jb.adjoints.full(block=2),
         jb.adjoints.full(block=2, residuals="states"),
         jb.adjoints.tangent(block=2),
     ]
-    for adjoint in (jb.adjoints.full(), jb.adjoints.tangent(), *overlapping):
+    for adjoint in (jb.adjoints.full(), jb.adjoints.tangent(), *in_blocks):
         assert_close(jax.jit(jax.grad(slope(given, adjoint, direction)))(given.theta), wanted, 1e-10)
 
     F = jb.objective(given.model, jb.losses.l2_loss, adjoint=jb.adjoints.tangent())

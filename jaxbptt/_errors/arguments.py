@@ -7,32 +7,33 @@ import numpy as np
 from jaxbptt import types
 
 
-def hashable(function, name, value):
-    for part in value if isinstance(value, tuple) else (value,):
-        try:
-            hash(part)
-        except TypeError:
-            raise TypeError(
-                f"`{name}` of {function} must be hashable, as factories are cached: got a {type(part).__name__}; "
-                "pass functions, numbers or Cells one by one, not in a list or an array"
-            ) from None
+def not_hashable(function, given):
+    """The error of a factory given something that can't be hashed."""
+    several = ((name, value if isinstance(value, tuple) else (value,)) for name, value in given.items())
+    name, part = next((name, part) for name, parts in several for part in parts if not _is_hashable(part))
+    return TypeError(
+        f"`{name}` of {function} must be hashable, as factories are cached: got a {type(part).__name__}; "
+        "pass functions, numbers or Cells one by one, not in a list or an array"
+    )
 
 
-def factory_arguments(function, signature, args, kwargs):
-    """What a factory is called with, bound to its signature."""
+def _is_hashable(value):
     try:
-        return signature.bind(*args, **kwargs)
-    except TypeError as wrong:
-        error = str(wrong)
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def no_call_of(function, signature, error):
+    """The error of a factory called with other arguments than its own."""
     bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
     bare = [one if one.default is one.empty else one.replace(default=...) for one in bare]
     call = str(inspect.Signature(bare)).replace("Ellipsis", "…")
     sizes = {types.Cell: "input_size, hidden_size", types.Readout: "hidden_size, output_size"}
     made = sizes.get(signature.return_annotation)
     remedy = f"; sizes go to what it makes, `.init(key, {made})`" if made else ""
-    raise TypeError(
-        f"`{function.__name__}` can't be called so ({error}): expected {function.__name__}{call}{remedy}"
-    ) from None
+    return TypeError(f"`{function.__name__}` can't be called so ({error}): expected {function.__name__}{call}{remedy}")
 
 
 def flag(name, value, remedy=""):

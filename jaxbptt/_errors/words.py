@@ -28,12 +28,3 @@ OF_ARGUMENTS = (TypeError, ValueError, IndexError, KeyError, AttributeError)
 def kind(error):
     """The one of two that says whether a type or a value is wrong."""
     return ValueError if isinstance(error, (ValueError, IndexError)) else TypeError
-
-
-def traced(name, function, *arguments):
-    """The shapes that a function of the user returns."""
-    try:
-        return jax.eval_shape(function, *arguments)
-    except OF_ARGUMENTS as error:
-        came = ", ".join(str(describe(argument)) for argument in arguments)
-        raise kind(error)(f"`{name}` does not accept its arguments ({came}): {error}") from error

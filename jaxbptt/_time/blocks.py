@@ -5,14 +5,16 @@ is a fault; inside blocks of a few megabytes the same hoisting wins. On an accel
 is not what counts (`choose`).
 """
 
+import functools
 import math
-from typing import Any, NamedTuple
+import operator
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _axes
 from jaxbptt._time.loop import on_cpu
+from jaxbptt._trees.cotangents import dtype_of
 
 # Of the largest array over time. Measured on a CPU: up to some 8 MiB one block is best (no copies between a block and
 # the whole), above it blocks of 1 to 3 MiB, or half the size of a large θ_h, as each block reads and writes all of
@@ -22,35 +24,21 @@ _CPU_BLOCK_BYTES = 2 * 2**20
 _BOUNDED_BYTES = 64 * 2**20  # on an accelerator: a transfer of it runs at full rate, and it is small beside the memory
 
 
-class Shapes(NamedTuple):
-    """Of one step: what is projected, the state, and the residuals."""
-
-    u_t: Any
-    h_t: Any
-    residuals_t: Any
-
-
-def shapes(split, theta_h, xs, h_0):
-    """The `Shapes` of a recursion."""
-
-    def one_step(theta_h, xs, h_0):
-        u_t = jax.tree.map(lambda leaf: leaf[0], split.project(theta_h, xs))
-        return u_t, *split.step(theta_h, u_t, h_0)
-
-    one = jax.eval_shape(lambda xs: jax.tree.map(lambda leaf: leaf[:1], xs), xs)
-    return Shapes(*jax.eval_shape(one_step, theta_h, one, h_0))
-
-
-def choose(shapes, theta_h, T, *, bounded=False):
+def choose(step, theta_h, T, *, bounded=False):
     """How many steps make a block. Prefers a divisor of T: nothing to pad, no copies.
 
-    What is fetched from the host, or computed again, is `bounded`: it should be there for one block at a time, so that
-    all of T is one block only where it is small, on an accelerator as well. A size that is a symbol, in a program
-    exported for any batch, counts as 1.
+    `step` is what a step makes, ``(u_t, h_t, residuals_t)``. What is fetched from the host, or computed again, is
+    `bounded`: it should be there for one block at a time, so that all of T is one block only where it is small, on an
+    accelerator as well. A size that is a symbol, in a program exported for any batch, counts as 1.
     """
-    widest = max(1, *map(_bytes, shapes))
+    *of_step, of_theta = (
+        sum(math.prod(size for size in jnp.shape(leaf) if isinstance(size, int)) * dtype_of(leaf).itemsize
+            for leaf in jax.tree.leaves(tree))
+        for tree in (*step, theta_h)
+    )  # fmt: skip
+    widest = max(1, *of_step)
     if on_cpu():
-        block = max(_CPU_BLOCK_BYTES, min(_bytes(theta_h) // 2, _CPU_WHOLE_BYTES))
+        block = max(_CPU_BLOCK_BYTES, min(of_theta // 2, _CPU_WHOLE_BYTES))
         whole = block if bounded else _CPU_WHOLE_BYTES
     else:
         whole, block = (_BOUNDED_BYTES if bounded else math.inf), _BOUNDED_BYTES
@@ -74,8 +62,8 @@ def scan(body, carry, xs, K, *, each=None, reverse=False):
     """
     number = jax.tree.leaves(xs)[0].shape[0] // K
     if number == 1:
-        carry, ys, made = body(carry, xs, jax.tree.map(lambda leaf: leaf[0], each))
-        return carry, ys, jax.tree.map(lambda leaf: leaf[None], made)
+        carry, ys, made = body(carry, xs, jax.tree.map(operator.itemgetter(0), each))
+        return carry, ys, jax.tree.map(operator.itemgetter(None), made)
 
     def one_block(carry, inputs):
         carry, ys, made = body(carry, *inputs)
@@ -87,13 +75,9 @@ def scan(body, carry, xs, K, *, each=None, reverse=False):
 
 def cut(xs, K):
     """``[T, …]`` to ``[T / K, K, …]``."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, K, *leaf.shape[1:]), xs)
+    leaves, structure = jax.tree.flatten(xs)
+    return structure.unflatten([leaf.reshape(leaf.shape[0] // K, K, *leaf.shape[1:]) for leaf in leaves])
 
 
-def join(blocks):
-    """The inverse of `cut`."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), blocks)
-
-
-def _bytes(tree):
-    return sum(math.prod(_axes.numbers(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+join = functools.partial(jax.tree.map, functools.partial(lax.collapse, start_dimension=0, stop_dimension=2))
+"""The inverse of `cut`."""

@@ -1,7 +1,16 @@
-"""The loop over time, with several steps to an iteration where starting one takes longer than computing it."""
+"""The loop over time: how many steps to an iteration, and θ_h as a step reads it.
+
+Several steps to an iteration where starting one takes longer than computing it; and what a step would compute of θ_h is
+computed once, before the loop.
+"""
+
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+
+from jaxbptt._trees import cotangents
 
 # Of an accelerator. Measured on an H200, one against 8 of them: LSTM, B = 64, T = 256, n = 256, 6.0 and 4.2 ms; n = 16
 # and T = 4096, 64 and 27 ms. 16 or 32 are no faster than 8. What it costs is compilation: of 8, some three times that
@@ -16,27 +25,23 @@ def on_cpu():
     return jax.default_backend() == "cpu"
 
 
-def steps_at_once():
-    """How many steps an iteration has, at most."""
-    return 1 if on_cpu() else STEPS_AT_ONCE
-
-
-def over_time(step, carry, xs, *, length=None, reverse=False):
-    """``lax.scan``, with `steps_at_once` steps written out one after the other: the same up to rounding.
+def over_time(step, carry, xs, *, reverse=False):
+    """``lax.scan``; on an accelerator with `STEPS_AT_ONCE` steps written out one after the other.
 
     Where T is no multiple of it there are as many as divide T, or a rest of up to 7 steps: what the loop made is then
     copied once, to have that of the rest beside it. Where T is a symbol, in a program exported for any number of steps,
     an iteration has one.
     """
+    if on_cpu():
+        return lax.scan(step, carry, xs, reverse=reverse)
     body = step
-    if steps_at_once() > 1 and any(map(_may_be_a_vector, jax.tree.leaves(carry))):
+    if any(map(_may_be_a_vector, jax.tree.leaves(carry))):
 
         def body(carry, inputs):
             carry, made = step(carry, inputs)
             return apart(carry), made
 
-    T = jax.tree.leaves(xs)[0].shape[0] if length is None else length
-    return lax.scan(body, carry, xs, length=length, reverse=reverse, unroll=_unroll(T))
+    return lax.scan(body, carry, xs, reverse=reverse, unroll=_at_once(jax.tree.leaves(xs)[0].shape[0]))
 
 
 def apart(state):
@@ -45,22 +50,82 @@ def apart(state):
     Without it XLA takes a sum over the state that is no product of matrices, such as that of a matrix and a vector,
     into the program of the next step, which computes it once for each number that reads it: over eight steps n⁸ times.
     """
-    if steps_at_once() == 1:
+    if on_cpu():
         return state
     # Leaf by leaf: JAX can't transpose one barrier for what is linear and what is a constant.
     return jax.tree.map(lambda leaf: lax.optimization_barrier(leaf) if isinstance(leaf, jax.Array) else leaf, state)
 
 
-def _unroll(T):
-    most = steps_at_once()
-    if most == 1 or not isinstance(T, int):
+def _at_once(T):
+    if not isinstance(T, int):
         return 1
     if T < _COPIED:
-        return most
-    return next((k for k in range(most, _FEWEST - 1, -1) if T % k == 0), most)
+        return STEPS_AT_ONCE
+    return next((k for k in range(STEPS_AT_ONCE, _FEWEST - 1, -1) if T % k == 0), STEPS_AT_ONCE)
 
 
 def _may_be_a_vector(leaf):
     """[n] or [1, n]: on one of the devices that a batch may be split over, or with a symbol for B that may become 1."""
     sizes = leaf.shape[:-1]
     return leaf.ndim > 0 and all(not isinstance(size, int) or size <= jax.device_count() for size in sizes)
+
+
+class Weights(NamedTuple):
+    """θ_h, and as a loop holds it: operands made, and which leaves of them are held as their transpose."""
+
+    theta_h: Any
+    held: Any
+    transposed: Any
+
+
+def hold(split, theta_h, h_0=None):
+    """θ_h for a loop whose steps `read` it: its operands, such as bfloat16, made once.
+
+    With h_0 it is for ``split.step``, which of a batch has each tall W [k, n] as Wᵀ, written once: W_h h of a batch is
+    a product of h [B, n] with W_hᵀ [n, k]. The transpose is read along its rows; that of a W_h [k, n] would be gathered
+    again in every step. Measured on a CPU: 5 to 20% of the time of a small batch, nothing of a large one. A vector
+    alone is better off with the rows of W_h: many times. A wide W is multiplied from the other side.
+    """
+    made = theta_h if split.operands is None else lax.stop_gradient(split.operands(theta_h))
+    is_batch = any(size != 1 for leaf in jax.tree.leaves(h_0) for size in leaf.shape[:-1])
+    leaves, structure = jax.tree.flatten(made)
+    tall = [is_batch and jnp.ndim(leaf) == 2 and leaf.shape[0] >= leaf.shape[1] for leaf in leaves]
+    if split.operands is None and not any(tall):
+        return Weights(theta_h, None, None)
+    # The barrier, or a compiler may take the computation back into the loop.
+    held = lax.optimization_barrier([leaf.T if is_tall else leaf for leaf, is_tall in zip(leaves, tall, strict=True)])
+    return Weights(theta_h, structure.unflatten(held), structure.unflatten(tall))
+
+
+def read(split, weights):
+    """θ_h in a step. Its derivative is that of operands made in each step: in a second derivative the cotangents of
+    all steps are then summed in float32 also where the operands are bfloat16.
+    """
+    if weights.held is None:
+        return weights.theta_h
+    leaves, structure = jax.tree.flatten(weights.held)
+    tall = jax.tree.leaves(weights.transposed)
+    made = structure.unflatten([leaf.T if is_tall else leaf for leaf, is_tall in zip(leaves, tall, strict=True)])
+    return made if split.operands is None else _read(weights.theta_h, made)
+
+
+@jax.custom_jvp
+def _read(theta_h, made):
+    return made
+
+
+@_read.defjvp
+def _read_pushforward(primals, dots):
+    (_, made), (theta_dot, _) = primals, dots
+    made_dot = jax.tree.map(
+        lambda dot, leaf: dot.astype(leaf.dtype) if cotangents.has_derivative(leaf) else dot, theta_dot, made
+    )
+    return made, made_dot
+
+
+def operands(split, theta_h):
+    """θ_h as the products read it, made once: what takes it from here has nothing to compute of it in a loop.
+
+    Its transpose sums the cotangents of all steps in the dtype of the operands; that of `read` does not.
+    """
+    return lax.optimization_barrier(split.operands(theta_h))  # the barrier, or a compiler may take it into the loop

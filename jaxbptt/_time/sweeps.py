@@ -8,12 +8,13 @@ is parallel over time is done for the block at once: before `forward` the produc
 `reverse` the sums Σ b_tᵀ delta_t. A kernel that fuses a loop takes its place here.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxbptt._time.loop import over_time
+from jaxbptt._time.loop import over_time, read
 from jaxbptt._trees import cotangents
 
 
@@ -26,51 +27,49 @@ class Steps(NamedTuple):
     residuals: Any
 
 
-def forward(split, theta_h, weights, xs, h_0, *, keep=True):
+def forward(split, weights, xs, h_0, *, keep=True):
     """h_K; h_1 … h_K; and, with `keep`, the residuals of each step: h_t = f(x_t, h_{t-1}; θ_h)."""
 
     def step(h_tm1, u_t):
-        h_t, residuals_t = split.step(weights(), u_t, h_tm1)
+        h_t, residuals_t = split.step(read(split, weights), u_t, h_tm1)
         return h_t, (h_t, residuals_t if keep else None)
 
-    h_K, (hs, residuals) = over_time(step, h_0, split.project(theta_h, xs))
+    h_K, (hs, residuals) = over_time(step, h_0, split.project(weights.theta_h, xs))
     return h_K, hs, residuals
 
 
-def reverse(split, weights, steps, bars, c_delta, *, h_bar=lambda h_t, bar_t: bar_t, plus=cotangents.add):
+def reverse(split, weights, steps, bars, c_delta, *, output=None, plus: Callable = cotangents.add):
     """c_1ᵀ delta_1, and z_bar_1 … z_bar_K: delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1}.
 
     Args:
         split: of the cell.
-        weights: θ_h, as `jaxbptt._time.weights.for_pullbacks` hands it to a step.
+        weights: θ_h, held for a loop.
         steps: the `Steps` of the block.
-        bars: what h_bar_t is made of, stacked; ``None`` where nothing outside the recursion reads a state.
+        bars: the cotangents of ``output(h_t)``, or of h_t; ``None`` where nothing outside the recursion reads a state.
         c_delta: c_{K+1}ᵀ delta_{K+1}.
-        h_bar: ``(h_t, bar_t) -> h_bar_t``.
+        output: what is read of a state; ``None``: the state.
         plus: the sum of the two.
     """
 
     def step(c_delta_tp1, inputs):
         (x_t, h_tm1, h_t, residuals_t), bar_t = inputs
-        delta_t = c_delta_tp1 if bars is None else plus(h_bar(h_t, bar_t), c_delta_tp1)
-        z_bar_t, c_delta_t = split.step_vjp(weights(), x_t, residuals_t, h_tm1, h_t, delta_t)
+        h_bar_t = bar_t if output is None or bars is None else cotangents.pulled(output, bar_t, h_t)[0]
+        delta_t = c_delta_tp1 if bars is None else plus(h_bar_t, c_delta_tp1)
+        z_bar_t, c_delta_t = split.step_vjp(read(split, weights), x_t, residuals_t, h_tm1, h_t, delta_t)
         return c_delta_t, z_bar_t
 
     return over_time(step, c_delta, (steps, bars), reverse=True)
 
 
-def reverse_block(cell, split, theta_h, weights, steps, output_bars, c_delta, theta_bar):
-    """One block from right to left: c_1ᵀ delta_1, and the sums Σ b_tᵀ delta_t (added to `theta_bar`) and ∂F/∂x_t."""
-
-    def h_bar(h_t, output_bar_t):
-        return cotangents.pullback(cell.output, h_t)[1](output_bar_t)[0]
-
-    c_delta, z_bars = reverse(split, weights, steps, output_bars, c_delta, h_bar=h_bar)
-    if theta_bar is not None:
-        theta_bar = cotangents.accumulate(theta_bar, split.param_vjp(theta_h, *steps, z_bars))
-    return c_delta, theta_bar, split.input_vjp(theta_h, *steps, z_bars)
-
-
 def shifted(h_0, hs):
     """h_0 … h_{K-1}."""
-    return jax.tree.map(lambda h, later: jnp.concatenate([h[None], later[:-1]]), h_0, hs)
+    leaves, structure = jax.tree.flatten(hs)
+    before = zip(jax.tree.leaves(h_0), leaves, strict=True)
+    return structure.unflatten([jnp.concatenate([h[None], later[:-1]]) for h, later in before])
+
+
+def shifted_back(hs_tm1, h_K):
+    """h_1 … h_K, from h_0 … h_{K-1}."""
+    leaves, structure = jax.tree.flatten(hs_tm1)
+    after = zip(leaves, jax.tree.leaves(h_K), strict=True)
+    return structure.unflatten([jnp.concatenate([h[1:], last[None]]) for h, last in after])

@@ -1,16 +1,26 @@
-"""Cotangents of trees that hold more than real numbers: integers, keys, complex numbers.
+"""Cotangents of trees that hold more than real numbers (integers, keys, complex ones), and how they vary over a mesh.
 
 Two conventions meet here. JAX gives a leaf without a derivative (an integer, a key) a ``float0`` array, which
 no scan can carry. Inside the library such a leaf's cotangent is ``None``: an empty subtree, so trees of
 cotangents go through ``lax.scan`` and ``jax.tree.map`` as they are.
+
+Inside ``jax.shard_map`` a scan wants its carry to vary alike over the axes of the mesh all along. A θ that all shards
+share, and zeros made here, vary over no axis; a shard's inputs do. JAX tells them apart by type (``check_vma``). So
+what meets in a recursion is made to vary alike at its door (`alike`; the transpose of that is the sum over the axes),
+and what begins as zeros inside it varies like what it becomes (`zero`). Elsewhere both do nothing. What the type that
+``jax.typeof`` gives says of this has no documented name. It is read here only; without it JAX raises its error.
 """
+
+import functools
+import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxbptt._algebra import wide
-from jaxbptt._trees import varying
 
 
 def has_derivative(leaf):
@@ -35,14 +45,18 @@ def to_jax(bar, primal):
 
 def from_jax(bar):
     """A cotangent from JAX as ours: ``float0`` leaves become ``None``."""
-    return jax.tree.map(lambda leaf: None if dtype_of(leaf) == jax.dtypes.float0 else leaf, bar)
+    leaves, treedef = jax.tree.flatten(bar)
+    return treedef.unflatten([None if dtype_of(leaf) == jax.dtypes.float0 else leaf for leaf in leaves])
 
 
-def zeros(primal):
-    """The zero cotangent of `primal`."""
-    return jax.tree.map(
-        lambda leaf: varying.zeros(jnp.shape(leaf), dtype_of(leaf), leaf) if has_derivative(leaf) else None, primal
-    )
+def zeros(primal, *, to_sum=False):
+    """The zero cotangent of `primal`; with `to_sum` in the dtype to sum it over time in."""
+    leaves, treedef = jax.tree.flatten(primal)
+    dtypes = [wide(dtype_of(leaf)) if to_sum else dtype_of(leaf) for leaf in leaves]
+    made = [jnp.zeros(jnp.shape(leaf), dtype) if has_derivative(leaf) else None
+            for leaf, dtype in zip(leaves, dtypes, strict=True)]  # fmt: skip
+    axes = [_axes(leaf) for leaf in leaves]
+    return treedef.unflatten([_over(along, leaf) if along else leaf for along, leaf in zip(axes, made, strict=True)])
 
 
 def differentiable(primal):
@@ -50,31 +64,31 @@ def differentiable(primal):
     return jax.tree.map(lambda leaf: leaf if has_derivative(leaf) else None, primal)
 
 
-def add(a, b):
-    """A + b for two cotangents of the same tree."""
-    return jax.tree.map(jnp.add, a, b)
-
-
-def wide_zeros(primal):
-    """The zero cotangent of `primal`, in the dtype to sum it over time in."""
-    return jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), zeros(primal))
+add: Callable = functools.partial(jax.tree.map, jnp.add)
+"""``a + b`` for two cotangents of the same tree."""
 
 
 def accumulate(total, part):
     """``total + part``, in the dtype of the total."""
-    return jax.tree.map(lambda leaf, more: leaf + more.astype(leaf.dtype), total, part)
+    leaves, treedef = jax.tree.flatten(total)
+    parts = treedef.flatten_up_to(part)
+    return treedef.unflatten([leaf + more.astype(leaf.dtype) for leaf, more in zip(leaves, parts, strict=True)])
 
 
 def narrow(bar, primal):
     """A cotangent in the dtypes of `primal`."""
-    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), bar, differentiable(primal))
+    leaves, treedef = jax.tree.flatten(primal)
+    bars = treedef.flatten_up_to(bar)
+    return treedef.unflatten(
+        [None if bar is None else bar.astype(dtype_of(leaf)) for bar, leaf in zip(bars, leaves, strict=True)]
+    )
 
 
 def where(condition, a, b):
     """``a`` where `condition` ([*batch]) holds, else ``b``, leaf by leaf: a select, so a NaN not chosen is gone."""
 
     def select(leaf_a, leaf_b):
-        spread = jnp.reshape(condition, condition.shape + (1,) * (leaf_a.ndim - condition.ndim))
+        spread = jnp.reshape(condition, condition.shape + (1,) * (jnp.ndim(leaf_a) - condition.ndim))
         return jnp.where(spread, leaf_a, leaf_b)
 
     return jax.tree.map(select, a, b)
@@ -103,14 +117,14 @@ def without_nonfinite(tree, keep, power=1.0):
 
 def unpacked(primals):
     """What a rule with symbolic zeros is given: the values, and of each argument whether it is differentiated."""
+    values = jax.tree.map(operator.attrgetter("value"), primals)
+    return values, tuple(any(leaf.perturbed for leaf in jax.tree.leaves(primal)) for primal in primals)
 
-    def is_primal(leaf):
-        return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
 
-    values = jax.tree.map(lambda leaf: leaf.value, primals, is_leaf=is_primal)
-    return values, tuple(
-        any(leaf.perturbed for leaf in jax.tree.leaves(primal, is_leaf=is_primal)) for primal in primals
-    )
+def pulled(function, bar, *primals):
+    """The cotangents of `primals`, from that of ``function(*primals)``."""
+    value, pull = jax.vjp(function, *primals)
+    return from_jax(pull(to_jax(bar, value)))
 
 
 def pullback(function, *primals):
@@ -121,3 +135,24 @@ def pullback(function, *primals):
     """
     value, pull = jax.vjp(function, *primals)
     return value, lambda bar: from_jax(pull(to_jax(bar, value)))
+
+
+def alike(*trees):
+    """The trees, each leaf varying over all the axes that one of them varies over."""
+    axes = frozenset[str]().union(*map(_axes, jax.tree.leaves(trees)))
+    return jax.tree.map(lambda leaf: _over(axes, leaf), trees) if axes else trees
+
+
+def zero(shape, dtype, like):
+    """Zeros that vary as the array `like` does."""
+    axes, zeros = _axes(like), jnp.zeros(shape, dtype)
+    return _over(axes, zeros) if axes else zeros
+
+
+def _axes(leaf):
+    return getattr(getattr(jax.typeof(leaf), "manual_axis_type", None), "varying", frozenset())
+
+
+def _over(axes, leaf):
+    missing = tuple(sorted(axes - _axes(leaf), key=str))
+    return lax.pcast(leaf, missing, to="varying") if missing else leaf

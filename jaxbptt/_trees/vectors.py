@@ -3,11 +3,14 @@
 A complex leaf counts as its real and imaginary parts; leaves without a derivative are left out and kept aside.
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from jaxbptt._algebra import widest
 from jaxbptt._trees.cotangents import from_jax, has_derivative
 
 
@@ -17,33 +20,21 @@ def flatten(tree):
     Returns:
         ``vector [N]``, real; ``unflatten(vector) -> tree``, with the other leaves as they were.
     """
-    leaves, treedef = jax.tree.flatten(tree)
-    leaves = [jnp.asarray(leaf) if has_derivative(leaf) else leaf for leaf in leaves]
-    numbers = [leaf for leaf in leaves if has_derivative(leaf)]
-
-    vector = _concatenate(numbers)
-
-    def unflatten(vector):
-        start, filled = 0, []
-        for leaf in leaves:
-            if not has_derivative(leaf):
-                filled.append(leaf)
-                continue
-            size, complex_leaf = np.size(leaf), jnp.issubdtype(leaf.dtype, jnp.complexfloating)
-            value = vector[start : start + size].reshape(np.shape(leaf))
-            start += size
-            if complex_leaf:
-                value = jax.lax.complex(value, vector[start : start + size].reshape(np.shape(leaf)))
-                start += size
-            filled.append(value.astype(leaf.dtype))
-        return treedef.unflatten(filled)
-
-    return vector, unflatten
+    numbers = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree) if has_derivative(leaf)]
+    return _concatenate(numbers), functools.partial(_unflatten, tree)
 
 
-def gradient(vector, unflatten):
-    """A real gradient as the tree that ``jax.grad`` would give: for z = x + iy, ∂F/∂x - i ∂F/∂y."""
-    return jax.tree.map(lambda leaf: jnp.conj(leaf) if has_derivative(leaf) else None, unflatten(vector))
+def gradient(vector, tree):
+    """A real gradient as what ``jax.grad`` would give for `tree`: for z = x + iy, ∂F/∂x - i ∂F/∂y."""
+    leaves, structure = jax.tree.flatten(tree)
+    parts = [0 if not has_derivative(leaf) else 1 + jnp.iscomplexobj(leaf) for leaf in leaves]
+    sizes = [number * np.size(leaf) for number, leaf in zip(parts, leaves, strict=True)]
+    pieces = jnp.split(vector, np.cumsum(sizes)[:-1])
+    pieces = [piece.reshape(number, *np.shape(leaf)) for piece, number, leaf in zip(pieces, parts, leaves, strict=True)]
+    bars = [None if not len(z) else z[0] if len(z) == 1 else lax.complex(z[0], -z[1]) for z in pieces]
+    return structure.unflatten(
+        [None if bar is None else bar.astype(leaf.dtype) for bar, leaf in zip(bars, leaves, strict=True)]
+    )
 
 
 def gradient_vector(bar):
@@ -51,10 +42,13 @@ def gradient_vector(bar):
     return _concatenate([jnp.conj(leaf) for leaf in jax.tree.leaves(from_jax(bar))])
 
 
+def _unflatten(tree, vector):
+    leaves, structure = jax.tree.flatten(tree)
+    bars = structure.flatten_up_to(gradient(vector, tree))
+    return structure.unflatten([leaf if bar is None else jnp.conj(bar) for leaf, bar in zip(leaves, bars, strict=True)])
+
+
 def _concatenate(leaves):
-    pieces = []
-    for leaf in leaves:
-        is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
-        pieces += [jnp.real(leaf), jnp.imag(leaf)] if is_complex else [leaf]
-    dtype = widest(piece.dtype for piece in pieces)
+    pieces = [part for z in leaves for part in ((jnp.real(z), jnp.imag(z)) if jnp.iscomplexobj(z) else (z,))]
+    dtype = max((piece.dtype for piece in pieces), key=operator.attrgetter("itemsize"), default=jnp.dtype(jnp.float32))
     return jnp.concatenate([jnp.zeros(0, dtype), *(jnp.ravel(piece).astype(dtype) for piece in pieces)])

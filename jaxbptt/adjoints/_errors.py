@@ -1,4 +1,4 @@
-"""What an adjoint asks for: memory, a number of steps, the gates of a split."""
+"""What an adjoint asks for: memory, a number of steps, the residuals of a split."""
 
 import math
 
@@ -16,7 +16,8 @@ def one_memory(**choices):
             f"`slots`, `fraction` and `budget` exclude each other: got {came}; give one, or none for slots = √(2T)"
         )
     for name in given.keys() & {"slots", "budget"}:
-        count(name, given[name])
+        if type(given[name]) is not int or given[name] < 1:
+            count(name, given[name])
     fraction = given.get("fraction")
     if fraction is not None:
         number = isinstance(fraction, (int, float, np.number)) and not isinstance(fraction, bool)
@@ -53,8 +54,10 @@ def block_fits(block, slots):
         )
 
 
-def host_memory(on_cpu):
-    if on_cpu:
+def laid_out(T, on_the_host_itself):
+    """Time is laid out when traced, in a memory that is another one than the host's."""
+    steps_in_numbers(T)
+    if on_the_host_itself:
         raise NotImplementedError(
             "`memory='host'` moves what is kept out of an accelerator's memory: got the CPU as the device, whose "
             "memory is the host's; use memory='device', or `adjoints.checkpointed` to keep less"
@@ -71,10 +74,11 @@ def steps_in_numbers(T):
     return T
 
 
-def same_gates(step, gates):
-    """`TimeSplit.gates` makes the tree that `TimeSplit.step` keeps."""
-    if step != gates:
+def same_residuals(of_step, residuals):
+    """`TimeSplit.residuals` makes the tree that `TimeSplit.step` keeps."""
+    if of_step != residuals:
         raise TypeError(
-            f"`gates` of a cell's split must be the tree that its `step` returns beside h_t: got {gates}, expected "
-            f"{step}; give both the same entries in the same order, those of `gates` with a leading axis of time"
+            f"`residuals` of a cell's split must be the tree that its `step` returns beside h_t: got {residuals}, "
+            f"expected {of_step}; give both the same entries in the same order, those of `residuals` with a leading "
+            "axis of time"
         )

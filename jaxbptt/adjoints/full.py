@@ -21,22 +21,22 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 from jax import lax
 
-from jaxbptt import _masks
+from jaxbptt import _axes, _masks
 from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
-from jaxbptt._time import blocks, sweeps, weights
-from jaxbptt._time.loop import on_cpu
+from jaxbptt._time import blocks, sweeps
+from jaxbptt._time.loop import hold, on_cpu
 from jaxbptt._trees import cotangents
 from jaxbptt.adjoints import _errors, _host
-from jaxbptt.cells._from_split import split_of
+from jaxbptt.cells._from_split import split_of, take_step
 from jaxbptt.types import Adjoint
 
 
 class _How(NamedTuple):
-    """Steps per block, whether residuals are kept, whether in the host's memory."""
+    """Steps per block; the tree of the residuals, if they are computed again; whether on the host."""
 
     block: int
-    keep: bool
+    recomputed: Any
     on_host: bool
 
 
@@ -47,45 +47,43 @@ def _recursion(cell, how, theta_h, xs, h_0):
 
 def _forward(cell, how, theta_h, xs, h_0):
     """h_T and the outputs; and what the pullback wants kept: of each step, and of each block the state before it."""
-    read = weights.for_steps(split_of(cell), theta_h, h_0)
-    block = functools.partial(_forward_block, cell, how, theta_h, read)
+    weights = hold(split_of(cell), theta_h, h_0)
+    block = functools.partial(_forward_block, cell, how, weights)
     h_T, outputs, kept = blocks.scan(block, h_0, xs, how.block)
     if not how.on_host:  # read off the states: where they are the states, that is no copy
         outputs = jax.vmap(cell.output)(blocks.join(kept[0][0]))
     return (h_T, outputs), (theta_h, xs, kept)
 
 
-def _forward_block(cell, how, theta_h, read, h, xs, _):
-    h_K, hs, residuals = sweeps.forward(split_of(cell), theta_h, read, xs, h, keep=how.keep)
+def _forward_block(cell, how, weights, h, xs, _):
+    h_K, hs, residuals = sweeps.forward(split_of(cell), weights, xs, h, keep=how.recomputed is None)
     if how.on_host:
         return h_K, jax.vmap(cell.output)(hs), (_host.store((hs, residuals)), h)
     return h_K, None, ((hs, residuals), h)
 
 
-def _backward(cell, how, kept_of, bars):
-    theta_h, xs, kept = kept_of
-    h_T_bar, output_bars = cotangents.from_jax(bars)
-    read = weights.for_pullbacks(split_of(cell), theta_h)
-    block = functools.partial(_reverse_block, cell, how, theta_h, read)
-    carry = h_T_bar, cotangents.wide_zeros(theta_h)
+def _backward(cell, how, forward, bars):
+    (theta_h, xs, kept), (h_T_bar, output_bars) = forward, cotangents.from_jax(bars)
+    block = functools.partial(_reverse_block, cell, how, hold(split_of(cell), theta_h))
+    carry = h_T_bar, cotangents.zeros(theta_h, to_sum=True)
     (h_0_bar, theta_bar), xs_bar, _ = blocks.scan(block, carry, (xs, output_bars), how.block, each=kept, reverse=True)
     return cotangents.narrow(theta_bar, theta_h), xs_bar, h_0_bar
 
 
-def _reverse_block(cell, how, theta_h, read, carry, inputs, kept):
+def _reverse_block(cell, how, weights, carry, inputs, kept):
     (c_delta, theta_bar), (xs, output_bars), (of_steps, h_before) = carry, inputs, kept
+    split, theta_h = split_of(cell), weights.theta_h
     hs, residuals = _host.fetch(of_steps) if how.on_host else of_steps
     hs_tm1 = sweeps.shifted(h_before, hs)
-    split = split_of(cell)
-    if not how.keep:
+    if how.recomputed is not None:
         # Now, for this block: else a compiler may keep what the forward pass had of it.
         xs, hs, hs_tm1, c_delta = lax.optimization_barrier((xs, hs, hs_tm1, c_delta))
         residuals = split.residuals(theta_h, split.project(theta_h, xs), hs_tm1, hs)
+        _errors.same_residuals(how.recomputed, jax.tree.structure(residuals))
     steps = sweeps.Steps(xs, hs_tm1, hs, residuals)
-    c_delta, theta_bar, xs_bar = sweeps.reverse_block(
-        cell, split, theta_h, read, steps, output_bars, c_delta, theta_bar
-    )
-    return (c_delta, theta_bar), xs_bar, None
+    c_delta, z_bars = sweeps.reverse(split, weights, steps, output_bars, c_delta, output=cell.output)  # 1.
+    theta_bar = cotangents.accumulate(theta_bar, split.param_vjp(theta_h, *steps, z_bars))  # 2. Σ b_tᵀ delta_t
+    return (c_delta, theta_bar), split.input_vjp(theta_h, *steps, z_bars), None  # 3.
 
 
 _recursion.defvjp(_forward, _backward)
@@ -102,14 +100,14 @@ class Full:
 
     def __call__(self, cell, theta_h, xs, h_0) -> Any:
         """(h_T, hs), with this rule for their gradient."""
-        on_host = self.memory == "host"
-        if on_host:
-            _errors.host_memory(on_cpu())
-        shapes = blocks.shapes(split_of(cell), theta_h, xs, h_0)
-        recomputes = self.residuals == "states" and bool(jax.tree.leaves(shapes.residuals_t))
-        T = _errors.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
-        most = self.block or blocks.choose(shapes, theta_h, T, bounded=on_host or recomputes)
-        how = _How(blocks.even(T, most), not recomputes, on_host)
+        T, on_host = jax.tree.leaves(xs)[0].shape[0], self.memory == "host"
+        if not isinstance(T, int) or on_host:
+            _errors.laid_out(T, on_host and on_cpu())
+        step = jax.eval_shape(functools.partial(take_step, split_of(cell)), theta_h, _axes.one_step(xs), h_0)
+        of_a_step = jax.tree.structure(step[2])
+        recomputed = of_a_step if self.residuals == "states" and of_a_step.num_leaves else None
+        most = self.block or blocks.choose(step, theta_h, T, bounded=on_host or recomputed is not None)
+        how = _How(-(-T // -(-T // most)), recomputed, on_host)
         if T % how.block:
             return _masks.in_blocks(_recursion, cell, how, theta_h, xs, h_0)
         return _recursion(cell, how, theta_h, xs, h_0)
@@ -171,6 +169,8 @@ def full(
     """
     if block is not None:
         arguments.count("block", block)
-    arguments.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
-    arguments.one_of("memory", memory, ("device", "host"), "there is nowhere else to keep it")
+    if residuals not in ("gates", "states"):
+        arguments.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
+    if memory not in ("device", "host"):
+        arguments.one_of("memory", memory, ("device", "host"), "there is nowhere else to keep it")
     return Full(block, residuals, memory)

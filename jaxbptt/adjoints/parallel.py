@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from jaxbptt import _axes
 from jaxbptt._factory import factory
-from jaxbptt._time import affine, sweeps, weights
-from jaxbptt._trees import cotangents, varying, vectors
+from jaxbptt._time import affine, sweeps
+from jaxbptt._time.loop import hold
+from jaxbptt._trees import cotangents, vectors
 from jaxbptt.adjoints import _errors
 from jaxbptt.cells._from_split import split_of
 from jaxbptt.types import Adjoint
@@ -29,7 +30,7 @@ def _recursion(cell, theta_h, xs, h_0):
 
 def _forward(cell, theta_h, xs, h_0):
     split = split_of(cell)
-    h_T, hs, residuals = sweeps.forward(split, theta_h, weights.for_steps(split, theta_h, h_0), xs, h_0)
+    h_T, hs, residuals = sweeps.forward(split, hold(split, theta_h, h_0), xs, h_0)
     return (h_T, jax.vmap(cell.output)(hs)), (theta_h, h_0, sweeps.Steps(xs, None, hs, residuals))
 
 
@@ -43,7 +44,7 @@ def _backward(cell, kept, bars):
     batch = _axes.members_shape(cell, theta_h, h_0)
 
     v = jax.vmap(functools.partial(_vector, batch))(h_bars)
-    units, _ = varying.alike(jnp.eye(v.shape[-1], dtype=v.dtype), v)
+    units, _ = cotangents.alike(jnp.eye(v.shape[-1], dtype=v.dtype), v)
     cs = jax.vmap(functools.partial(_matrix, split, theta_h, batch, units))(steps)
     following = jnp.concatenate([cs[1:], jnp.zeros_like(cs[:1])])  # C_{t+1}; beyond T there is nothing
     deltas = jax.vmap(functools.partial(_tree, batch))(affine.scan(v, following, reverse=True), steps.hs)
@@ -70,7 +71,7 @@ def _tree(batch, vector, h_t):
     """The inverse of `_vector`."""
 
     def one(vector, h_t):
-        return vectors.gradient(vector, vectors.flatten(h_t)[1])
+        return vectors.gradient(vector, h_t)
 
     return _axes.over_members(one, batch, vector, cotangents.differentiable(h_t))
 

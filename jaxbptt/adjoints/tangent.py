@@ -15,14 +15,14 @@ from typing import ClassVar, NamedTuple
 
 import jax
 
-from jaxbptt import _masks
+from jaxbptt import _axes, _masks
 from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
-from jaxbptt._time import blocks, sweeps, weights
-from jaxbptt._time.loop import over_time
+from jaxbptt._time import blocks, sweeps
+from jaxbptt._time.loop import hold, over_time, read
 from jaxbptt._trees import cotangents
 from jaxbptt.adjoints import _errors
-from jaxbptt.cells._from_split import split_of
+from jaxbptt.cells._from_split import split_of, take_step
 from jaxbptt.types import Adjoint
 
 
@@ -36,7 +36,7 @@ class _How(NamedTuple):
 def _block(cell, theta_h, xs, h_0):
     """h_K and h_1 … h_K."""
     split = split_of(cell)
-    h_K, hs, _ = sweeps.forward(split, theta_h, weights.for_steps(split, theta_h, h_0), xs, h_0, keep=False)
+    h_K, hs, _ = sweeps.forward(split, hold(split, theta_h, h_0), xs, h_0, keep=False)
     return h_K, hs
 
 
@@ -45,16 +45,16 @@ def _pushforward(cell, primals, dots):
     theta_h, xs, h_0 = primals
     theta_dot, xs_dot, h_0_dot = (cotangents.from_jax(dot) for dot in dots)
     split = split_of(cell)
-    h_K, hs, residuals = sweeps.forward(split, theta_h, weights.for_steps(split, theta_h, h_0), xs, h_0)
+    h_K, hs, residuals = sweeps.forward(split, hold(split, theta_h, h_0), xs, h_0)
     steps = sweeps.Steps(xs, sweeps.shifted(h_0, hs), hs, residuals)
     deltas = cotangents.differentiable(hs)
     b_transposed = functools.partial(_b_transposed, split, theta_h, steps)
     (es,) = jax.linear_transpose(b_transposed, deltas)((theta_dot, xs_dot))
-    read = weights.for_pullbacks(split, theta_h)
+    weights = hold(split, theta_h)
 
     def step(h_dot_tm1, inputs):
         e_t, steps_t = inputs
-        c_transposed = functools.partial(_c_transposed, split, read(), steps_t)
+        c_transposed = functools.partial(_c_transposed, split, read(split, weights), steps_t)
         (c_h_dot,) = jax.linear_transpose(c_transposed, cotangents.differentiable(steps_t.hs))(h_dot_tm1)
         h_dot_t = cotangents.add(c_h_dot, e_t)
         return h_dot_t, h_dot_t
@@ -97,7 +97,8 @@ class Tangent:
     def __call__(self, cell, theta_h, xs, h_0):
         """(h_T, hs), with this rule for their tangents."""
         T = _errors.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
-        most = self.block or blocks.choose(blocks.shapes(split_of(cell), theta_h, xs, h_0), theta_h, T)
+        step = jax.eval_shape(functools.partial(take_step, split_of(cell)), theta_h, _axes.one_step(xs), h_0)
+        most = self.block or blocks.choose(step, theta_h, T)
         how = _How(blocks.even(T, most))
         if T % how.block:
             return _masks.in_blocks(_recursion, cell, how, theta_h, xs, h_0)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt._axes import state_tree
-from jaxbptt._errors.trees import like, same_float_dtype
+from jaxbptt._errors.trees import like
 
 
 def parameters(params_type, theta_h):
@@ -14,44 +14,6 @@ def parameters(params_type, theta_h):
         raise TypeError(
             f"`theta_h` must be {params_type.__name__}, as `cell.init` makes it: got {type(theta_h).__name__}"
         )
-
-
-def matrix_cell(params_type, gates, theta_h, xs, h_0):
-    """Sizes of a cell whose parameters are W_x, W_h and biases with `gates` blocks of rows."""
-    name = params_type.__name__
-    parameters(params_type, theta_h)
-    if not all(hasattr(leaf, "shape") for leaf in theta_h):
-        raise TypeError(f"`theta_h` must hold arrays: got {name}({', '.join(type(leaf).__name__ for leaf in theta_h)})")
-    n = np.shape(theta_h.W_h)[-1] if np.ndim(theta_h.W_h) == 2 else -1
-    d = np.shape(theta_h.W_x)[-1] if np.ndim(theta_h.W_x) == 2 else -1
-    expected = {"W_x": (gates * n, d), "W_h": (gates * n, n)}
-    for field, leaf in theta_h._asdict().items():
-        wanted = expected.get(field, (gates * n,))
-        if np.shape(leaf) != wanted or n < 1 or d < 0:
-            rows = "n" if gates == 1 else f"{gates}n"
-            layout = {"W_x": f"[{rows}, d]", "W_h": f"[{rows}, n]"}.get(field, f"[{rows}]")
-            raise ValueError(
-                f"`theta_h.{field}` must have shape {layout}: got {np.shape(leaf)} beside "
-                f"W_h.shape={np.shape(theta_h.W_h)}; make parameters with `cell.init`"
-            )
-    same_float_dtype("theta_h", theta_h, theta_h.W_h.dtype, "theta_h.W_h")
-    if not hasattr(xs, "shape"):
-        raise TypeError(f"`xs` must be one array [T, *batch, d]: got {type(xs).__name__}")
-    if np.ndim(xs) < 2 or xs.shape[-1] != d:
-        raise ValueError(
-            f"`xs` must have shape [T, *batch, d] with d={d} as in theta_h.W_x.shape={np.shape(theta_h.W_x)}: "
-            f"got xs.shape={np.shape(xs)}"
-        )
-    same_float_dtype("xs", xs, theta_h.W_h.dtype, "theta_h.W_h")
-    wanted = (*xs.shape[1:-1], n)
-    for path, leaf in jax.tree.leaves_with_path(h_0):
-        if np.shape(leaf) != wanted:
-            raise ValueError(
-                f"`h_0{jax.tree_util.keystr(path)}` must have shape [*batch, n] = {wanted}, with the batch of "
-                f"xs.shape={np.shape(xs)}: got {np.shape(leaf)}; make one with "
-                f"`initial_state(theta, batch_shape={wanted[:-1]})`"
-            )
-    same_float_dtype("h_0", h_0, theta_h.W_h.dtype, "theta_h.W_h")
 
 
 def layers(theta_h, h_0, number):

@@ -1,13 +1,16 @@
 """From a division over time to a cell and back."""
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxbptt._errors.trees import same_float_dtype
 from jaxbptt._precision import in_bfloat16, with_bfloat16_weights
 from jaxbptt._time.loop import apart
-from jaxbptt._trees.cotangents import from_jax
+from jaxbptt._trees.cotangents import dtype_of, from_jax
 from jaxbptt.cells import _errors
 from jaxbptt.types import Cell, TimeSplit
 
@@ -17,25 +20,71 @@ def identity_output(h_t):
     return h_t
 
 
-def zero_state(params_type):
-    """``initial_state`` of a cell with one vector as its state: h_0 = 0, ``[*batch, n]``, of θ_h's dtype."""
+def zero_state(params_type, state_type=None):
+    """``initial_state`` of a cell: h_0 = 0, ``[*batch, n]``, of θ_h's dtype, or so many of them as a state has."""
+    return functools.partial(_zeros, params_type, state_type)
 
-    def initial_state(theta_h, batch_shape=()):
+
+def _zeros(params_type, state_type, theta_h, batch_shape=()):
+    is_batch = isinstance(batch_shape, tuple) and all(isinstance(size, int) and size >= 0 for size in batch_shape)
+    if not isinstance(theta_h, params_type) or not is_batch:
         _errors.parameters(params_type, theta_h)
         _errors.batch_shape(batch_shape)
-        return jnp.zeros((*batch_shape, theta_h.W_h.shape[1]), theta_h.W_h.dtype)
-
-    return initial_state
-
-
-def with_time_axis(tree):
-    """One step as a stack of one."""
-    return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), tree)
+    zero = jnp.zeros((*batch_shape, theta_h.W_h.shape[1]), theta_h.W_h.dtype)
+    return zero if state_type is None else state_type(*[zero] * len(state_type._fields))
 
 
-def without_time_axis(tree):
-    """A stack of one as one step."""
-    return jax.tree.map(lambda leaf: leaf[0], tree)
+def matrix_fits(params_type, gates, theta_h, xs, h_0):
+    """Sizes of a cell whose parameters are W_x, W_h and biases with `gates` blocks of rows."""
+    name = params_type.__name__
+    if not isinstance(theta_h, params_type):
+        _errors.parameters(params_type, theta_h)
+    if not all(hasattr(leaf, "shape") for leaf in theta_h):
+        raise TypeError(f"`theta_h` must hold arrays: got {name}({', '.join(type(leaf).__name__ for leaf in theta_h)})")
+    n = np.shape(theta_h.W_h)[-1] if np.ndim(theta_h.W_h) == 2 else -1
+    d = np.shape(theta_h.W_x)[-1] if np.ndim(theta_h.W_x) == 2 else -1
+    expected = {"W_x": (gates * n, d), "W_h": (gates * n, n)}
+    for field, leaf in theta_h._asdict().items():
+        wanted = expected.get(field, (gates * n,))
+        if np.shape(leaf) != wanted or n < 1 or d < 0:
+            rows = "n" if gates == 1 else f"{gates}n"
+            layout = {"W_x": f"[{rows}, d]", "W_h": f"[{rows}, n]"}.get(field, f"[{rows}]")
+            raise ValueError(
+                f"`theta_h.{field}` must have shape {layout}: got {np.shape(leaf)} beside "
+                f"W_h.shape={np.shape(theta_h.W_h)}; make parameters with `cell.init`"
+            )
+    if not hasattr(xs, "shape"):
+        raise TypeError(f"`xs` must be one array [T, *batch, d]: got {type(xs).__name__}")
+    if np.ndim(xs) < 2 or xs.shape[-1] != d:
+        raise ValueError(
+            f"`xs` must have shape [T, *batch, d] with d={d} as in theta_h.W_x.shape={np.shape(theta_h.W_x)}: "
+            f"got xs.shape={np.shape(xs)}"
+        )
+    wanted = (*xs.shape[1:-1], n)
+    for path, leaf in jax.tree.leaves_with_path(h_0):
+        if np.shape(leaf) != wanted:
+            raise ValueError(
+                f"`h_0{jax.tree_util.keystr(path)}` must have shape [*batch, n] = {wanted}, with the batch of "
+                f"xs.shape={np.shape(xs)}: got {np.shape(leaf)}; make one with "
+                f"`initial_state(theta, batch_shape={wanted[:-1]})`"
+            )
+    dtypes = {dtype_of(leaf) for leaf in jax.tree.leaves((theta_h, xs, h_0))}
+    if len(dtypes) > 1 or not jnp.issubdtype(theta_h.W_h.dtype, jnp.floating):
+        for name, tree in (("theta_h", theta_h), ("xs", xs), ("h_0", h_0)):
+            same_float_dtype(name, tree, theta_h.W_h.dtype, "theta_h.W_h")
+
+
+with_time_axis = functools.partial(jax.tree.map, functools.partial(jnp.expand_dims, axis=0))
+"""One step as a stack of one."""
+
+without_time_axis = functools.partial(jax.tree.map, operator.itemgetter(0))
+"""A stack of one as one step."""
+
+
+def take_step(split: TimeSplit, theta_h, x_t, h_tm1):
+    """``u_t, h_t, residuals_t`` of one step."""
+    u_t = without_time_axis(split.project(theta_h, with_time_axis(x_t)))
+    return u_t, *split.step(theta_h, u_t, h_tm1)
 
 
 def cell_from_split(split: TimeSplit, *, init, initial_state, check, output=identity_output, mixed=None) -> Cell:
@@ -45,9 +94,7 @@ def cell_from_split(split: TimeSplit, *, init, initial_state, check, output=iden
 
 
 def _apply(split, theta_h, x_t, h_tm1):
-    u_t = without_time_axis(split.project(theta_h, with_time_axis(x_t)))
-    h_t, _ = split.step(theta_h, u_t, h_tm1)
-    return h_t
+    return take_step(split, theta_h, x_t, h_tm1)[1]
 
 
 def _vjp(split, theta_h, x_t, h_tm1, h_t, h_bar_t):
@@ -74,7 +121,7 @@ def rounded(cell: Cell, wrap, operands) -> Cell:
 
 def own_split(cell: Cell) -> TimeSplit | None:
     """The cell's division over time, unless it is that of another `apply` and `vjp`."""
-    return cell.split if cell.split is not None and cell.split.of == (cell.apply, cell.vjp) else None
+    return cell.split if split_of(cell) is cell.split else None
 
 
 def split_of(cell: Cell) -> TimeSplit:
@@ -83,9 +130,8 @@ def split_of(cell: Cell) -> TimeSplit:
     The second calls `vjp` twice: inside the reverse scan for c_tᵀ delta_t alone (the compiler drops the rest),
     and once, with time as one more batch axis, for the sums over time.
     """
-    own = own_split(cell)
-    if own is not None:
-        return own
+    if cell.split is not None and cell.split.of == (cell.apply, cell.vjp):
+        return cell.split
     return TimeSplit(
         project=lambda theta_h, xs: xs,
         step=functools.partial(_implied_step, cell),

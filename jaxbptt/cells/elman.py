@@ -20,11 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxbptt import initializers
-from jaxbptt._algebra import affine, matvec, outer, total, vecmat
+from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
 from jaxbptt._errors import arguments, initialisation
 from jaxbptt._factory import factory
-from jaxbptt.cells import _errors
-from jaxbptt.cells._from_split import matrix_cell, zero_state
+from jaxbptt.cells._from_split import matrix_cell, matrix_fits, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
 
@@ -109,7 +108,7 @@ def elman(
     phi = _ACTIVATIONS[activation]
 
     def step(theta_h, u_t, h_tm1):
-        return phi.apply(u_t + affine(theta_h.W_h, h_tm1, theta_h.b)), ()
+        return phi.apply(u_t + with_bias(matvec(theta_h.W_h, h_tm1), theta_h.b)), ()
 
     def step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
         z_bar_t = phi.derivative(h_t) * delta_t
@@ -127,5 +126,5 @@ def elman(
         )
 
     split = TimeSplit(_project, step, _residuals, step_vjp, _param_vjp, _input_vjp)
-    check = functools.partial(_errors.matrix_cell, ElmanParams, 1)
+    check = functools.partial(matrix_fits, ElmanParams, 1)
     return matrix_cell(split, init=init, initial_state=zero_state(ElmanParams), check=check)

@@ -24,11 +24,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxbptt import initializers
-from jaxbptt._algebra import affine, matvec, outer, total, vecmat, with_bias
+from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
 from jaxbptt._errors import initialisation
 from jaxbptt._factory import factory
-from jaxbptt.cells import _errors
-from jaxbptt.cells._from_split import matrix_cell, zero_state
+from jaxbptt.cells._from_split import matrix_cell, matrix_fits, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
 
@@ -64,7 +63,7 @@ def _project(theta_h, xs):
 
 def _gates(theta_h, projected, hs_tm1, hs=None):
     u_r, u_z, u_n = _thirds(with_bias(projected, theta_h.b_x))
-    v_r, v_z, v_n = _thirds(affine(theta_h.W_h, hs_tm1, theta_h.b_h))
+    v_r, v_z, v_n = _thirds(with_bias(matvec(theta_h.W_h, hs_tm1), theta_h.b_h))
     r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
     return _Gates(r, z, jnp.tanh(u_n + r * v_n), v_n)
 
@@ -147,5 +146,5 @@ def gru(
             b_h=b_h_init(key_bh, (3, hidden_size), dtype).reshape(-1),
         )
 
-    check = functools.partial(_errors.matrix_cell, GRUParams, 3)
+    check = functools.partial(matrix_fits, GRUParams, 3)
     return matrix_cell(_SPLIT, init=init, initial_state=zero_state(GRUParams), check=check)

@@ -20,8 +20,7 @@ from jaxbptt import initializers
 from jaxbptt._algebra import matvec, outer, vecmat
 from jaxbptt._errors import initialisation
 from jaxbptt._factory import factory
-from jaxbptt.cells import _errors
-from jaxbptt.cells._from_split import matrix_cell, zero_state
+from jaxbptt.cells._from_split import matrix_cell, matrix_fits, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
 
@@ -96,5 +95,5 @@ def linear(W_x_init=initializers.glorot_uniform, W_h_init=initializers.orthogona
             W_h=W_h_init(key_h, (hidden_size, hidden_size), dtype),
         )
 
-    check = functools.partial(_errors.matrix_cell, LinearParams, 1)
+    check = functools.partial(matrix_fits, LinearParams, 1)
     return matrix_cell(_SPLIT, init=init, initial_state=zero_state(LinearParams), check=check)

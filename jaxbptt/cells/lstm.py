@@ -24,7 +24,7 @@ from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
 from jaxbptt._errors import initialisation
 from jaxbptt._factory import factory
 from jaxbptt.cells import _errors
-from jaxbptt.cells._from_split import matrix_cell, zero_state
+from jaxbptt.cells._from_split import matrix_cell, matrix_fits, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
 
@@ -64,17 +64,20 @@ def _project(theta_h, xs):
     return matvec(theta_h.W_x, xs)
 
 
-def _gates(theta_h, us, hs_tm1, hs=None):
-    zs = us + with_bias(matvec(theta_h.W_h, hs_tm1.h), theta_h.b)
+def _gates(zs):
     z_i, z_f, z_g, z_o = jnp.split(zs, 4, axis=-1)
     return _Gates(jax.nn.sigmoid(z_i), jax.nn.sigmoid(z_f), jnp.tanh(z_g), jax.nn.sigmoid(z_o))
 
 
 def _step(theta_h, u_t, h_tm1):
-    gates_t = _gates(theta_h, u_t, h_tm1)
+    gates_t = _gates(u_t + with_bias(matvec(theta_h.W_h, h_tm1.h), theta_h.b))
     i, f, g, o = gates_t
     c_t = f * h_tm1.c + i * g
     return LSTMState(h=o * jnp.tanh(c_t), c=c_t), gates_t
+
+
+def _residuals(theta_h, us, hs_tm1, hs):
+    return _gates(us + with_bias(matvec(theta_h.W_h, hs_tm1.h), theta_h.b))
 
 
 def _step_vjp(theta_h, x_t, gates_t, h_tm1, h_t, delta_t):
@@ -101,16 +104,11 @@ def _input_vjp(theta_h, xs, hs_tm1, hs, gates, z_bars):
     return vecmat(z_bars, theta_h.W_x)
 
 
-_SPLIT = TimeSplit(_project, _step, _gates, _step_vjp, _param_vjp, _input_vjp)
+_SPLIT = TimeSplit(_project, _step, _residuals, _step_vjp, _param_vjp, _input_vjp)
 
 
 def _output(h_t):
     return h_t.h
-
-
-def _initial_state(theta_h, batch_shape=()):
-    zero = zero_state(LSTMParams)(theta_h, batch_shape)
-    return LSTMState(h=zero, c=zero)
 
 
 @factory
@@ -164,5 +162,5 @@ def lstm(
             b=bias_init(key_b, (4, hidden_size), dtype).reshape(-1),
         )
 
-    check = functools.partial(_errors.matrix_cell, LSTMParams, 4)
-    return matrix_cell(_SPLIT, init=init, initial_state=_initial_state, check=check, output=_output)
+    check = functools.partial(matrix_fits, LSTMParams, 4)
+    return matrix_cell(_SPLIT, init=init, initial_state=zero_state(LSTMParams, LSTMState), check=check, output=_output)

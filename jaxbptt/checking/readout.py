@@ -57,7 +57,7 @@ def check_readout(
     scales = tolerances(dtype)
 
     def apply(theta_o, hs):
-        return readouts.over_time(readout, theta_o, hs, by_jax=True)
+        return readouts.by_jax(readout, theta_o, hs)
 
     rule = jax.jit(lambda theta_o, hs, bars: readouts.vjp_over_time(readout, theta_o, hs, bars))
     reference = jax.jit(lambda theta_o, hs, bars: cotangents.pullback(apply, theta_o, hs)[1](bars))

@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 
-from jaxbptt._axes import state_without_batch
+from jaxbptt._axes import state_without_batch, traced
 from jaxbptt._errors import words
 from jaxbptt._errors.arguments import count
 from jaxbptt._trees.cotangents import has_derivative
@@ -71,7 +71,7 @@ def one_input(cell, theta_h, x):
     if single is None or jax.tree.leaves(single) == []:
         return None
     with jax.numpy_rank_promotion("allow"):  # what f returns for a batch is said below
-        h_1 = words.traced("cell.apply", cell.apply, theta_h, x, single)
+        h_1 = traced("cell.apply", cell.apply, theta_h, x, single)
     if [leaf.shape for leaf in jax.tree.leaves(h_1)] != [leaf.shape for leaf in jax.tree.leaves(single)]:
         raise ValueError(
             f"`x` must be one input, without axes of time and batch: got {words.describe(x)}, for which f makes of a "

@@ -16,7 +16,7 @@ def begin(cell, theta_h, xs, h_0):
     Half precision is widened: what is factored or summed over time needs float32.
     """
     h_0 = checked(cell, theta_h, xs, h_0)
-    batch = _axes.separate(cell, theta_h, h_0)
+    batch = _axes.batch_shape(cell, theta_h, h_0, each=True)
     _axes.some_member(batch)
     members = jax.eval_shape(lambda h: _axes.over_members(lambda h: vectors.flatten(h)[0], batch, h), h_0)
     return h_0, batch, members.shape[-1], wide(members.dtype)
@@ -38,8 +38,8 @@ def push(cell, theta_h, x_t, h_tm1, V):
 
 def pull(cell, theta_h, x_t, h_tm1, h_t, v):
     """c_tᵀ v for one member by the cell's own rule, ``v [N]``. NaN where nothing is left as a state overflows."""
-    vector, unflatten = vectors.flatten(h_t)
-    _, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, vectors.gradient(v.astype(vector.dtype), unflatten))
+    vector, _ = vectors.flatten(h_t)
+    _, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, vectors.gradient(v.astype(vector.dtype), h_t))
     pulled = vectors.gradient_vector(h_bar_tm1).astype(v.dtype)
     is_lost = jnp.any(_overflows(vectors.flatten(h_tm1)[0], vector)) & jnp.all(pulled == 0)
     return jnp.where(is_lost, jnp.nan, pulled)

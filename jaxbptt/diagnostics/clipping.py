@@ -38,7 +38,7 @@ def _clipped(cell: Cell, norm: float | None, value: float | None) -> Cell:
 
     def step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
         if norm is not None:
-            batch = _axes.separate(cell, theta_h, h_t)
+            batch = _axes.batch_shape(cell, theta_h, h_t, each=True)
             delta_t = _axes.over_members(by_norm, batch, delta_t)
         if value is not None:
             delta_t = jax.tree.map(by_value, delta_t)

@@ -10,6 +10,7 @@ from jax import lax
 
 from jaxbptt import _axes
 from jaxbptt._errors import arguments
+from jaxbptt._trees import vectors
 from jaxbptt.diagnostics import _errors, _members
 from jaxbptt.types import Array, Cell, PyTree
 
@@ -115,13 +116,13 @@ def fixed_points(
         v = _newton(residual, jacobian, v)
         return unflatten(v), v, _members.norm(residual(v)), jacobian(v)
 
-    h, vectors, residuals, cs = _axes.over_members(search, batch, h_0)
-    sizes = 1 + jax.vmap(_members.norm)(vectors)
+    h, points, residuals, cs = _axes.over_members(search, batch, h_0)
+    sizes = 1 + jax.vmap(_members.norm)(points)
     converged = residuals <= small * sizes
     eigenvalues = jnp.linalg.eigvals(cs)
     eigenvalues = jnp.take_along_axis(eigenvalues, jnp.argsort(-jnp.abs(eigenvalues), axis=-1), axis=-1)
     stable = converged & (jnp.abs(eigenvalues[:, 0]) < 1)
-    return FixedPoints(h, residuals, converged, _first(vectors, sizes, converged, near), eigenvalues, stable)
+    return FixedPoints(h, residuals, converged, _first(points, sizes, converged, near), eigenvalues, stable)
 
 
 def _minimise(solver, q, v, steps):
@@ -148,9 +149,9 @@ def _newton(residual, jacobian, v):
     return lax.fori_loop(0, _NEWTON_STEPS, step, v)
 
 
-def _first(vectors, sizes, converged, separation):
+def _first(points, sizes, converged, separation):
     """True where no earlier row that converged is the same point."""
-    distance = jax.vmap(lambda a: jax.vmap(functools.partial(_between, a))(vectors))(vectors)
+    distance = jax.vmap(lambda a: jax.vmap(functools.partial(_between, a))(points))(points)
     same = (distance <= separation * sizes[:, None]) & converged[None, :]
     return converged & ~jnp.any(jnp.tril(same, -1), axis=1)
 

@@ -19,6 +19,7 @@ from jaxbptt import _axes, losses, readouts
 from jaxbptt._algebra import wide
 from jaxbptt._errors import arguments
 from jaxbptt._time import sweeps
+from jaxbptt._time.loop import Weights
 from jaxbptt._trees import cotangents, vectors
 from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.cells._from_split import split_of
@@ -111,7 +112,7 @@ def gradient_flow(
     given, pull_beginning = _chunk.begin(model, loss, theta, h_0, xs, ys, mask, lengths, None)
     cell, xs, h_0 = given.cell, given.xs, given.h_0
     T, split = jax.tree.leaves(given.ys)[0].shape[0], split_of(cell)
-    K, batch = T if lags is None else min(lags, T), _axes.separate(model.cell, theta.h, h_0)
+    K, batch = T if lags is None else min(lags, T), _axes.batch_shape(model.cell, theta.h, h_0, each=True)
 
     hs_tm1, hs = trajectory(cell, theta.h, xs, h_0)
     F, h_bars = direct(model, loss, theta, given, hs)
@@ -119,7 +120,7 @@ def gradient_flow(
     by_rows = split._replace(step_vjp=functools.partial(_rows_vjp, split, batch))
     nothing = jax.tree.map(lambda leaf: jnp.zeros((K + 1, *leaf.shape), leaf.dtype), cotangents.zeros(h_0))
     passed, (z_bars, row_norms, delta_norms) = sweeps.reverse(
-        by_rows, lambda: theta.h, steps, h_bars, nothing, plus=_later
+        by_rows, Weights(theta.h, None, None), steps, h_bars, nothing, plus=_later
     )
 
     # Before the sums over all steps, which half precision may not hold.

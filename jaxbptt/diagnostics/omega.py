@@ -66,7 +66,7 @@ def omega(
     _chunk.check_factory(model, loss, "sum")
     given, _ = _chunk.begin(model, loss, theta, h_0, xs, ys, mask, lengths, None)
     cell, xs, h_0 = given.cell, given.xs, given.h_0
-    batch = _axes.separate(model.cell, theta.h, h_0)
+    batch = _axes.batch_shape(model.cell, theta.h, h_0, each=True)
     hs_tm1, hs = trajectory(cell, theta.h, xs, h_0)
     _, h_bars = direct(model, loss, theta, given, hs)
     _, deltas = jacobians.vjp(cell, theta.h, xs, h_0, h_bars)

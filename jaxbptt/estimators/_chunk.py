@@ -4,40 +4,25 @@ init(theta, h_0=None, *, key=None) -> state
 update(theta, state, xs, ys, *, mask=None, lengths=None, key=None) -> (Estimate, state)
 """
 
-import jax
-
-from jaxbptt import _axes, losses, objective
+from jaxbptt import _axes, objective
 from jaxbptt._errors import arguments, trees
 from jaxbptt._trees import cotangents
-from jaxbptt.types import Theta
+from jaxbptt.types import Model, Theta
 
 
 def check_factory(model, loss, reduction):
     """What an estimator is made of."""
-    arguments.model(model)
-    arguments.callable_argument("loss", loss)
-    arguments.one_of("reduction", reduction, ("mean", "sum"), "weigh the loss itself for anything else")
+    if not (isinstance(model, Model) and callable(loss) and reduction in ("mean", "sum")):
+        arguments.model(model)
+        arguments.callable_argument("loss", loss)
+        arguments.one_of("reduction", reduction, ("mean", "sum"), "weigh the loss itself for anything else")
 
 
 def begin(model, loss, theta, h, xs, ys, mask, lengths, key):
     """The chunk as `objective.Given`, and the pullback of its h_0, which may be learned: ``h_0_bar -> θ_h_bar``."""
-    trees.theta(theta)
+    if not isinstance(theta, Theta):
+        trees.theta(theta)
     start = _axes.beginning(model, theta, h, xs, ys, mask, lengths)
     h_0, pull = cotangents.pullback(start, theta.h)
     given = objective.check(model, loss, theta, xs, ys, h_0, mask, lengths, key)
     return given, lambda h_0_bar: pull(h_0_bar)[0]
-
-
-def reduced(sums, given, reduction):
-    """Sums over the chunk, F among them, as the sum or the mean that was asked for."""
-    if reduction == "sum":
-        return sums
-    steps = jax.tree.leaves(given.ys)[0].shape[0]
-    return jax.tree.map(
-        lambda total: losses.mean(total, losses.count(given.weights, steps, given.batch, total.dtype)), sums
-    )
-
-
-def grads(theta, theta_h_bar, theta_o_bar):
-    """∂F/∂θ in the dtypes of θ."""
-    return Theta(h=cotangents.narrow(theta_h_bar, theta.h), o=cotangents.narrow(theta_o_bar, theta.o))

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from jaxbptt._errors import trees
 from jaxbptt._factory import factory
-from jaxbptt._trees import cotangents, varying
+from jaxbptt._trees import cotangents
 from jaxbptt.estimators import _chunk, _errors
 from jaxbptt.objective import evaluate, objective
 from jaxbptt.types import Adjoint, Estimate, GradientEstimator, Loss, Model
@@ -97,6 +97,6 @@ def _update(F, theta, state, xs, ys, *, mask=None, lengths=None, key=None):
         return value, aux.h_T
 
     (value, h_T), pull = cotangents.pullback(F_and_state, theta, given.h_0)
-    theta_bar, h_0_bar = pull((varying.zeros((), value.dtype, value) + 1, cotangents.zeros(h_T)))
+    theta_bar, h_0_bar = pull((cotangents.zero((), value.dtype, value) + 1, cotangents.zeros(h_T)))
     theta_h_bar = cotangents.add(theta_bar.h, pull_beginning(h_0_bar))  # zero, unless the initial state is learned
     return Estimate(value, theta_bar._replace(h=theta_h_bar), BPTTInfo(h_0_bar)), BPTTState(h_T)

@@ -5,19 +5,22 @@ a_t = b_t + c_t a_{t-1}                          the sensitivity dh_t/dθ_h, car
 """
 
 import functools
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxbptt import _axes, jacobians
-from jaxbptt._algebra import wide, widest
+from jaxbptt._algebra import wide
 from jaxbptt._errors import trees
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents, vectors
 from jaxbptt.estimators import _chunk, _errors
 from jaxbptt.estimators._forward import Influence, sweep
-from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model
+from jaxbptt.objective import check
+from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model, Theta
 
 
 class RTRLState(NamedTuple):
@@ -78,65 +81,68 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
     ((5, 3), (4, 5, 45))
     """
     _chunk.check_factory(model, loss, reduction)
+    return GradientEstimator(functools.partial(_init, model), functools.partial(_update, model, loss, reduction))
 
-    def init(theta, h_0=None, *, key=None):
+
+def _init(model, theta, h_0=None, *, key=None):
+    if not isinstance(theta, Theta):
         trees.theta(theta)
-        if h_0 is None:
-            return RTRLState(None, None)
+    if h_0 is None:
+        return RTRLState(None, None)
+    single = _axes.state_without_batch(model.cell, theta.h)
+    if jax.tree.structure(h_0) != jax.tree.structure(single):
         _axes.state_tree(model.cell, theta.h, h_0)
-        batch = _axes.separate(model.cell, theta.h, h_0)
-        return RTRLState(h_0, _first_sensitivity(model.cell, batch, theta.h, h_0, learned=False))
-
-    return GradientEstimator(init, functools.partial(_update, model, loss, reduction))
+    batch = _axes.batch_shape(model.cell, theta.h, h_0, each=True)
+    return RTRLState(h_0, _no_sensitivity(batch, theta.h, h_0))
 
 
 def _update(model, loss, reduction, theta, state, xs, ys, *, mask=None, lengths=None, key=None):
     """``(Estimate, state)`` of one batch, or one chunk of a stream: see `jaxbptt.estimators.rtrl`."""
-    _errors.estimator_state(state, RTRLState)
-    given, _ = _chunk.begin(model, loss, theta, state.h, xs, ys, mask, lengths, key)
-    influence = _influence(given.cell, _axes.separate(model.cell, theta.h, given.h_0), learned=state.h is None)
-    shape = jax.eval_shape(influence.init, theta.h, given.h_0)
-    a_0 = influence.init(theta.h, given.h_0) if state.a is None else _errors.sensitivity(state.a, shape.shape)
-    vector, unflatten = vectors.flatten(theta.h)
-    h_T, a_T, sums = sweep(influence, model, loss, theta, given, a_0, jnp.zeros(vector.shape, shape.dtype))
-    F, theta_h_bar, theta_o_bar = _chunk.reduced(sums, given, reduction)
-    grads = _chunk.grads(theta, vectors.gradient(theta_h_bar, unflatten), theta_o_bar)
+    if not isinstance(state, RTRLState):
+        _errors.estimator_state(state, RTRLState)
+    given = check(model, loss, theta, xs, ys, state.h, mask, lengths, key)
+    batch = _axes.batch_shape(model.cell, theta.h, given.h_0, each=True)
+    influence = Influence(
+        init=functools.partial(_no_sensitivity, batch),
+        push=functools.partial(_push, given.cell, batch),
+        pull=functools.partial(_pull, batch),
+    )
+    zero = influence.init(theta.h, given.h_0)
+    a_0 = zero if state.a is None else state.a
+    if state.h is None:
+        a_0 = _sensitivity_of_a_start(model.cell, theta.h, zero)
+    elif np.shape(a_0) != zero.shape:
+        _errors.sensitivity(a_0, zero.shape)
+    nothing = jnp.zeros(zero.shape[-1:], zero.dtype)
+    h_T, a_T, (F, theta_h_bar, theta_o_bar) = sweep(influence, model, loss, reduction, theta, given, a_0, nothing)
+    grads = Theta(h=vectors.gradient(theta_h_bar, theta.h), o=cotangents.narrow(theta_o_bar, theta.o))
     return Estimate(F.astype(given.L_dtype), grads, RTRLInfo()), RTRLState(h_T, a_T)
 
 
-def _influence(cell, batch, *, learned):
-    """The sensitivity, written out: ``a [*batch, N, P]``."""
-    return Influence(
-        init=functools.partial(_first_sensitivity, cell, batch, learned=learned),
-        push=functools.partial(_push, cell, batch),
-        pull=functools.partial(_pull, batch),
-    )
-
-
 def _push(cell, batch, theta_h, x_t, h_tm1, h_t, a_tm1):
-    b_t, c_t = _axes.over_members(lambda *step: jacobians.b_and_c(cell, theta_h, *step), batch, x_t, h_tm1, h_t)
+    """a_t = b_t + c_t a_{t-1}."""
+    b_and_c = functools.partial(jacobians.b_and_c, cell, theta_h)
+    b_t, c_t = _axes.over_members(b_and_c, batch, x_t, h_tm1, h_t)
     return b_t.astype(a_tm1.dtype) + c_t.astype(a_tm1.dtype) @ a_tm1
 
 
 def _pull(batch, a_t, h_bar_t):
+    """(∂L_t/∂h_t) a_t, of all members."""
     h_bar_t = _axes.over_members(vectors.gradient_vector, batch, h_bar_t).astype(a_t.dtype)
     # An a_t that has left the numbers in steps that nothing reads: 0 · inf would be NaN.
     unread = (h_bar_t == 0)[..., None] & ~jnp.isfinite(a_t)
     return jnp.tensordot(h_bar_t, jnp.where(unread, jnp.zeros_like(a_t), a_t), h_bar_t.ndim)
 
 
-def _first_sensitivity(cell, batch, theta_h, h_0, *, learned):
-    """a_0 = dh_0/dθ_h, ``[*batch, N, P]``: zero, unless the model's initial state is where it starts and is learned.
+def _no_sensitivity(batch, theta_h, h_0):
+    """a_0 = 0, ``[*batch, N, P]``. Half precision is carried in float32, as it is summed over time."""
+    (theta, _), (both, _) = vectors.flatten(theta_h), vectors.flatten((theta_h, h_0))
+    N = (both.size - theta.size) // math.prod(batch)
+    return jnp.zeros((*batch, N, theta.size), wide(both.dtype))
 
-    Half precision is carried in float32, as it is summed over time.
-    """
+
+def _sensitivity_of_a_start(cell, theta_h, zero):
+    """a_0 = dh_0/dθ_h, where the model's initial state is where it starts: 0 unless that is learned."""
     theta, unflatten = vectors.flatten(theta_h)
-    members = jax.eval_shape(
-        lambda h: _axes.over_members(lambda h: vectors.flatten(h)[0], batch, h), cotangents.differentiable(h_0)
-    )
-    dtype = wide(widest((members.dtype, theta.dtype)))
-    shape = (*members.shape, theta.size)
-    if not learned:
-        return jnp.zeros(shape, dtype)
     member = jax.jacrev(lambda theta: vectors.flatten(cell.initial_state(unflatten(theta), ()))[0])(theta)
-    return jnp.broadcast_to(member.astype(dtype), shape)
+    return jnp.broadcast_to(member.astype(zero.dtype), zero.shape)

@@ -1,5 +1,6 @@
 """g: from the state to the prediction, ``ŷ_t = g(h_t; θ_o)``, each with its pullback. One file a readout."""
 
+from jaxbptt.readouts._over_time import by_jax as by_jax
 from jaxbptt.readouts._over_time import fits as fits
 from jaxbptt.readouts._over_time import over_time as over_time
 from jaxbptt.readouts._over_time import vjp_over_time as vjp_over_time

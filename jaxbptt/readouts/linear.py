@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import initializers
-from jaxbptt._algebra import affine, matvec, outer, total, vecmat
+from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
 from jaxbptt._errors import arguments, initialisation
 from jaxbptt._errors.trees import same_float_dtype
 from jaxbptt._factory import factory
@@ -67,7 +67,8 @@ def linear(bias: bool = True, *, W_o_init=initializers.glorot_uniform, b_init=in
         return LinearReadoutParams(W_o, b_init(key_b, (output_size,), dtype) if bias else None)
 
     def apply(theta_o, h_t):
-        return matvec(theta_o.W_o, h_t) if theta_o.b is None else affine(theta_o.W_o, h_t, theta_o.b)
+        y_hat_t = matvec(theta_o.W_o, h_t)
+        return y_hat_t if theta_o.b is None else with_bias(y_hat_t, theta_o.b)
 
     def vjp(theta_o, h_t, y_hat_bar_t):
         b_bar = None if theta_o.b is None else total(y_hat_bar_t)
@@ -97,4 +98,5 @@ def _check(theta_o, hs):
         raise ValueError(f"`theta.o.W_o` must have shape [m, n] with the cell's n={n}: got {np.shape(W_o)}")
     if b is not None and np.shape(b) != W_o.shape[:1]:
         raise ValueError(f"`theta.o.b` must have shape [m] = {W_o.shape[:1]}: got {np.shape(b)}")
-    same_float_dtype("theta.o", theta_o, hs.dtype, "hs")
+    if W_o.dtype != hs.dtype or (b is not None and b.dtype != hs.dtype) or not jnp.issubdtype(hs.dtype, jnp.floating):
+        same_float_dtype("theta.o", theta_o, hs.dtype, "hs")

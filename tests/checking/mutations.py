@@ -239,26 +239,26 @@ def _split_projects_a_half(cell):
 
 
 @mutation("gru lstm", "full: theta_h")
-def _split_gates_without_the_past(cell):
-    def gates(theta_h, us, hs_tm1, hs):
-        return cell.split.gates(theta_h, us, jax.tree.map(jnp.zeros_like, hs_tm1), hs)
+def _split_residuals_without_the_past(cell):
+    def residuals(theta_h, us, hs_tm1, hs):
+        return cell.split.residuals(theta_h, us, jax.tree.map(jnp.zeros_like, hs_tm1), hs)
 
-    return with_split(cell, gates=gates)
+    return with_split(cell, residuals=residuals)
 
 
 @mutation("gru lstm", "full: theta_h")
 def _split_swapped_gates(cell):
-    def gates(*arguments):
-        kept = cell.split.gates(*arguments)
+    def residuals(*arguments):
+        kept = cell.split.residuals(*arguments)
         return kept._replace(**dict(zip(kept._fields[:2], reversed(kept[:2]), strict=True)))
 
-    return with_split(cell, gates=gates)
+    return with_split(cell, residuals=residuals)
 
 
 @mutation("gru", r"full: theta_h\.(W_h|b_h)")
 def _split_forgets_r(cell):
-    def param_vjp(theta_h, xs, hs_tm1, gates, z_bars):
-        return cell.split.param_vjp(theta_h, xs, hs_tm1, gates._replace(r=jnp.ones_like(gates.r)), z_bars)
+    def param_vjp(theta_h, xs, hs_tm1, hs, gates, z_bars):
+        return cell.split.param_vjp(theta_h, xs, hs_tm1, hs, gates._replace(r=jnp.ones_like(gates.r)), z_bars)
 
     return with_split(cell, param_vjp=param_vjp)
 
@@ -267,8 +267,8 @@ def _split_forgets_r(cell):
 def _split_forgets_the_direct_path(cell):
     """h_bar_{t-1} = W_hᵀ v_bar without z ∘ h_bar_t."""
 
-    def step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t):
-        u_bar_t, h_bar_tm1 = cell.split.step_vjp(theta_h, gates_t, h_tm1, h_t, delta_t)
+    def step_vjp(theta_h, x_t, gates_t, h_tm1, h_t, delta_t):
+        u_bar_t, h_bar_tm1 = cell.split.step_vjp(theta_h, x_t, gates_t, h_tm1, h_t, delta_t)
         return u_bar_t, h_bar_tm1 - gates_t.z * delta_t
 
     return with_split(cell, step_vjp=step_vjp)

@@ -31,7 +31,7 @@ def failing_rule(theta_h, x_t, h_tm1, h_t, h_bar_t):
     return 1 / 0
 
 
-FAILS = RIGHT._replace(vjp=failing_rule, split=None)
+FAILS = RIGHT._replace(vjp=failing_rule)
 """
 
 

@@ -63,12 +63,16 @@ row(
 # What a division over time keeps
 
 row(
-    "split-gates",
+    "split-residuals",
     TypeError,
-    r"`gates` of a cell's split must be the tree that its `step` returns beside h_t: got .*\{'r': \*\}.*, expected .*"
-    r"\[\*, \*, \*, \*\].*same order",
-    lambda: unroll(
-        cell=GRU._replace(check=None, split=split_of(GRU)._replace(gates=lambda *a: {"r": a[1]})),
+    r"`residuals` of a cell's split must be the tree that its `step` returns beside h_t: got .*\{'r': \*\}.*, expected "
+    r".*\[\*, \*, \*, \*\].*same order",
+    lambda: jb.check_cell(
+        GRU._replace(split=split_of(GRU)._replace(residuals=lambda *a: {"r": a[1]})),
+        seeds=(0,),
+        sizes=((2, 3),),
+        batch_shapes=((),),
+        steps=2,
     ),
 )
 

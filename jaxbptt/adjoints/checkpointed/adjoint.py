@@ -37,7 +37,9 @@ class Checkpointed:
         """
         terms = rows.terms(self, cell, theta_h, xs, h_0)
         K = blocks.even(terms.T, terms.block)
-        cell, xs, ys, real = _masks.padded(cell, xs, ys, -terms.T % K)
+        real = None
+        if terms.T % K:
+            cell, xs, ys, real = _masks.padded(cell, xs, ys, -terms.T % K)
         xs, read_of = blocks.cut((xs, (ys, real)), K)
         return rule.recursion(cell, terms, read, theta_h, xs, h_0, theta_o, read_of)
 
@@ -105,7 +107,7 @@ def checkpointed(
     Source: Griewank and Walther (2000), Algorithm 799: revolve; for recurrent models, Gruslys et al. (2016),
     Memory-efficient backpropagation through time.
 
-    >>> import jaxbptt as jb
+    >>> import jax.numpy as jnp, jaxbptt as jb
     >>> theta_h = jb.cells.LinearParams(W_x=jnp.eye(1), W_h=0.5 * jnp.eye(1))
     >>> def h_T(h_0):
     ...     return jb.unroll(jb.cells.linear(), theta_h, jnp.ones((9, 1)), h_0, adjoint=checkpointed(slots=2))[0][0]
@@ -115,5 +117,6 @@ def checkpointed(
     _errors.one_memory(slots=slots, fraction=fraction, budget=budget)
     if block is not None:
         arguments.count("block", block)
-    arguments.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
+    if residuals not in ("gates", "states"):
+        arguments.one_of("residuals", residuals, ("gates", "states"), "there is nothing else to keep")
     return Checkpointed(slots, fraction, budget, block, residuals)

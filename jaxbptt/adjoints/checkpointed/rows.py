@@ -1,5 +1,6 @@
 """What checkpointed backpropagation keeps of a step, and the schedule that follows from how much may be kept."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -7,11 +8,10 @@ import jax
 from jax import lax
 
 from jaxbptt import _axes
-from jaxbptt._time import blocks
-from jaxbptt._trees import varying
+from jaxbptt._trees import cotangents
 from jaxbptt.adjoints import _errors
 from jaxbptt.adjoints.checkpointed import revolve
-from jaxbptt.cells._from_split import split_of
+from jaxbptt.cells._from_split import split_of, take_step
 
 
 class Terms(NamedTuple):
@@ -24,35 +24,37 @@ class Terms(NamedTuple):
 
 
 def row(cell, residuals, theta_h, xs, h_0):
-    """The shapes of a row: the state that a step starts from and, if they are kept, the residuals of that step."""
-    kept = blocks.shapes(split_of(cell), theta_h, xs, h_0).residuals_t if residuals else None
-    return jax.eval_shape(lambda h_0: h_0, h_0), kept
+    """What a row is like: the state that a step starts from and, if they are kept, the residuals of that step."""
+    step = functools.partial(take_step, split_of(cell))
+    return h_0, jax.eval_shape(step, theta_h, _axes.one_step(xs), h_0)[2] if residuals else None
 
 
 def empty(row, number, like):
     """`number` rows, which will hold what varies as `like` does."""
-    like = jax.tree.leaves(like)[0]
-    return jax.tree.map(lambda leaf: varying.zeros((number, *leaf.shape), leaf.dtype, like), row)
+    like, (leaves, structure) = jax.tree.leaves(like)[0], jax.tree.flatten(row)
+    return structure.unflatten([cotangents.zero((number, *leaf.shape), leaf.dtype, like) for leaf in leaves])
 
 
 def at(rows, index):
     """One of them."""
-    return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False), rows)
+    return jax.tree.map(functools.partial(lax.dynamic_index_in_dim, index=index, keepdims=False), rows)
 
 
 def several(rows, start, number):
     """`number` of them, from `start` on."""
-    return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, number), rows)
+    return jax.tree.map(functools.partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=number), rows)
 
 
 def put(rows, entries, start):
     """The rows with `entries` written from `start` on."""
-    return jax.tree.map(lambda leaf, new: lax.dynamic_update_slice_in_dim(leaf, new, start, 0), rows, entries)
+    return jax.tree.map(functools.partial(lax.dynamic_update_slice_in_dim, start_index=start, axis=0), rows, entries)
 
 
 def terms(choice, cell, theta_h, xs, h_0):
     """The `Terms` for these shapes. A row holds residuals where the cell has any."""
-    T = _errors.steps_in_numbers(jax.tree.leaves(xs)[0].shape[0])
+    T = jax.tree.leaves(xs)[0].shape[0]
+    if not isinstance(T, int):
+        _errors.steps_in_numbers(T)
     shapes = row(cell, choice.residuals == "gates", theta_h, xs, h_0)
     slots = choice.slots or revolve.two_level_slots(T)
     if choice.fraction is not None:
@@ -62,7 +64,8 @@ def terms(choice, cell, theta_h, xs, h_0):
         _errors.enough_memory(choice.budget, size)
         slots = choice.budget // max(size, 1) - 1
     slots, residuals = min(slots, T), bool(jax.tree.leaves(shapes[1]))
-    batch = max(1, math.prod(_axes.numbers(_axes.members_shape(cell, theta_h, h_0))))
+    batch = max(1, math.prod(size for size in _axes.members_shape(cell, theta_h, h_0) if isinstance(size, int)))
     block = min(choice.block or revolve.choose_block(T, slots, residuals, batch), T)
-    _errors.block_fits(block, slots)
+    if block > slots:
+        _errors.block_fits(block, slots)
     return Terms(T, slots, block, residuals)

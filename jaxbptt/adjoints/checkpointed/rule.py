@@ -20,12 +20,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxbptt._time import sweeps, weights
-from jaxbptt._trees import cotangents, varying
+from jaxbptt._time import sweeps
+from jaxbptt._time.loop import Weights, hold, operands
+from jaxbptt._trees import cotangents
 from jaxbptt.adjoints.checkpointed.revolve import schedule
 from jaxbptt.adjoints.checkpointed.rows import at, empty, put, row, several
 from jaxbptt.adjoints.checkpointed.tables import back_table
-from jaxbptt.cells._from_split import split_of
+from jaxbptt.cells._from_split import split_of, with_time_axis, without_time_axis
 
 
 class _Bars(NamedTuple):
@@ -39,24 +40,26 @@ class _Bars(NamedTuple):
     ys: Any
 
 
-class _Forward(NamedTuple):
-    """f as the loops run it."""
+class _Recursion(NamedTuple):
+    """f as the loops run it: forward with weights of its own, and whether a row has residuals."""
 
     split: Any
     theta_h: Any
-    read: Any
+    weights: Weights
     keep: bool
 
 
-def _forward_of(cell, terms, theta_h, h_0):
+def _prepared(cell, terms, theta_h, h_0):
     split = split_of(cell)
-    theta_h = weights.operands(split, theta_h)
-    return _Forward(split, theta_h, weights.for_steps(split, theta_h, h_0), terms.residuals)
+    if split.operands is not None:
+        theta_h = operands(split, theta_h)
+    read_as_it_is = split._replace(operands=None)
+    return _Recursion(read_as_it_is, theta_h, hold(read_as_it_is, theta_h, h_0), terms.residuals)
 
 
 def _advance(f, xs, h, rows, row):
     """Through a unit from `h`: the state reached, all its states, and the rows, with what they keep from `row` on."""
-    h_K, hs, residuals = sweeps.forward(f.split, f.theta_h, f.read, xs, h, keep=f.keep)
+    h_K, hs, residuals = sweeps.forward(f.split, f.weights, xs, h, keep=f.keep)
     return h_K, hs, put(rows, (sweeps.shifted(h, hs), residuals), row)
 
 
@@ -68,8 +71,8 @@ def recursion(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
 
 def _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
     plan = schedule(*terms)
-    rows = empty(row(cell, terms.residuals, theta_h, jax.tree.map(lambda leaf: leaf[0], xs), h_0), plan.rows, xs)
-    f = _forward_of(cell, terms, theta_h, h_0)
+    rows = empty(row(cell, terms.residuals, theta_h, without_time_axis(xs), h_0), plan.rows, xs)
+    f = _prepared(cell, terms, theta_h, h_0)
 
     def unit(carry, inputs):
         (h, rows), (xs, ys, row) = carry, inputs
@@ -91,9 +94,9 @@ def _forward(cell, terms, read, *primals):
 
 def _backward(cell, terms, read, kept, bars):
     theta_h, xs, theta_o, ys, h_T, rows, wanted = kept
-    nothing_read = all(_is_zero(bar) for bar in jax.tree.leaves(bars[1]))  # a loss of h_T alone
+    nothing_read = all(isinstance(bar, SymbolicZero) for bar in jax.tree.leaves(bars[1]))  # a loss of h_T alone
     h_T_bar, made_bars = _real_zeros(bars[0], xs), None if nothing_read else _real_zeros(bars[1], xs)
-    plan, f = schedule(*terms), _forward_of(cell, terms, theta_h, h_T)
+    plan, f = schedule(*terms), _prepared(cell, terms, theta_h, h_T)
     reverse_unit = functools.partial(_reverse_unit, cell, f, read, theta_o)
 
     def instruction(carry, do):
@@ -110,22 +113,17 @@ def _backward(cell, terms, read, kept, bars):
 
         loaded = at(rows[0], do.load), rows, do.unit, do.row
         h, (states, residuals), _, _ = lax.fori_loop(0, do.advance, advance, loaded)
-        h = jax.tree.map(lambda new, old: jnp.where(do.stores == 1, new, old)[None], h, at(states, do.store))
-        rows = put(states, h, do.store), residuals
+        stored = jax.tree.map(functools.partial(jnp.where, do.stores == 1), h, at(states, do.store))
+        rows = put(states, with_time_axis(stored), do.store), residuals
         bars, _, _ = lax.fori_loop(0, do.reverse, turn_back, (bars, do.last_unit, do.last_row))
         return (rows, bars), None
 
-    def if_wanted(name, zero, primal):
-        return zero(primal) if name in wanted else None
-
-    bars = _Bars(
-        h_t=h_T,
-        c_delta_tp1=h_T_bar,
-        theta_h=if_wanted("theta_h", cotangents.wide_zeros, theta_h),
-        xs=if_wanted("xs", cotangents.zeros, xs),
-        theta_o=if_wanted("theta_o", cotangents.wide_zeros, theta_o),
-        ys=if_wanted("ys", cotangents.zeros, ys),
-    )
+    sums = {"theta_h": theta_h, "theta_o": theta_o, "xs": xs, "ys": ys}
+    sums = {
+        name: cotangents.zeros(primal, to_sum=name[:5] == "theta") if name in wanted else None
+        for name, primal in sums.items()
+    }
+    bars = _Bars(h_t=h_T, c_delta_tp1=h_T_bar, **sums)
     (_, bars), _ = lax.scan(instruction, (rows, bars), back_table(plan))
     theta_h_bar, theta_o_bar = (
         None if bar is None else cotangents.narrow(bar, theta)
@@ -138,34 +136,32 @@ def _reverse_unit(cell, f, read, theta_o, inputs, rows, row, unit, bars):
     """One unit from right to left; the rows have its first step at `row`."""
     xs, ys, made_bar = inputs
     hs_tm1, residuals = several(rows, row, jax.tree.leaves(xs)[0].shape[0])
-    hs = jax.tree.map(lambda h, last: jnp.concatenate([h[1:], last[None]]), hs_tm1, bars.h_t)
+    hs = sweeps.shifted_back(hs_tm1, bars.h_t)
     if not f.keep:
         residuals = f.split.residuals(f.theta_h, f.split.project(f.theta_h, xs), hs_tm1, hs)
     output_bars, theta_o_bar, ys_bar = None, bars.theta_o, bars.ys
     if made_bar is not None:
-        _, pull = cotangents.pullback(read, theta_o, jax.vmap(cell.output)(hs), ys)
-        of_theta_o, output_bars, of_ys = pull(made_bar)
+        of_theta_o, output_bars, of_ys = cotangents.pulled(read, made_bar, theta_o, jax.vmap(cell.output)(hs), ys)
         theta_o_bar = None if theta_o_bar is None else cotangents.accumulate(theta_o_bar, of_theta_o)
-        ys_bar = None if ys_bar is None else put(ys_bar, jax.tree.map(lambda leaf: leaf[None], of_ys), unit)
+        ys_bar = None if ys_bar is None else put(ys_bar, with_time_axis(of_ys), unit)
     steps = sweeps.Steps(xs, hs_tm1, hs, residuals)
-    c_delta, theta_h_bar, of_xs = sweeps.reverse_block(
-        cell, f.split, f.theta_h, lambda: f.theta_h, steps, output_bars, bars.c_delta_tp1, bars.theta_h
-    )
-    xs_bar = None if bars.xs is None else put(bars.xs, jax.tree.map(lambda leaf: leaf[None], of_xs), unit)
-    h_before = jax.tree.map(lambda leaf: leaf[0], hs_tm1)
+    weights = Weights(f.theta_h, None, None)
+    c_delta, z_bars = sweeps.reverse(f.split, weights, steps, output_bars, bars.c_delta_tp1, output=cell.output)
+    theta_h_bar, xs_bar = bars.theta_h, bars.xs
+    if theta_h_bar is not None:
+        theta_h_bar = cotangents.accumulate(theta_h_bar, f.split.param_vjp(f.theta_h, *steps, z_bars))
+    if xs_bar is not None:
+        xs_bar = put(xs_bar, with_time_axis(f.split.input_vjp(f.theta_h, *steps, z_bars)), unit)
+    h_before = without_time_axis(hs_tm1)
     return _Bars(h_before, c_delta, theta_h_bar, xs_bar, theta_o_bar, ys_bar)
 
 
 def _real_zeros(bars, like):
     """Symbolic zeros as arrays that vary as `like` does, and ``None`` where there is no derivative."""
-    like = jax.tree.leaves(like)[0]
-    return jax.tree.map(
-        lambda bar: varying.zeros(bar.shape, bar.dtype, like) if _is_zero(bar) else bar, cotangents.from_jax(bars)
+    like, (leaves, structure) = jax.tree.leaves(like)[0], jax.tree.flatten(cotangents.from_jax(bars))
+    return structure.unflatten(
+        [cotangents.zero(bar.shape, bar.dtype, like) if isinstance(bar, SymbolicZero) else bar for bar in leaves]
     )
-
-
-def _is_zero(bar):
-    return isinstance(bar, SymbolicZero)
 
 
 recursion.defvjp(_forward, _backward, symbolic_zeros=True)

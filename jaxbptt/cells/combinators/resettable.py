@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
-from jaxbptt._trees import cotangents, varying
+from jaxbptt._trees import cotangents
 from jaxbptt.cells import _errors
 from jaxbptt.cells._from_split import cell_from_split, split_of
 from jaxbptt.cells.combinators.mixed_precision import mixed_precision, with_members_of
@@ -72,7 +72,7 @@ def resettable(cell: Cell) -> Cell:
 
 
 def _beginning(cell, reset, like, theta_h):
-    h_0, like = varying.alike(cell.initial_state(theta_h, reset.shape), like)
+    h_0, like = cotangents.alike(cell.initial_state(theta_h, reset.shape), like)
     # A key has no `astype`.
     return jax.tree.map(lambda leaf, h: leaf if leaf.dtype == h.dtype else leaf.astype(h.dtype), h_0, like)
 
