@@ -28,7 +28,7 @@ def test_the_program_does_not_grow_with_T(options):
 def test_a_remainder_is_no_second_program():
     """Blocks that don't divide T are padded: a few selects more, nothing run by another piece of program."""
     with_remainder = [traced_size(T, slots=10, block=5) for T in (51, 504, 5003)]
-    assert max(with_remainder) <= min(with_remainder) + 1  # several copies of a step are made, or one
+    assert max(with_remainder) <= min(with_remainder) + 2  # of xs and of ys several copies of a step are made, or one
     assert max(with_remainder) < 1.5 * traced_size(50, slots=10, block=5)
 
 

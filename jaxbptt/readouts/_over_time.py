@@ -13,11 +13,6 @@ def by_jax(readout: Readout, theta_o, hs):
     return jax.vmap(readout.apply, in_axes=(None, 0))(theta_o, hs)
 
 
-def vjp_over_time(readout: Readout, theta_o, hs, y_hat_bars):
-    """(Σ_t θ_o_bar, h_bar_1 … h_bar_T), by the readout's own rule."""
-    return (readout.vjp_over_time or readout.vjp)(theta_o, hs, y_hat_bars)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def over_time(readout: Readout, theta_o, hs):
     """ŷ_1 … ŷ_T, differentiated by the readout's own rule."""
@@ -34,6 +29,11 @@ def _backward(readout, kept, y_hat_bars):
 
 
 over_time.defvjp(_forward, _backward)
+
+
+def vjp_over_time(readout: Readout, theta_o, hs, y_hat_bars):
+    """(Σ_t θ_o_bar, h_bar_1 … h_bar_T), by the readout's own rule."""
+    return (readout.vjp_over_time or readout.vjp)(theta_o, hs, y_hat_bars)
 
 
 def fits(g, theta_o, h_t):
