@@ -37,7 +37,7 @@ def _project(theta_h, xs):
 
 
 def _z(theta_h, u, h_tm1):
-    return u + with_bias(matvec(theta_h.W_h, h_tm1), theta_h.b)
+    return with_bias(u + matvec(theta_h.W_h, h_tm1), theta_h.b)
 
 
 def _step(theta_h, u_t, h_tm1):
