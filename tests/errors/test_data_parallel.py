@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType
 
 import jaxbptt as jb
@@ -17,18 +18,33 @@ def split(**changed):
     return jb.data_parallel(jb.objective(MODEL, l2))(**good | changed)
 
 
-for name, make in {
-    "function": lambda F: lambda theta, xs, ys: F(theta, xs, ys),
-    "vmap": lambda F: jax.vmap(F, in_axes=(None, 0, 0, None)),
-    "grad": jax.grad,
-    "jit": jax.jit,
-}.items():
+row("F", TypeError, r"`F` must be an objective.*got function", lambda: jb.data_parallel(lambda theta: 0.0))
+for name, transformed, batch, came in (
+    ("vmap", lambda F: jax.vmap(F, in_axes=(None, 0, 0, None)), (2, 4), r"float\d+\[2\]"),
+    ("grad", jax.grad, (), r"Theta\(.*\)"),
+    ("value-and-grad", jax.value_and_grad, (), r"\('float\d+\[\]', Theta\(.*\)\)"),
+):
     row(
         f"F-{name}",
         TypeError,
-        r"`F` must be an objective: got .*make one with `jb.objective\(model, loss\)`, and transform what",
-        lambda make=make: jb.data_parallel(make(jb.objective(MODEL, l2))),
+        rf"`F` must return one floating-point number, as an array: got {came}; hand .* `jax.vmap\(jb",
+        lambda transformed=transformed, batch=batch: jb.data_parallel(transformed(jb.objective(MODEL, l2)))(
+            THETA, ones(*batch or (T,), 4, d), ones(*batch or (T,), 4, m)
+        ),
     )
+
+
+def counting(theta, xs, ys, h_0):
+    return jnp.int32(3)
+
+
+vars(counting).update(reduction="sum", at="steps", has_aux=False)
+row(
+    "F-integer",
+    TypeError,
+    r"`F` must return one floating-point number, as an array: got int32\[\]",
+    lambda: jb.data_parallel(counting)(THETA, ones(T, 4, d), ones(T, 4, m)),
+)
 row(
     "F-none",
     ValueError,
