@@ -26,10 +26,11 @@ def test_the_program_does_not_grow_with_T(options):
 
 
 def test_a_remainder_is_no_second_program():
-    """Blocks that don't divide T overlap: some numbers more to look at, nothing run by another piece of program."""
-    with_remainder = {traced_size(T, slots=10, block=5) for T in (51, 504, 5003)}
-    assert len(with_remainder) == 1
-    assert with_remainder.pop() < 1.15 * traced_size(50, slots=10, block=5)
+    """Blocks that don't divide T are padded by steps that are not real: selects, nothing run by another piece of
+    program, whether one step is missing or several."""
+    with_remainder = [traced_size(T, slots=10, block=5) for T in (51, 504, 5003)]
+    assert max(with_remainder) - min(with_remainder) <= 4  # one copy of the last step needs no broadcast
+    assert max(with_remainder) < 1.6 * traced_size(50, slots=10, block=5)
 
 
 def temporaries(case, adjoint, T, B=4, n=16, d=8):
