@@ -137,8 +137,8 @@ def full(
             ``jax.default_backend()``: all of T on an accelerator; on a CPU all of T where its largest array is below
             8 MiB, else as many as write 2 MiB, or half the size of a large θ_h up to 8 MiB. With ``residuals="states"``
             of a cell with gates, or ``memory="host"``, what a block holds is bounded anywhere, by that on a CPU and by
-            64 MiB on an accelerator. T need not be a multiple: the last block then begins earlier, and runs the steps
-            that it shares with the block before once more, fewer than there are blocks; `xs` and the cotangents of the
+            64 MiB on an accelerator. T need not be a multiple: the last block is then padded with copies of the
+            last step, fewer than there are blocks, at which the state stands still; `xs` and the cotangents of the
             outputs are copied once, which for a loss of h_T alone can double what is held.
         residuals: ``"gates"`` keeps the states and what the pullback needs of each step (LSTM, GRU: 4 more numbers for
             each unit, step and sample; linear, Elman, a step of yours: none): fastest. ``"states"`` keeps the states

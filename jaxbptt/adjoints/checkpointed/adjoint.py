@@ -70,7 +70,7 @@ def checkpointed(
     states kept, that is 1.2 to 1.35 times the time of `full` for batches from 32 on, up to 1.6 for smaller ones; on an
     H200, which computes a step in less time than it takes to begin a block, 2.2 times. The
     program runs the schedule as a loop over lists of integers: its size does not depend on T. With `slots` at least T
-    nothing is run again but the steps that two blocks share.
+    nothing is run again, and beyond T there is only the padding of the last block.
 
     **What is kept** is ``slots + 1`` rows, each a state and, with ``residuals="gates"``, the gates of the step that
     starts there (LSTM, GRU: 4 numbers for each unit and sample beside 2 or 1; Elman, linear and user cells: none);
@@ -91,8 +91,8 @@ def checkpointed(
         budget: the same, as bytes for the rows kept (the rows only; see above for the rest).
         block: K ≤ slots, how many steps are reversed together, at most: the products for ∂F/∂θ_h and ∂F/∂x are one for
             K steps. ``None`` chooses one that costs little, larger for a small batch; at most 32, and at most a third
-            of the slots, as what a block needs is memory too. T need not be a multiple: the last block then begins
-            earlier, as in `full`.
+            of the slots, as what a block needs is memory too. T need not be a multiple: the last block is then padded,
+            as in `full`.
         residuals: ``"gates"`` keeps gates with the states of a row, as `full` does by default: fastest. ``"states"``
             makes a row smaller (LSTM: a third, GRU: a fifth) and computes the gates of a block again.
 
