@@ -5,8 +5,6 @@ vector. Where all are alike that is nothing special; with bfloat16 weights and f
 (`jaxbptt.policies`).
 """
 
-import operator
-
 import jax.numpy as jnp
 from jax import lax
 
@@ -48,11 +46,6 @@ def wide(dtype):
     """float32 for half precision, whose sums over time stop growing; any other dtype is its own."""
     dtype = jnp.dtype(dtype)
     return jnp.dtype(jnp.float32) if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4 else dtype
-
-
-def widest(dtypes, default=jnp.float32):
-    """The real floating-point dtype with the most bits."""
-    return max(map(jnp.dtype, dtypes), key=operator.attrgetter("itemsize"), default=jnp.dtype(default))
 
 
 def to_sum(L):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt.cells.combinators.masked import MaskedInput, masked
+from jaxbptt.cells.combinators.masked import MaskedInput, masked, of_copies, standing
 
 
 def standing_still(cell, xs, lengths):
@@ -48,7 +48,7 @@ def padded(cell, xs, ys, rest):
     xs, ys = jax.tree.map(lambda leaf: _with_copies(leaf, rest), (xs, ys))
     steps = jax.tree.leaves(xs)[0].shape[0]
     real = jnp.arange(steps, dtype=jnp.int32) < steps - rest
-    return masked(cell), MaskedInput(xs, real), ys, real
+    return standing(cell, of_copies), MaskedInput(xs, real), ys, real
 
 
 def _with_copies(leaf, rest):

@@ -130,14 +130,20 @@ def mean(total, count):
     return total / jnp.where(count == 0, jnp.ones_like(count), count)
 
 
+def averaged(total, weights, steps, batch):
+    """A sum over all steps and members, divided by Σ w."""
+    number = steps * math.prod(batch)
+    if weights is None and isinstance(number, int):
+        return total / number
+    return mean(total, count(weights, steps, batch, total.dtype))
+
+
 def reduced(Ls, weights, steps, batch, reduction):
     """F of the weighted losses, stacked by step or by block of steps, in the dtype of their sum."""
     if reduction == "sum":
         return jnp.sum(Ls)
-    if reduction == "mean" and weights is None and isinstance(steps * math.prod(batch), int):
-        return jnp.sum(Ls) / (steps * math.prod(batch))
     if reduction == "mean":
-        return mean(jnp.sum(Ls), count(weights, steps, batch, Ls.dtype))
+        return averaged(jnp.sum(Ls), weights, steps, batch)
     counts = count(weights, steps, batch, Ls.dtype, each=True)
     means = mean(jnp.sum(Ls, axis=0), counts)
     if reduction == "none":

@@ -161,7 +161,7 @@ def test_a_readouts_pullback_is_the_vjp_of_its_apply(readout, batch):
     keys = jax.random.split(jax.random.key(0), 4)
     theta_o = cases.randomised(readout.init(keys[0], n, m, jnp.float64), keys[1], 1.0)
     hs = jax.random.normal(keys[2], (T, *batch, n))
-    y_hats, pull = jax.vjp(lambda *a: readouts.apply_over_time(readout, *a), theta_o, hs)
+    y_hats, pull = jax.vjp(lambda *a: readouts.by_jax(readout, *a), theta_o, hs)
     bars = jax.random.normal(keys[3], y_hats.shape)
     got, wanted = readouts.vjp_over_time(readout, theta_o, hs, bars), pull(bars)
     assert_close(got, wanted, 1e-12)

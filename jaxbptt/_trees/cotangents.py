@@ -53,10 +53,10 @@ def zeros(primal, *, to_sum=False):
     """The zero cotangent of `primal`; with `to_sum` in the dtype to sum it over time in."""
     leaves, treedef = jax.tree.flatten(primal)
     dtypes = [wide(dtype_of(leaf)) if to_sum else dtype_of(leaf) for leaf in leaves]
-    return treedef.unflatten(
-        [zero(jnp.shape(leaf), dtype, leaf) if has_derivative(leaf) else None
-         for leaf, dtype in zip(leaves, dtypes, strict=True)]
-    )  # fmt: skip
+    made = [jnp.zeros(jnp.shape(leaf), dtype) if has_derivative(leaf) else None
+            for leaf, dtype in zip(leaves, dtypes, strict=True)]  # fmt: skip
+    axes = [_axes(leaf) for leaf in leaves]
+    return treedef.unflatten([_over(along, leaf) if along else leaf for along, leaf in zip(axes, made, strict=True)])
 
 
 def differentiable(primal):

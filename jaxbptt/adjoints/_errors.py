@@ -16,7 +16,8 @@ def one_memory(**choices):
             f"`slots`, `fraction` and `budget` exclude each other: got {came}; give one, or none for slots = √(2T)"
         )
     for name in given.keys() & {"slots", "budget"}:
-        count(name, given[name])
+        if type(given[name]) is not int or given[name] < 1:
+            count(name, given[name])
     fraction = given.get("fraction")
     if fraction is not None:
         number = isinstance(fraction, (int, float, np.number)) and not isinstance(fraction, bool)

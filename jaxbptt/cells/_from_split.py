@@ -20,18 +20,18 @@ def identity_output(h_t):
     return h_t
 
 
-def zero_state(params_type):
-    """``initial_state`` of a cell with one vector as its state: h_0 = 0, ``[*batch, n]``, of θ_h's dtype."""
-    return functools.partial(zeros, params_type)
+def zero_state(params_type, state_type=None):
+    """``initial_state`` of a cell: h_0 = 0, ``[*batch, n]``, of θ_h's dtype, or so many of them as a state has."""
+    return functools.partial(_zeros, params_type, state_type)
 
 
-def zeros(params_type, theta_h, batch_shape=()):
-    """The same, at once."""
+def _zeros(params_type, state_type, theta_h, batch_shape=()):
     is_batch = isinstance(batch_shape, tuple) and all(isinstance(size, int) and size >= 0 for size in batch_shape)
     if not isinstance(theta_h, params_type) or not is_batch:
         _errors.parameters(params_type, theta_h)
         _errors.batch_shape(batch_shape)
-    return jnp.zeros((*batch_shape, theta_h.W_h.shape[1]), theta_h.W_h.dtype)
+    zero = jnp.zeros((*batch_shape, theta_h.W_h.shape[1]), theta_h.W_h.dtype)
+    return zero if state_type is None else state_type(*[zero] * len(state_type._fields))
 
 
 def matrix_fits(params_type, gates, theta_h, xs, h_0):

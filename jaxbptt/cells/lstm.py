@@ -24,7 +24,7 @@ from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
 from jaxbptt._errors import initialisation
 from jaxbptt._factory import factory
 from jaxbptt.cells import _errors
-from jaxbptt.cells._from_split import matrix_cell, matrix_fits, zeros
+from jaxbptt.cells._from_split import matrix_cell, matrix_fits, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
 
@@ -111,11 +111,6 @@ def _output(h_t):
     return h_t.h
 
 
-def _initial_state(theta_h, batch_shape=()):
-    zero = zeros(LSTMParams, theta_h, batch_shape)
-    return LSTMState(h=zero, c=zero)
-
-
 @factory
 def lstm(
     *,
@@ -168,4 +163,4 @@ def lstm(
         )
 
     check = functools.partial(matrix_fits, LSTMParams, 4)
-    return matrix_cell(_SPLIT, init=init, initial_state=_initial_state, check=check, output=_output)
+    return matrix_cell(_SPLIT, init=init, initial_state=zero_state(LSTMParams, LSTMState), check=check, output=_output)

@@ -4,9 +4,7 @@ init(theta, h_0=None, *, key=None) -> state
 update(theta, state, xs, ys, *, mask=None, lengths=None, key=None) -> (Estimate, state)
 """
 
-import jax
-
-from jaxbptt import _axes, losses, objective
+from jaxbptt import _axes, objective
 from jaxbptt._errors import arguments, trees
 from jaxbptt._trees import cotangents
 from jaxbptt.types import Model, Theta
@@ -28,12 +26,3 @@ def begin(model, loss, theta, h, xs, ys, mask, lengths, key):
     h_0, pull = cotangents.pullback(start, theta.h)
     given = objective.check(model, loss, theta, xs, ys, h_0, mask, lengths, key)
     return given, lambda h_0_bar: pull(h_0_bar)[0]
-
-
-def reduced(sums, given, reduction):
-    """Sums over the chunk, F among them, as the sum or the mean that was asked for."""
-    if reduction == "sum":
-        return sums
-    steps, (leaves, structure) = jax.tree.leaves(given.ys)[0].shape[0], jax.tree.flatten(sums)
-    counts = [losses.count(given.weights, steps, given.batch, total.dtype) for total in leaves]
-    return structure.unflatten([losses.mean(total, count) for total, count in zip(leaves, counts, strict=True)])

@@ -15,17 +15,19 @@ from jax import lax
 from jaxbptt import losses
 from jaxbptt._algebra import wide
 from jaxbptt._trees import cotangents
-from jaxbptt.cells._from_split import with_time_axis
+from jaxbptt.cells._from_split import split_of, take_step, with_time_axis
 
 
 class Influence(NamedTuple):
-    """What an estimator carries forward, as two functions.
+    """What an estimator carries forward, as three functions.
 
     Attributes:
+        init: ``(theta_h, h_0) -> a_0``, before the first step.
         push: ``(theta_h, x_t, h_tm1, h_t, a_tm1) -> a_t``.
         pull: ``(a_t, h_bar_t) -> `` the part of ∂F/∂θ_h that L_t contributes, like ``theta_h_bar`` of `sweep`.
     """
 
+    init: Callable
     push: Callable
     pull: Callable
 
@@ -38,23 +40,27 @@ class Sums(NamedTuple):
     theta_o_bar: jax.Array
 
 
-def sweep(influence, model, loss, theta, given, a_0, theta_h_bar):
-    """h_T, a_T and the `Sums` over a chunk, begun with ``theta_h_bar`` of zeros."""
+def sweep(influence, model, loss, reduction, theta, given, a_0, theta_h_bar):
+    """h_T, a_T, and the `Sums` over a chunk or their mean; begun with ``theta_h_bar`` of zeros."""
 
     def step(carry, inputs):
         h_tm1, a_tm1, sums = carry
         x_t, y_t, w_t = inputs
-        h_t = given.cell.apply(theta.h, x_t, h_tm1)
+        _, h_t, _ = take_step(split, theta.h, x_t, h_tm1)
         a_t = influence.push(theta.h, x_t, h_tm1, h_t, a_tm1)
         L_t, bars = of_a_step(theta.o, h_t, *with_time_axis((y_t, w_t)))
         theta_o_bar_t, h_bar_t = cotangents.from_jax(bars)  # (∂L_t/∂ŷ_t) (∂ŷ_t/∂θ_o) and (∂L_t/∂ŷ_t) (∂ŷ_t/∂h_t)
         parts = Sums(L_t, influence.pull(a_t, h_bar_t), theta_o_bar_t)
         return (h_t, a_t, cotangents.accumulate(sums, parts)), None
 
+    split = split_of(given.cell)
     of_a_step = jax.value_and_grad(functools.partial(_loss, model, loss), argnums=(0, 1), allow_int=True)
     F = jnp.zeros((), wide(given.L_dtype))
     nothing = Sums(F, theta_h_bar, cotangents.zeros(theta.o, to_sum=True))
     (h_T, a_T, sums), _ = lax.scan(step, (given.h_0, a_0, nothing), (given.xs, given.ys, given.weights))
+    if reduction == "mean":
+        steps, (leaves, structure) = jax.tree.leaves(given.ys)[0].shape[0], jax.tree.flatten(sums)
+        sums = structure.unflatten([losses.averaged(total, given.weights, steps, given.batch) for total in leaves])
     return h_T, a_T, sums
 
 

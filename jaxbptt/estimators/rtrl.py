@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import _axes, jacobians
-from jaxbptt._algebra import wide, widest
+from jaxbptt._algebra import wide
 from jaxbptt._errors import trees
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents, vectors
@@ -102,16 +102,19 @@ def _update(model, loss, reduction, theta, state, xs, ys, *, mask=None, lengths=
         _errors.estimator_state(state, RTRLState)
     given = check(model, loss, theta, xs, ys, state.h, mask, lengths, key)
     batch = _axes.batch_shape(model.cell, theta.h, given.h_0, each=True)
-    zero = _no_sensitivity(batch, theta.h, given.h_0)
+    influence = Influence(
+        init=functools.partial(_no_sensitivity, batch),
+        push=functools.partial(_push, given.cell, batch),
+        pull=functools.partial(_pull, batch),
+    )
+    zero = influence.init(theta.h, given.h_0)
     a_0 = zero if state.a is None else state.a
     if state.h is None:
         a_0 = _sensitivity_of_a_start(model.cell, theta.h, zero)
     elif np.shape(a_0) != zero.shape:
         _errors.sensitivity(a_0, zero.shape)
-    influence = Influence(functools.partial(_push, given.cell, batch), functools.partial(_pull, batch))
     nothing = jnp.zeros(zero.shape[-1:], zero.dtype)
-    h_T, a_T, sums = sweep(influence, model, loss, theta, given, a_0, nothing)
-    F, theta_h_bar, theta_o_bar = _chunk.reduced(sums, given, reduction)
+    h_T, a_T, (F, theta_h_bar, theta_o_bar) = sweep(influence, model, loss, reduction, theta, given, a_0, nothing)
     grads = Theta(h=vectors.gradient(theta_h_bar, theta.h), o=cotangents.narrow(theta_o_bar, theta.o))
     return Estimate(F.astype(given.L_dtype), grads, RTRLInfo()), RTRLState(h_T, a_T)
 
@@ -133,9 +136,9 @@ def _pull(batch, a_t, h_bar_t):
 
 def _no_sensitivity(batch, theta_h, h_0):
     """a_0 = 0, ``[*batch, N, P]``. Half precision is carried in float32, as it is summed over time."""
-    (theta, _), (h, _) = vectors.flatten(theta_h), vectors.flatten(h_0)
-    members = math.prod(batch)
-    return jnp.zeros((*batch, h.size // members, theta.size), wide(widest((h.dtype, theta.dtype))))
+    (theta, _), (both, _) = vectors.flatten(theta_h), vectors.flatten((theta_h, h_0))
+    N = (both.size - theta.size) // math.prod(batch)
+    return jnp.zeros((*batch, N, theta.size), wide(both.dtype))
 
 
 def _sensitivity_of_a_start(cell, theta_h, zero):

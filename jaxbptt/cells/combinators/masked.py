@@ -6,6 +6,7 @@ Pullback: delta_t goes through f where the mask holds, and to h_{t-1}, unchanged
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -60,15 +61,27 @@ def masked(cell: Cell) -> Cell:
     [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     arguments.cells("cell", (cell,))
+    return standing(cell, _of_f)
+
+
+@factory
+def standing(cell: Cell, given: Callable) -> Cell:
+    """`masked`, whose sums over time read what f reads and gives as ``given(inner, theta_h, xs, hs_tm1, hs)`` says."""
     inner = split_of(cell)
-    pieces = (functools.partial(piece, inner) for piece in (_project, _step, _residuals, _step_vjp, _param_vjp))
+    pieces = (functools.partial(piece, inner) for piece in (_project, _step, _residuals, _step_vjp))
+    split = TimeSplit(
+        *pieces,
+        param_vjp=functools.partial(_param_vjp, inner, given),
+        input_vjp=functools.partial(_input_vjp, inner, given),
+        operands=inner.operands,
+    )
     return cell_from_split(
-        TimeSplit(*pieces, input_vjp=functools.partial(_input_vjp, inner), operands=inner.operands),
+        split,
         init=cell.init,
         initial_state=cell.initial_state,
         check=functools.partial(_check, cell),
         output=cell.output,
-        mixed=lambda whole: with_members_of(whole, masked(mixed_precision(cell))),
+        mixed=lambda whole: with_members_of(whole, standing(mixed_precision(cell), given)),
     )
 
 
@@ -100,13 +113,13 @@ def _step_vjp(inner, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
     return cotangents.where(x_t.mask, z_bar_t, none), cotangents.where(x_t.mask, h_bar_tm1, delta_t)
 
 
-def _param_vjp(inner, theta_h, xs, hs_tm1, hs, residuals, z_bars):
-    real, hs = _of_f(inner, theta_h, xs, hs_tm1, hs)
+def _param_vjp(inner, given, theta_h, xs, hs_tm1, hs, residuals, z_bars):
+    real, hs = given(inner, theta_h, xs, hs_tm1, hs)
     return inner.param_vjp(theta_h, real, hs_tm1, hs, residuals, z_bars)
 
 
-def _input_vjp(inner, theta_h, xs, hs_tm1, hs, residuals, z_bars):
-    real, hs = _of_f(inner, theta_h, xs, hs_tm1, hs)
+def _input_vjp(inner, given, theta_h, xs, hs_tm1, hs, residuals, z_bars):
+    real, hs = given(inner, theta_h, xs, hs_tm1, hs)
     return MaskedInput(inner.input_vjp(theta_h, real, hs_tm1, hs, residuals, z_bars), None)
 
 
@@ -119,6 +132,11 @@ def _of_f(inner, theta_h, xs, hs_tm1, hs):
     real = _real(xs)
     given, _ = jax.vmap(inner.step, in_axes=(None, 0, 0))(theta_h, inner.project(theta_h, real), hs_tm1)
     return real, cotangents.where(xs.mask, hs, given)
+
+
+def of_copies(inner, theta_h, xs, hs_tm1, hs):
+    """The same where a padded step is a copy of the real one before it: the state is then one that f gave."""
+    return xs.x, hs
 
 
 def _check(cell, theta_h, xs, h_0):
