@@ -27,13 +27,13 @@ from jax import lax
 from jaxbptt import losses
 from jaxbptt._algebra import matvec, outer, vecmat
 from jaxbptt._errors import arguments, trees
+from jaxbptt.cells._from_split import checked
 from jaxbptt.cells.linear import LinearParams, linear
 from jaxbptt.model import rnn
 from jaxbptt.objective import check
 from jaxbptt.readouts import LinearReadoutParams
 from jaxbptt.readouts import linear as readout
 from jaxbptt.types import Array, Loss, Theta
-from jaxbptt.unroll import checked
 
 __all__ = [
     "ClosedForm",

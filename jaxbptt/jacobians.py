@@ -16,13 +16,11 @@ from jax import lax
 
 from jaxbptt import _axes
 from jaxbptt._errors import trees
-from jaxbptt._time.loop import Weights
-from jaxbptt._time.sweeps import Steps, reverse
+from jaxbptt._time import loop, sweeps
 from jaxbptt._trees import cotangents, vectors
 from jaxbptt.adjoints.autodiff import trajectory
-from jaxbptt.cells._from_split import split_of
+from jaxbptt.cells._from_split import checked, split_of
 from jaxbptt.types import Array, Cell, PyTree
-from jaxbptt.unroll import checked
 
 __all__ = [
     "along",
@@ -276,7 +274,8 @@ def vjp(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree, h_bars: PyTree) ->
     trees.like("h_bars", h_bars, "hs", cotangents.differentiable(hs))
     zero = cotangents.zeros(h_0)
     by_vjp = split_of(cell._replace(split=None))  # whose z_bar_t is delta_t
-    return reverse(by_vjp, Weights(theta_h, None, None), Steps(xs, hs_tm1, hs, ()), h_bars, zero)
+    steps = sweeps.Steps(xs, hs_tm1, hs, ())
+    return sweeps.reverse(by_vjp, loop.Weights(theta_h, None, None), steps, h_bars, zero)
 
 
 def b_and_c(cell: Cell, theta_h: PyTree, x_t: PyTree, h_tm1: PyTree, h_t: PyTree) -> tuple[Array, Array]:

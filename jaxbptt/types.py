@@ -13,9 +13,28 @@ the cotangent ∂F/∂·, ``_dot`` a tangent, ``delta_t`` the cotangent ∂F/∂
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
+
+from jaxbptt._slots import (
+    Apply,
+    ApplyReadout,
+    Check,
+    CheckReadout,
+    Init,
+    InitEstimator,
+    InitialState,
+    InitReadout,
+    Project,
+    Residuals,
+    Step,
+    StepModel,
+    StepVjp,
+    Vjp,
+    VjpOverTime,
+    VjpReadout,
+)
 
 Array = jax.Array
 PyTree = Any
@@ -30,18 +49,12 @@ class TimeSplit(NamedTuple):
     those marked *sequential* see one step, are the body of a scan, and should do as little as possible.
 
     Attributes:
-        project: ``(theta_h, xs) -> us``. Parallel: the products that don't read h_{t-1}. What is elementwise, such as
-            adding a bias, costs less in `step`: here it is one more pass over all of time.
-        step: ``(theta_h, u_t, h_tm1) -> (h_t, residuals_t)``. Sequential: the rest of f, and what its pullback would
-            like to have kept beside x_t, h_{t-1} and h_t, which it is given.
-        residuals: ``(theta_h, us, hs_tm1, hs) -> residuals``. Parallel: what `step` kept, computed again from states;
-            the same tree, leaf by leaf the same numbers.
-        step_vjp: ``(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t) -> (z_bar_t, h_bar_tm1)``. Sequential: the
-            cotangent of the pre-activations, whose leaves begin with the batch axes as those of delta_t do, and
-            c_tᵀ delta_t. Linear in delta_t, as the next two are in z_bars.
-        param_vjp: ``(theta_h, xs, hs_tm1, hs, residuals, z_bars) -> theta_bar``. Parallel: Σ b_tᵀ delta_t over time
-            and batch.
-        input_vjp: ``(theta_h, xs, hs_tm1, hs, residuals, z_bars) -> xs_bar``. Parallel: ∂F/∂x_t.
+        project: ``(theta_h, xs) -> us``, parallel (`Project`).
+        step: ``(theta_h, u_t, h_tm1) -> (h_t, residuals_t)``, sequential (`Step`).
+        residuals: ``(theta_h, us, hs_tm1, hs) -> residuals``, parallel (`Residuals`).
+        step_vjp: ``(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t) -> (z_bar_t, h_bar_tm1)``, sequential (`StepVjp`).
+        param_vjp: ``(theta_h, xs, hs_tm1, hs, residuals, z_bars) -> theta_bar``, parallel (`VjpOverTime`).
+        input_vjp: ``(theta_h, xs, hs_tm1, hs, residuals, z_bars) -> xs_bar``, parallel.
         operands: ``theta_h -> theta_h`` as the products read it, where that takes a computation, such as rounding it to
             bfloat16: done once, before a loop. The functions above give the same for both. ``None``: as it is.
         of: ``(apply, vjp)``, the two functions that this is the division of. It counts for a cell that has exactly
@@ -55,14 +68,14 @@ class TimeSplit(NamedTuple):
     [3.0]
     """
 
-    project: Callable[..., Any]
-    step: Callable[..., Any]
-    residuals: Callable[..., Any]
-    step_vjp: Callable[..., Any]
-    param_vjp: Callable[..., Any]
-    input_vjp: Callable[..., Any]
-    operands: Callable[..., Any] | None = None
-    of: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+    project: Project
+    step: Step
+    residuals: Residuals
+    step_vjp: StepVjp
+    param_vjp: VjpOverTime
+    input_vjp: VjpOverTime
+    operands: Callable[[Any], Any] | None = None
+    of: tuple[Apply, Vjp] | None = None
 
 
 class Cell(NamedTuple):
@@ -72,14 +85,11 @@ class Cell(NamedTuple):
         init: ``(key, input_size, hidden_size, dtype=float32) -> theta_h``.
         initial_state: ``(theta_h, batch_shape=()) -> h_0``.
         apply: ``(theta_h, x_t, h_tm1) -> h_t``.
-        vjp: ``(theta_h, x_t, h_tm1, h_t, h_bar_t) -> (theta_bar, x_bar_t, h_bar_tm1)``. Linear in ``h_bar_t``. Sums
-            ``theta_bar`` over every leading axis, time included. A leaf without a derivative, such as an integer,
-            gets ``None``.
+        vjp: ``(theta_h, x_t, h_tm1, h_t, h_bar_t) -> (theta_bar, x_bar_t, h_bar_tm1)`` (`Vjp`).
         output: ``h_t -> `` what g reads; must not depend on parameters.
         split: how `apply` and `vjp` divide over time (`TimeSplit`), for speed. ``None``, or one of another pair, is
             not used: a division is then implied from the two.
-        check: ``(theta_h, xs, h_0) -> None``; raises when shapes or dtypes don't fit; ``None`` checks nothing
-            beyond what every cell must satisfy.
+        check: ``(theta_h, xs, h_0) -> None`` (`Check`); ``None`` checks nothing beyond what every cell must satisfy.
         mixed: ``Cell -> Cell``: this cell with bfloat16 operands in its products; ``None`` leaves them to JAX
             (`jaxbptt.cells.mixed_precision`), which is right for an `apply` of your own.
 
@@ -93,13 +103,13 @@ class Cell(NamedTuple):
     (3.0, 4.0, 1.0, 0.5)
     """
 
-    init: Callable[..., Any]
-    initial_state: Callable[..., Any]
-    apply: Callable[..., Any]
-    vjp: Callable[..., Any]
-    output: Callable[..., Any]
+    init: Init
+    initial_state: InitialState
+    apply: Apply
+    vjp: Vjp
+    output: Callable[[Any], Any]
     split: TimeSplit | None = None
-    check: Callable[..., None] | None = None
+    check: Check | None = None
     mixed: "Callable[[Cell], Cell] | None" = None
 
 
@@ -109,10 +119,10 @@ class Readout(NamedTuple):
     Attributes:
         init: ``(key, hidden_size, output_size, dtype=float32) -> theta_o``.
         apply: ``(theta_o, h_t) -> y_hat_t``.
-        vjp: ``(theta_o, h_t, y_hat_bar_t) -> (theta_bar, h_bar_t)``, ``theta_bar`` summed over leading axes.
+        vjp: ``(theta_o, h_t, y_hat_bar_t) -> (theta_bar, h_bar_t)`` (`VjpReadout`).
         vjp_over_time: the same for stacked steps, ``(theta_o, hs, y_hat_bars) -> (theta_bar, h_bars)``;
             ``None`` when `vjp` takes time as one more leading axis.
-        check: ``(theta_o, hs) -> None``; raises when shapes or dtypes don't fit.
+        check: ``(theta_o, hs) -> None`` (`CheckReadout`).
         mixed: ``Readout -> Readout``, as for a `Cell`.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
@@ -123,11 +133,11 @@ class Readout(NamedTuple):
     (3.0, 2.0)
     """
 
-    init: Callable[..., Any]
-    apply: Callable[..., Any]
-    vjp: Callable[..., Any]
-    vjp_over_time: Callable[..., Any] | None = None
-    check: Callable[..., None] | None = None
+    init: InitReadout
+    apply: ApplyReadout
+    vjp: VjpReadout
+    vjp_over_time: VjpReadout | None = None
+    check: CheckReadout | None = None
     mixed: "Callable[[Readout], Readout] | None" = None
 
 
@@ -160,6 +170,21 @@ class Theta(NamedTuple):
     o: PyTree
 
 
+class InitModel(Protocol):
+    def __call__(self, key: Any, *, input_size: int, hidden_size: int, output_size: Any, dtype: Any = ...) -> Theta:
+        """θ, drawn by the initialisers of cell and readout."""
+        ...
+
+
+class ApplyModel(Protocol):
+    def __call__(
+        self, theta: Theta, xs: Any, h_0: Any = None, *, mask: Any = None, lengths: Any = None, key: Any = None,
+        adjoint: "Adjoint | None" = None, return_state: bool = False,
+    ) -> Any:  # fmt: skip
+        """``y_hats [T, *batch, m]``, or with ``return_state`` the pair ``(y_hats, h_T)``."""
+        ...
+
+
 class Model(NamedTuple):
     """A cell and a readout: ``ŷ_{1..T}`` from ``x_{1..T}``.
 
@@ -179,12 +204,12 @@ class Model(NamedTuple):
     ((4, 5), (7, 4, 2))
     """
 
-    init: Callable[..., Theta]
-    initial_state: Callable[..., Any]
-    apply: Callable[..., Any]
+    init: InitModel
+    initial_state: InitialState
+    apply: ApplyModel
     cell: Cell
     readout: Readout
-    step: Callable[..., Any]
+    step: StepModel
 
 
 class Estimate(NamedTuple):
@@ -205,13 +230,20 @@ class Estimate(NamedTuple):
     info: Any
 
 
+class Update(Protocol):
+    def __call__(
+        self, theta: Any, state: Any, xs: Any, ys: Any, *, mask: Any = None, lengths: Any = None, key: Any = None
+    ) -> tuple[Estimate, Any]:
+        """``(Estimate, state)`` of one chunk of T steps: all of a sequence, some, or one."""
+        ...
+
+
 class GradientEstimator(NamedTuple):
     """A way to evaluate the double sum over time, exact or not.
 
     Attributes:
-        init: ``(theta, h_0=None, *, key=None) -> state``, everything that must be carried from chunk to chunk.
-            Without h_0, the model's initial state for the batch of the first chunk.
-        update: ``(theta, state, xs, ys, *, mask=None, lengths=None, key=None) -> (Estimate, state)``.
+        init: ``(theta, h_0=None, *, key=None) -> state`` (`InitEstimator`).
+        update: ``(theta, state, xs, ys, *, mask=None, lengths=None, key=None) -> (Estimate, state)`` (`Update`).
 
     >>> import jax, jax.numpy as jnp, jaxbptt as jb
     >>> estimator = jb.estimators.rtrl(jb.rnn(jb.cells.elman(), jb.readouts.identity()), jb.losses.l2_loss)
@@ -223,12 +255,17 @@ class GradientEstimator(NamedTuple):
     (5, 5)
     """
 
-    init: Callable[..., Any]
-    update: Callable[..., tuple[Estimate, Any]]
+    init: InitEstimator
+    update: Update
 
 
-Loss = Callable[[Any, Any], Array]
-"""``loss(y_hat_t, y_t) -> [*batch]``: one step, one number for each member of the batch."""
+class Loss(Protocol):
+    def __call__(self, y_hat_t: Any, y_t: Any, /) -> Array:
+        """L of one step: one number for each member of the batch, ``[*batch]``."""
+        ...
 
-Adjoint = Callable[[Cell, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
-"""``adjoint(cell, theta_h, xs, h_0) -> (h_T, hs)``, differentiable in its own way."""
+
+class Adjoint(Protocol):
+    def __call__(self, cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree, /) -> tuple[PyTree, PyTree]:
+        """``(h_T, hs)`` as `jaxbptt.unroll` gives them, differentiable in its own way."""
+        ...

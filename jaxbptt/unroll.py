@@ -11,15 +11,10 @@ From right to left it is backpropagation through time (`jaxbptt.adjoints.full`),
 recurrent learning (`jaxbptt.estimators.rtrl`), written out it is `jaxbptt.jacobians.written_out`.
 """
 
-import functools
-
-import jax
-import jax.numpy as jnp
-
-from jaxbptt import _axes, adjoints
+from jaxbptt import adjoints
 from jaxbptt._errors import arguments
 from jaxbptt._trees import cotangents
-from jaxbptt.cells._from_split import split_of, take_step
+from jaxbptt.cells._from_split import checked
 from jaxbptt.types import Adjoint, Cell, PyTree
 
 
@@ -54,32 +49,3 @@ def unroll(
     arguments.adjoint(adjoint)
     h_0 = checked(cell, theta_h, xs, h_0)
     return adjoint(cell, *cotangents.alike(theta_h, xs, h_0))
-
-
-def checked(cell, theta_h, xs, h_0):
-    """Checks the arguments of the recursion; returns h_0 as arrays."""
-    if not isinstance(cell, Cell):
-        arguments.cells("cell", (cell,))
-    _axes.time_axis("xs", xs)
-    if h_0 is None:
-        raise TypeError("`h_0` must be a state: got None; make one with `cell.initial_state(theta_h, batch_shape)`")
-    h_0 = jax.tree.map(jnp.asarray, h_0)
-    if cell.check is not None:
-        cell.check(theta_h, xs, h_0)
-    single = _axes.state_without_batch(cell, theta_h)
-    if single is not None and jax.tree.structure(h_0) != jax.tree.structure(single):
-        _axes.state_tree(cell, theta_h, h_0)
-    step = functools.partial(take_step, split_of(cell))
-    _, h_1, _ = _axes.traced("cell.apply", step, theta_h, _axes.one_step(xs), h_0)
-    if jax.tree.structure(h_1) != jax.tree.structure(h_0):
-        raise TypeError(
-            f"f must return the tree of its state: got {jax.tree.structure(h_1)}, "
-            f"expected that of h_0, {jax.tree.structure(h_0)}"
-        )
-    for (path, before), after in zip(jax.tree.leaves_with_path(h_0), jax.tree.leaves(h_1), strict=True):
-        if (before.shape, before.dtype) != (after.shape, after.dtype):
-            raise (TypeError if before.shape == after.shape else ValueError)(
-                f"`h_0{jax.tree_util.keystr(path)}` must have the shape and dtype that f returns, "
-                f"{after.dtype}{list(after.shape)}: got {before.dtype}{list(before.shape)}"
-            )
-    return h_0

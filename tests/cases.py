@@ -15,6 +15,7 @@ import numpy as np
 
 import jaxbptt as jb
 from tests import oracles
+from tests.skeletons.cell import sine
 
 
 class CellCase(NamedTuple):
@@ -113,6 +114,10 @@ def _reset_oracle(theta, x, h):
     return oracles.gru_step(theta, x.x, np.where(x.reset[..., None].real > 0, 0, h))
 
 
+def _learned_oracle(theta, x, h):
+    return oracles.gru_step(theta.cell, x.x, np.where(x.reset[..., None].real > 0, theta.h_0, h))
+
+
 user = jb.cells.from_step(_user_step, init=_user_init, initial_state=_user_state, output=_user_output)
 # The same rule with no division over time of its own: what somebody writes who fills in a Cell by hand.
 _elman = jb.cells.elman()
@@ -125,9 +130,16 @@ CELLS = [
     CellCase("elman-sigmoid", jb.cells.elman("sigmoid"), oracles.elman_step("sigmoid")),
     CellCase("gru", jb.cells.gru(), oracles.gru_step),
     CellCase("lstm", jb.cells.lstm(), oracles.lstm_step, _h),
+    CellCase("skeleton", sine(), oracles.sine_step),
     CellCase("stacked", jb.cells.stacked(jb.cells.gru(), jb.cells.lstm()), _stacked_oracle, lambda h: h[1].h),
     CellCase("masked", jb.cells.masked(jb.cells.lstm()), _masked_oracle, _h, _masked_input),
     CellCase("resettable", jb.cells.resettable(jb.cells.gru()), _reset_oracle, inputs=_reset_input),
+    CellCase(  # a reset is what reads h_0 of θ_h where the sequence is given one
+        "learned_start",
+        jb.cells.resettable(jb.cells.learned_start(jb.cells.gru())),
+        _learned_oracle,
+        inputs=_reset_input,
+    ),
     CellCase("from_step", user, _user_oracle, lambda h: h["fast"]),
     CellCase("by_hand", by_hand, oracles.elman_step("tanh")),
 ]

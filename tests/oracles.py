@@ -36,6 +36,10 @@ def elman_step(activation):
     return step
 
 
+def sine_step(theta, x, h):
+    return np.sin(np.einsum("nd,...d->...n", theta.W_x, x) + np.einsum("nk,...k->...n", theta.W_h, h) + theta.b)
+
+
 def gru_step(theta, x, h):
     n = h.shape[-1]
 

@@ -16,8 +16,8 @@ from tests.cases import CELLS, assert_close, oracle, problem
 MIB = 2**20
 
 
-def shapes(cell, theta_h, xs, h_0):
-    """Of what a step makes: what is projected, the state, and the residuals."""
+def of_a_step(cell, theta_h, xs, h_0):
+    """Shapes of what is projected, the state, and residuals."""
     x_t = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
     return jax.eval_shape(functools.partial(take_step, split_of(cell)), theta_h, x_t, h_0)
 
@@ -29,7 +29,7 @@ def chosen(T, B, n, *, backend="cpu", monkeypatch, cell=None, **options):
     theta_h = jax.eval_shape(lambda: cell.init(jax.random.key(0), n, n, jnp.float32))
     h_0 = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, (B,)), theta_h)
     xs = jax.ShapeDtypeStruct((T, B, n), jnp.float32)
-    return blocks.choose(shapes(cell, theta_h, xs, h_0), theta_h, T, **options)
+    return blocks.choose(of_a_step(cell, theta_h, xs, h_0), theta_h, T, **options)
 
 
 def test_on_a_cpu_a_block_stays_near_the_cache(monkeypatch):
@@ -63,7 +63,7 @@ def test_of_a_step_of_a_user_the_state_counts(monkeypatch):
     )
     theta_h, h_0 = jnp.ones((1, 128), jnp.float32), jnp.zeros((32, 128), jnp.float32)
     xs = jax.ShapeDtypeStruct((2048, 32, 1), jnp.float32)
-    assert blocks.choose(shapes(cell, theta_h, xs, h_0), theta_h, 2048) == 128  # 16 KiB a step
+    assert blocks.choose(of_a_step(cell, theta_h, xs, h_0), theta_h, 2048) == 128  # 16 KiB a step
 
 
 @pytest.mark.parametrize("h_0", [np.zeros(()), np.full((2, 3), 0.1)], ids=["of a number", "of a batch"])

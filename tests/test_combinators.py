@@ -1,4 +1,5 @@
-"""What masked, resettable and stacked promise beyond the laws: padding, sequences laid end to end, layers."""
+"""What masked, resettable, stacked and learned_start promise beyond the laws: padding, sequences laid end to end,
+layers, the state that is learned."""
 
 import jax
 import jax.numpy as jnp
@@ -195,3 +196,102 @@ def test_a_key_in_the_state_begins_anew_too(adjoint):
 
     theta_h = jnp.array(0.5)
     assert_close(jax.value_and_grad(by_rule)(theta_h), jax.value_and_grad(F)(theta_h, (x[:3], x[3:]), inner), 1e-12)
+
+
+LEARNED = jb.cells.learned_start(jb.cells.lstm())
+
+
+def learned_problem(cell=LEARNED):
+    model = jb.rnn(cell, jb.readouts.linear())
+    theta = cases.randomised(
+        model.init(KEYS[0], input_size=3, hidden_size=4, output_size=2, dtype=jnp.float64), KEYS[1], 0.5
+    )
+    return model, theta, cases.normal(KEYS[2], (5, 3, 3)), cases.normal(KEYS[3], (5, 3, 2))
+
+
+def of_given_start(theta, xs, ys):
+    """F of the inner cell, h_0 broadcast by hand: what ``jax.grad`` makes of it is no rule of `learned_start`."""
+    model = jb.rnn(jb.cells.lstm(), jb.readouts.linear())
+    h_0 = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3, 4)), theta.h.h_0)
+    F = jb.objective(model, jb.losses.l2_loss, adjoint=jb.adjoints.autodiff())
+    return F(theta._replace(h=theta.h.cell), xs, ys, h_0)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
+def test_the_gradient_of_a_learned_start_is_the_sum_over_the_batch(adjoint):
+    model, theta, xs, ys = learned_problem()
+    F = jb.objective(model, jb.losses.l2_loss, adjoint=adjoint)
+    got, wanted = (jax.jit(jax.value_and_grad(of))(theta, xs, ys) for of in (F, of_given_start))
+    np.testing.assert_allclose(got[0], wanted[0], rtol=1e-12)
+    assert_close(got[1], wanted[1], 1e-11)
+
+
+@pytest.mark.parametrize("make", cases.EXACT_ESTIMATORS.values(), ids=cases.EXACT_ESTIMATORS)
+def test_estimators_learn_the_start(make):
+    model, theta, xs, ys = learned_problem()
+    estimator = make(model, jb.losses.l2_loss)
+    estimate, _ = jax.jit(estimator.update)(theta, estimator.init(theta), xs, ys)
+    assert_close(estimate.grads, jax.jit(jax.grad(of_given_start))(theta, xs, ys), 1e-11)
+
+
+def test_a_learned_start_begins_as_the_inner_cell():
+    theta_h = LEARNED.init(KEYS[0], 3, 4, jnp.float64)
+    inner = jb.cells.lstm().init(KEYS[0], 3, 4, jnp.float64)
+    for a, b in zip(jax.tree.leaves(theta_h.cell), jax.tree.leaves(inner), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert jax.tree.map(lambda leaf: leaf.tolist(), theta_h.h_0) == jb.cells.LSTMState([0.0] * 4, [0.0] * 4)
+
+
+@pytest.mark.parametrize("cell", [LEARNED, jb.cells.stacked(jb.cells.learned_start(jb.cells.gru()), LEARNED)])
+def test_a_learned_start_passes_the_check_of_cells(cell):
+    jb.check_cell(cell, seeds=(0,), sizes=((3, 4),), batch_shapes=((2,),), steps=2)
+
+
+def test_what_has_no_derivative_begins_as_in_the_inner_cell():
+    """A counter and a key of every member; θ_h has floating-point leaves alone, so that an optimiser takes it."""
+
+    def step(theta_h, x_t, h_tm1):
+        fast = jnp.tanh(h_tm1["fast"] * theta_h + x_t)
+        return {"fast": fast, "count": h_tm1["count"] + 1, "key": h_tm1["key"]}
+
+    def initial_state(theta_h, batch_shape=()):
+        count, key = jnp.full(batch_shape, 7), jnp.broadcast_to(KEYS[0], batch_shape)
+        return {"fast": jnp.zeros(batch_shape), "count": count, "key": key}
+
+    inner = jb.cells.from_step(
+        step, lambda key, d, n, dtype: jnp.ones((), dtype), initial_state, output=lambda h_t: h_t["fast"]
+    )
+    cell = jb.cells.learned_start(inner)
+    theta_h = cell.init(KEYS[0], 1, 1, jnp.float64)._replace(h_0={"fast": jnp.array(0.5), "count": None, "key": None})
+    assert jax.tree.structure(cell.init(KEYS[0], 1, 1, jnp.float64)) == jax.tree.structure(theta_h)
+    h_0 = cell.initial_state(theta_h, (2,))
+    assert h_0["count"].tolist() == [7, 7]
+    assert h_0["key"].shape == (2,)
+    xs = cases.normal(KEYS[2], (4, 2))
+
+    def F(theta_h):
+        h_0 = cell.initial_state(theta_h, (2,))
+        return jnp.sum(jb.unroll(cell, theta_h, xs, h_0)[1] ** 2)
+
+    def loop(theta_h):
+        h, total = jnp.full(2, theta_h.h_0["fast"]), 0.0
+        for x in xs:
+            h = jnp.tanh(h * theta_h.cell + x)
+            total = total + jnp.sum(h**2)
+        return total
+
+    assert_close(jax.grad(F)(theta_h), jax.grad(loop)(theta_h), 1e-11)
+
+
+def test_sequences_of_a_stream_begin_with_the_learned_state():
+    """Two sequences end to end, h_0 given to neither, as each alone."""
+    model, theta, xs, ys = learned_problem()
+    inner, stream = jb.objective(model, jb.losses.l2_loss), jb.cells.resettable(LEARNED)
+    F = jb.objective(jb.rnn(stream, jb.readouts.linear()), jb.losses.l2_loss)
+    begins = jnp.zeros((5, 3), bool).at[2].set(True)
+    got = jax.jit(jax.grad(F))(theta, jb.cells.ResetInput(xs, begins), ys)
+
+    def parts(theta):
+        return (2 * inner(theta, xs[:2], ys[:2]) + 3 * inner(theta, xs[2:], ys[2:])) / 5
+
+    assert_close(got, jax.jit(jax.grad(parts))(theta), 1e-11)

@@ -35,7 +35,7 @@ def test_states_in_the_memory_of_the_host_give_the_gradient(case, residuals):
     wanted_value, (wanted_theta, _, wanted_h_0) = oracle(given)
     np.testing.assert_allclose(value, wanted_value, rtol=1e-12)
     assert_close(theta_bar, wanted_theta, 1e-11)
-    if case.name != "resettable":  # a reset at the first step leaves nothing of h_0
+    if case.name not in ("resettable", "learned_start"):  # a reset at the first step leaves nothing of h_0
         assert_close(h_0_bar, wanted_h_0, 1e-11)
 
 

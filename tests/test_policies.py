@@ -115,7 +115,7 @@ def test_against_numpy_with_rounded_operands():
         assert np.median(np.abs(np.asarray(got) - wanted)) < 1e-6 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("name", ["elman-tanh", "gru", "lstm", "stacked", "masked", "resettable"])
+@pytest.mark.parametrize("name", ["elman-tanh", "gru", "lstm", "stacked", "masked", "resettable", "learned_start"])
 def test_every_product_has_bfloat16_operands_and_a_float32_sum(name):
     _, given = models(next(case for case in CELLS if case.name == name))
     F = jb.objective(given.model, jb.losses.l2_loss)

@@ -1,5 +1,6 @@
 """f: the cells. One file a cell, its derivation beside its pullback."""
 
+from jaxbptt.cells.combinators.learned_start import LearnedStart, learned_start
 from jaxbptt.cells.combinators.masked import MaskedInput, masked
 from jaxbptt.cells.combinators.mixed_precision import mixed_precision
 from jaxbptt.cells.combinators.resettable import ResetInput, resettable
@@ -15,12 +16,14 @@ __all__ = [
     "GRUParams",
     "LSTMParams",
     "LSTMState",
+    "LearnedStart",
     "LinearParams",
     "MaskedInput",
     "ResetInput",
     "elman",
     "from_step",
     "gru",
+    "learned_start",
     "linear",
     "lstm",
     "masked",

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt._axes import state_tree
+from jaxbptt._errors.trees import like
 
 
 def parameters(params_type, theta_h):
@@ -56,6 +57,12 @@ def state_of_reset(cell, theta_h, reset, h_0):
                 f"begins with {list(wanted.shape)}, and `h_0{jax.tree_util.keystr(path)}` of shape {np.shape(leaf)}; "
                 "use `jnp.broadcast_to`"
             )
+
+
+def learned_start(params_type, theta_h, start):
+    """θ_h holds an h_0 like the inner cell's own, ``start(theta_h.cell)``."""
+    parameters(params_type, theta_h)
+    like("theta_h.h_0", theta_h.h_0, "cell.initial_state(theta_h.cell, ())", jax.eval_shape(start, theta_h.cell))
 
 
 def batch_shape(value):

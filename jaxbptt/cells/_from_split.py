@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxbptt import _axes
+from jaxbptt._errors import arguments
 from jaxbptt._errors.trees import same_float_dtype
 from jaxbptt._precision import in_bfloat16, with_bfloat16_weights
 from jaxbptt._time.loop import apart
@@ -85,6 +87,35 @@ def take_step(split: TimeSplit, theta_h, x_t, h_tm1):
     """``u_t, h_t, residuals_t`` of one step."""
     u_t = without_time_axis(split.project(theta_h, with_time_axis(x_t)))
     return u_t, *split.step(theta_h, u_t, h_tm1)
+
+
+def checked(cell, theta_h, xs, h_0):
+    """Checks the arguments of the recursion; returns h_0 as arrays."""
+    if not isinstance(cell, Cell):
+        arguments.cells("cell", (cell,))
+    _axes.time_axis("xs", xs)
+    if h_0 is None:
+        raise TypeError("`h_0` must be a state: got None; make one with `cell.initial_state(theta_h, batch_shape)`")
+    h_0 = jax.tree.map(jnp.asarray, h_0)
+    if cell.check is not None:
+        cell.check(theta_h, xs, h_0)
+    single = _axes.state_without_batch(cell, theta_h)
+    if single is not None and jax.tree.structure(h_0) != jax.tree.structure(single):
+        _axes.state_tree(cell, theta_h, h_0)
+    step = functools.partial(take_step, split_of(cell))
+    _, h_1, _ = _axes.traced("cell.apply", step, theta_h, _axes.one_step(xs), h_0)
+    if jax.tree.structure(h_1) != jax.tree.structure(h_0):
+        raise TypeError(
+            f"f must return the tree of its state: got {jax.tree.structure(h_1)}, "
+            f"expected that of h_0, {jax.tree.structure(h_0)}"
+        )
+    for (path, before), after in zip(jax.tree.leaves_with_path(h_0), jax.tree.leaves(h_1), strict=True):
+        if (before.shape, before.dtype) != (after.shape, after.dtype):
+            raise (TypeError if before.shape == after.shape else ValueError)(
+                f"`h_0{jax.tree_util.keystr(path)}` must have the shape and dtype that f returns, "
+                f"{after.dtype}{list(after.shape)}: got {before.dtype}{list(before.shape)}"
+            )
+    return h_0
 
 
 def cell_from_split(split: TimeSplit, *, init, initial_state, check, output=identity_output, mixed=None) -> Cell:

@@ -7,7 +7,7 @@ from jaxbptt import _axes
 from jaxbptt._algebra import wide
 from jaxbptt._errors import initialisation
 from jaxbptt._trees import vectors
-from jaxbptt.unroll import checked
+from jaxbptt.cells._from_split import checked
 
 
 def begin(cell, theta_h, xs, h_0):

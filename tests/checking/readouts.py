@@ -21,6 +21,9 @@ READOUTS = {
     "no-bias": jb.readouts.linear(bias=False),
     "identity": jb.readouts.identity(),
     "from_apply": jb.readouts.from_apply(_tanh_readout, _tanh_params),
+    "several": jb.readouts.several(
+        value=jb.readouts.linear(bias=False), policy=jb.readouts.from_apply(_tanh_readout, _tanh_params)
+    ),
 }
 
 

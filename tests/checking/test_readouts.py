@@ -20,6 +20,7 @@ def test_right_readouts_pass(name):
         "no-bias": ["theta_o.W_o", "hs"],
         "identity": ["hs"],
         "from_apply": ["theta_o", "hs"],
+        "several": ["theta_o['policy']", "theta_o['value'].W_o", "hs"],
     }
     assert [row.leaf for row in report.rows] == wanted[name]
     assert report.cases == 2

@@ -54,7 +54,7 @@ def test_the_step_is_the_one_that_is_wrong():
 
 
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("name", ["stacked", "masked", "resettable", "from_step", "by_hand"])
+@pytest.mark.parametrize("name", ["stacked", "masked", "resettable", "learned_start", "from_step", "by_hand"])
 def test_wrong_rules_of_other_cells_are_caught(name):
     """Every leaf of θ in turn gets a wrong element, in `vjp` and (where there is one) in `split`."""
     (case,) = (case for case in CELLS if case.name == name)

@@ -17,6 +17,7 @@ NOT_CELLS: dict[str, Callable] = {
     "unroll": lambda value: unroll(cell=value),
     "masked": jb.cells.masked,
     "resettable": jb.cells.resettable,
+    "learned_start": jb.cells.learned_start,
     "check_cell": jb.check_cell,
     "jacobians": lambda value: jacobian(jb.jacobians.along, cell=value),
 }

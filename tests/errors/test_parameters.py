@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 import jaxbptt as jb
+from jaxbptt.cells import LearnedStart
 from tests.errors.rows import (
     BPTT,
     CELLS,
@@ -25,6 +26,7 @@ from tests.errors.rows import (
     n,
     objective,
     ones,
+    singles,
     table,
     unroll,
     update,
@@ -140,6 +142,42 @@ row(
     r"`xs` must have shape \[T, \*batch, d\] with d=3 .*got xs.shape=\(5, 6, 4\)",
     lambda: unroll("stacked", theta_h=(PARAMS["elman"], PARAMS["gru"]), h_0=(ones(B, n), ones(B, n))),
 )
+
+LEARNED = jb.cells.learned_start(jb.cells.gru())
+for what, kind, theta_h, pattern in (
+    ("plain", TypeError, PARAMS["gru"], r"`theta_h` must be LearnedStart, as `cell.init` makes it: got GRUParams"),
+    ("cell", TypeError, LearnedStart(PARAMS["elman"], ones(n)), r"`theta_h` must be GRUParams.*: got ElmanParams"),
+    (
+        "tree",
+        TypeError,
+        LearnedStart(PARAMS["gru"], (ones(n),)),
+        r"`theta_h.h_0` must have the tree of `cell.initial_state\(theta_h.cell, \(\)\)`",
+    ),
+    (
+        "batch",
+        ValueError,
+        LearnedStart(PARAMS["gru"], ones(B, n)),
+        r"`theta_h.h_0` must be like `cell.initial_state\(.*, float64\[4\]: got float64\[6, 4\]",
+    ),
+    (
+        "float32",
+        ValueError,
+        LearnedStart(PARAMS["gru"], singles(n)),
+        r"`theta_h.h_0` must be like `cell.initial_state\(.*, float64\[4\]: got float32\[4\]",
+    ),
+):
+    row(
+        f"learned_start-{what}",
+        kind,
+        pattern,
+        lambda theta_h=theta_h: unroll(cell=LEARNED, theta_h=theta_h, h_0=ones(B, n)),
+    )
+    row(
+        f"learned_start-initial_state-{what}",
+        kind,
+        pattern,
+        lambda theta_h=theta_h: LEARNED.initial_state(theta_h, (B,)),
+    )
 
 
 @each(ROWS)

@@ -14,6 +14,7 @@ from tests.errors.rows import (
     d,
     each,
     ints,
+    key,
     leaks,
     m,
     matmul_readout,
@@ -66,6 +67,43 @@ row(
         jb.Theta(PARAMS["gru"], ones(n + 1, m)), ones(T, B, d), ones(B, n)
     ),
 )
+
+SEVERAL = jb.readouts.several(policy=jb.readouts.linear(), value=jb.readouts.linear())
+PAIR = jb.readouts.several(jb.readouts.linear(), jb.readouts.linear())
+row("several-none", TypeError, r"`several` must have at least one head: got none", jb.readouts.several)
+row(
+    "several-both",
+    TypeError,
+    r"heads of `several` go all by position, for a tuple, or all by name, for a dict: got 1 and \['value'\]",
+    lambda: jb.readouts.several(jb.readouts.linear(), value=jb.readouts.linear()),
+)
+row(
+    "several-not-called",
+    TypeError,
+    r"`readout` must be a Readout: got function .*call the factory",
+    lambda: jb.readouts.several(value=jb.readouts.linear),
+)
+for what, readout, size, pattern in (
+    ("names", SEVERAL, {"policy": 3}, r"`output_size` .* one integer, or a dict of policy, value: got \{'policy': 3\}"),
+    ("tuple", SEVERAL, (3, 1), r"`output_size` .* a dict of policy, value: got \(3, 1\)"),
+    ("dict", PAIR, {"policy": 3, "value": 1}, r"`output_size` .* one integer, or a tuple of 2: got \{'pol"),
+    ("three", PAIR, (3, 1, 1), r"`output_size` .* a tuple of 2: got \(3, 1, 1\)"),
+    ("zero", PAIR, (3, 0), r"`output_size` must be an integer, at least 1: got 0"),
+):
+    kind = ValueError if what == "zero" else TypeError
+    row(f"several-output_size-{what}", kind, pattern, lambda readout=readout, size=size: readout.init(key(), n, size))
+for what, readout, o, pattern in (
+    ("names", SEVERAL, {"policy": THETA_O}, r"`theta.o` of several heads must be a dict of policy, value: got \{'pol"),
+    ("one", SEVERAL, THETA_O, r"`theta.o` of several heads must be a dict of policy, value: got LinearR"),
+    ("three", PAIR, (THETA_O,) * 3, r"`theta.o` of several heads must be a tuple of 2: got \(LinearR"),
+    ("head", PAIR, (THETA_O, (ones(m, n), ones(m))), r"`theta.o` must be LinearReadoutParams.*got tuple"),
+):
+    row(
+        f"several-theta.o-{what}",
+        TypeError,
+        pattern,
+        lambda readout=readout, o=o: jb.rnn(GRU, readout).apply(jb.Theta(PARAMS["gru"], o), ones(T, B, d)),
+    )
 
 
 @each(ROWS)

@@ -1,0 +1,118 @@
+"""What each function of a cell, a readout, a model and an estimator takes, gives and promises.
+
+*Parallel* functions are called with steps stacked along a leading time axis, which may be of length 1; *sequential*
+ones see one step. The letters are those of `jaxbptt.types`.
+"""
+
+from typing import Any, Protocol
+
+
+class Project(Protocol):
+    def __call__(self, theta_h: Any, xs: Any, /) -> Any:
+        """Parallel: the products that don't read h_{t-1}. What is elementwise, such as adding a bias, costs less in
+        `Step`: here it is one more pass over all of time.
+        """
+        ...
+
+
+class Step(Protocol):
+    def __call__(self, theta_h: Any, u_t: Any, h_tm1: Any, /) -> tuple[Any, Any]:
+        """Sequential: the rest of f, ``(h_t, residuals_t)``. Residuals are what the pullback would like to have
+        kept beside x_t, h_{t-1} and h_t, which it is given.
+        """
+        ...
+
+
+class Residuals(Protocol):
+    def __call__(self, theta_h: Any, us: Any, hs_tm1: Any, hs: Any, /) -> Any:
+        """Parallel: what `Step` kept, computed again from states; the same tree, leaf by leaf the same numbers."""
+        ...
+
+
+class StepVjp(Protocol):
+    def __call__(
+        self, theta_h: Any, x_t: Any, residuals_t: Any, h_tm1: Any, h_t: Any, delta_t: Any, /
+    ) -> tuple[Any, Any]:
+        """Sequential: ``(z_bar_t, h_bar_tm1)``, the cotangent of the pre-activations, whose leaves begin with the batch
+        axes as those of delta_t do, and c_tᵀ delta_t. Linear in delta_t.
+        """
+        ...
+
+
+class VjpOverTime(Protocol):
+    # `*args, **kwargs`: the stack of steps is handed over as one tuple, whose length a type checker does not know.
+    def __call__(
+        self, theta_h: Any, xs: Any, hs_tm1: Any, hs: Any, residuals: Any, z_bars: Any, /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Parallel: Σ b_tᵀ delta_t over time and batch (`param_vjp`), or ∂F/∂x_t (`input_vjp`). Linear in z_bars."""
+        ...
+
+
+class Init(Protocol):
+    def __call__(self, key: Any, input_size: int, hidden_size: int, dtype: Any = ...) -> Any:
+        """θ_h, drawn, in float32 unless another dtype is asked for."""
+        ...
+
+
+class InitialState(Protocol):
+    def __call__(self, theta: Any, /, batch_shape: tuple[int, ...] = ()) -> Any:
+        """h_0 for a batch of this shape; of a `Cell` from θ_h, of a `Model` from θ."""
+        ...
+
+
+class Apply(Protocol):
+    def __call__(self, theta_h: Any, x_t: Any, h_tm1: Any, /) -> Any:
+        """One step of f: h_t."""
+        ...
+
+
+class Vjp(Protocol):
+    def __call__(self, theta_h: Any, x_t: Any, h_tm1: Any, h_t: Any, h_bar_t: Any, /) -> tuple[Any, Any, Any]:
+        """``(theta_bar, x_bar_t, h_bar_tm1)``, linear in ``h_bar_t``. Sums ``theta_bar`` over every leading axis, time
+        included. A leaf without a derivative, such as an integer, gets ``None``.
+        """
+        ...
+
+
+class Check(Protocol):
+    def __call__(self, theta_h: Any, xs: Any, h_0: Any, /) -> None:
+        """Raises when shapes or dtypes don't fit."""
+        ...
+
+
+class InitReadout(Protocol):
+    def __call__(self, key: Any, hidden_size: int, output_size: Any, dtype: Any = ...) -> Any:
+        """θ_o, drawn. Several heads take a tree of output sizes."""
+        ...
+
+
+class ApplyReadout(Protocol):
+    def __call__(self, theta_o: Any, h_t: Any, /) -> Any:
+        """g: ŷ_t."""
+        ...
+
+
+class VjpReadout(Protocol):
+    def __call__(self, theta_o: Any, h_t: Any, y_hat_bar_t: Any, /) -> tuple[Any, Any]:
+        """``(theta_bar, h_bar_t)``, ``theta_bar`` summed over leading axes."""
+        ...
+
+
+class CheckReadout(Protocol):
+    def __call__(self, theta_o: Any, hs: Any, /) -> None:
+        """Raises when shapes or dtypes don't fit."""
+        ...
+
+
+class StepModel(Protocol):
+    def __call__(self, theta: Any, x_t: Any, h_tm1: Any, *, key: Any = None) -> tuple[Any, Any]:
+        """``(y_hat_t, h_t)``, for serving and sampling."""
+        ...
+
+
+class InitEstimator(Protocol):
+    def __call__(self, theta: Any, h_0: Any = None, *, key: Any = None) -> Any:
+        """Everything that must be carried from chunk to chunk. Without h_0, the model's initial state for the batch of
+        the first chunk.
+        """
+        ...
