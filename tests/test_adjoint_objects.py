@@ -55,3 +55,16 @@ def test_what_it_makes_goes_through_jit_and_remat(name):
         return jax.grad(jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint))(*arguments)
 
     assert_close(gradient(ADJOINTS[name]), wanted)
+
+
+def test_a_plain_function_is_an_adjoint_too():
+    """The readout then has its own rule, as the function does not say that JAX may push forward through it."""
+    given = problem(LSTM, T=5)
+
+    def mine(cell, theta_h, xs, h_0):
+        return jb.adjoints.full()(cell, theta_h, xs, h_0)
+
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=mine)
+    assert_close(jax.grad(F)(given.theta, given.xs, given.ys, given.h_0), oracle(given)[1][0])
+    y_hats = given.model.apply(given.theta, given.xs, given.h_0, adjoint=mine)
+    assert_close(y_hats, given.model.apply(given.theta, given.xs, given.h_0), 1e-12)

@@ -186,6 +186,7 @@ def public_classes():
         for module in [*MODULES, jb.types]
         for value in vars(module).values()
         if inspect.isclass(value) and value.__module__.startswith("jaxbptt")
+        if not value.__module__.startswith("jaxbptt._")  # a module of one's own may use it, and not offer it
     }
 
 

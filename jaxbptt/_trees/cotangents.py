@@ -56,7 +56,9 @@ def zeros(primal, *, to_sum=False):
     made = [jnp.zeros(jnp.shape(leaf), dtype) if has_derivative(leaf) else None
             for leaf, dtype in zip(leaves, dtypes, strict=True)]  # fmt: skip
     axes = [_axes(leaf) for leaf in leaves]
-    return treedef.unflatten([_over(along, leaf) if along else leaf for along, leaf in zip(axes, made, strict=True)])
+    return treedef.unflatten(
+        [leaf if leaf is None or not along else _over(along, leaf) for along, leaf in zip(axes, made, strict=True)]
+    )
 
 
 def differentiable(primal):

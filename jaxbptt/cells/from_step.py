@@ -32,7 +32,7 @@ def from_step(
     differentiated goes through ``theta_h``, ``x_t`` or ``h_tm1`` (JAX's words for one that doesn't are "unexpected
     tracer", or "no constant handler for type"). Leaves may be real, complex, integer
     (token ids), keys or ``None``; those without a derivative get no cotangent. A ``custom_vjp`` in it must be linear,
-    at 0 too (not so one that divides a cotangent by its norm): where blocks overlap, a step is reversed once with 0.
+    at 0 too (not so one that divides a cotangent by its norm): where a block is padded, a step is reversed with 0.
 
     Args:
         step: f, ``(theta_h, x_t, h_tm1) -> h_t``, with ``h_t`` of the tree, shapes and dtypes of ``h_tm1``.
