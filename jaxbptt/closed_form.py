@@ -35,12 +35,7 @@ from jaxbptt.readouts import LinearReadoutParams
 from jaxbptt.readouts import linear as readout
 from jaxbptt.types import Array, Loss, Theta
 
-__all__ = [
-    "ClosedForm",
-    "double_sum",
-    "recursion",
-    "states",
-]
+__all__ = ["ClosedForm", "double_sum", "recursion", "states"]
 
 
 class ClosedForm(NamedTuple):

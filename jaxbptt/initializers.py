@@ -18,17 +18,9 @@ from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 
 __all__ = [
-    "Initializer",
-    "chrono",
-    "gate_bias",
-    "glorot_uniform",
-    "identity",
-    "non_normal",
-    "orthogonal",
-    "per_gate",
-    "spectral_radius",
-    "zeros",
-]
+    "Initializer", "chrono", "gate_bias", "glorot_uniform", "identity", "non_normal", "orthogonal", "per_gate",
+    "spectral_radius", "zeros",
+]  # fmt: skip
 
 Initializer = Callable[..., Any]
 

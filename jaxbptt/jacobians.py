@@ -22,17 +22,7 @@ from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.cells._from_split import checked, split_of
 from jaxbptt.types import Array, Cell, PyTree
 
-__all__ = [
-    "along",
-    "b_and_c",
-    "immediate",
-    "jvp",
-    "product",
-    "recursion",
-    "state",
-    "vjp",
-    "written_out",
-]
+__all__ = ["along", "b_and_c", "immediate", "jvp", "product", "recursion", "state", "vjp", "written_out"]
 
 
 def immediate(cell: Cell, theta_h: PyTree, x_t: PyTree, h_tm1: PyTree) -> Array:

@@ -182,7 +182,6 @@ class ApplyModel(Protocol):
         adjoint: "Adjoint | None" = None, return_state: bool = False,
     ) -> Any:  # fmt: skip
         """``y_hats [T, *batch, m]``, or with ``return_state`` the pair ``(y_hats, h_T)``."""
-        ...
 
 
 class Model(NamedTuple):
