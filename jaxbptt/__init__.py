@@ -10,21 +10,10 @@
 (20, 5)
 """
 
-from jaxbptt import (
-    adjoints,
-    cells,
-    checking,
-    closed_form,
-    diagnostics,
-    estimators,
-    initializers,
-    jacobians,
-    losses,
-    policies,
-    readouts,
-    training,
-    types,
-)
+from jaxbptt import (  # isort: skip
+    adjoints, cells, checking, closed_form, diagnostics, estimators, initializers, jacobians, losses, policies,
+    readouts, training, types,
+)  # fmt: skip
 from jaxbptt.checking import check_cell, check_gradients, check_readout
 from jaxbptt.data_parallel import data_parallel
 from jaxbptt.model import rnn

@@ -17,24 +17,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from jaxbptt._slots import (
-    Apply,
-    ApplyReadout,
-    Check,
-    CheckReadout,
-    Init,
-    InitEstimator,
-    InitialState,
-    InitReadout,
-    Project,
-    Residuals,
-    Step,
-    StepModel,
-    StepVjp,
-    Vjp,
-    VjpOverTime,
-    VjpReadout,
-)
+from jaxbptt._slots import (  # isort: skip
+    Apply, ApplyReadout, Check, CheckReadout, Init, InitEstimator, InitialState, InitReadout, Project, Residuals, Step,
+    StepModel, StepVjp, Vjp, VjpOverTime, VjpReadout,
+)  # fmt: skip
 
 Array = jax.Array
 PyTree = Any

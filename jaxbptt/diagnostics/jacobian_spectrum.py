@@ -93,10 +93,7 @@ def jacobian_spectrum(
     of_c = jnp.linalg.eigvals(cs)
     of_products = over_steps(_graded.log_eigenvalues, products, Q_0)
     return JacobianSpectrum(
-        singular_values,
-        log_singular_values,
-        _sorted(of_c, jnp.abs(of_c)),
-        _sorted(of_products, jnp.real(of_products)),
+        singular_values, log_singular_values, _sorted(of_c, jnp.abs(of_c)), _sorted(of_products, jnp.real(of_products))
     )
 
 
