@@ -16,6 +16,8 @@ def standing_still(cell, xs, lengths):
 def real(xs, lengths):
     """Which steps are, ``[T, *batch]``: t ≤ the length of the sequence."""
     T = jax.tree.leaves(xs)[0].shape[0]
+    if jnp.iinfo(lengths.dtype).bits < 32:  # T need not be a number of so few
+        lengths = lengths.astype(jnp.int32)
     steps = of_members(jnp.arange(T, dtype=lengths.dtype), lengths.shape)
     return steps < jnp.broadcast_to(lengths, steps.shape)
 

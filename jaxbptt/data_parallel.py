@@ -20,16 +20,17 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxbptt._algebra import wide
+from jaxbptt._errors.words import describe
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
 from jaxbptt.losses import mean
-from jaxbptt.objective import Aux, Objective
+from jaxbptt.objective import Aux, divisor
 
 _AXIS = "batch"
 _NAMES = ("theta", "xs", "ys", "h_0", "mask", "lengths", "key")
 
 
-def data_parallel(F: Objective, devices: Sequence[Any] | None = None) -> "DataParallel":
+def data_parallel(F: Any, devices: Sequence[Any] | None = None) -> "DataParallel":
     """The same objective, evaluated with its batch split over `devices`; ``jax.grad`` of it just works.
 
     Same value and gradient as `F` to rounding. Time-major arrays (xs, ys, mask) are split along axis 1, states and
@@ -42,7 +43,7 @@ def data_parallel(F: Objective, devices: Sequence[Any] | None = None) -> "DataPa
     and its gradient then lie on all of them; see `jaxbptt.diagnostics` before you hand such a θ to a QR.
 
     Args:
-        F: from `jaxbptt.objective`.
+        F: from `jaxbptt.objective`, or a function with its attributes (``functools.wraps(F)``) and a value of its own.
         devices: some of ``jax.devices()``, or ``None`` for all there are (on every host).
 
     Returns:
@@ -50,7 +51,8 @@ def data_parallel(F: Objective, devices: Sequence[Any] | None = None) -> "DataPa
         it gives the `Aux` of all shards, through which no gradient goes. The same arguments give the same F.
 
     Raises:
-        TypeError: when F is not from `jaxbptt.objective` (transform what this returns), or `devices` are not devices.
+        TypeError: when F is no objective, or `devices` are not devices; when traced, for an F that was transformed so
+            that it is no longer one number: transform what this returns.
         ValueError: for ``reduction="none"``; when traced, for a batch that the devices don't divide, or where another
             mesh is set (``jax.set_mesh``, ``jax.shard_map``): there use F itself, as the README says.
 
@@ -68,7 +70,7 @@ def data_parallel(F: Objective, devices: Sequence[Any] | None = None) -> "DataPa
 
 
 @factory
-def _data_parallel(F: Objective, devices: tuple) -> "DataParallel":
+def _data_parallel(F: Any, devices: tuple) -> "DataParallel":
     return DataParallel(F, devices)
 
 
@@ -82,7 +84,7 @@ class DataParallel:
     True
     """
 
-    F: Objective
+    F: Any
     devices: tuple
 
     def __call__(self, theta, xs, ys, h_0=None, *, mask=None, lengths=None, key=None):
@@ -115,11 +117,13 @@ def _aux_specs(split):
 
 def _local(split, theta, xs, ys, h_0, mask, lengths, key):
     """w_s/W F_s of a shard, and what F has made beside it."""
-    returned = split.F(theta, xs, ys, h_0, mask=mask, lengths=lengths, key=key)
+    given = {"mask": mask, "lengths": lengths, "key": key}  # an F of the user's own may not take all of them
+    returned = split.F(theta, xs, ys, h_0, **{name: value for name, value in given.items() if value is not None})
     value, aux = returned if split.F.has_aux else (returned, None)
+    _check_value(value)
     if split.F.reduction == "sum":
         return value, aux
-    count = split.F.count(xs, mask, lengths, wide(value.dtype))  # no integer: all hosts may count beyond 2³¹
+    count = divisor(split.F, xs, mask, lengths, wide(value.dtype))  # no integer: all hosts may count beyond 2³¹
     if count is None:
         return value * jnp.asarray(1 / len(split.devices), value.dtype), aux
     return value * mean(count, lax.psum(count, _AXIS)).astype(value.dtype), aux
@@ -167,15 +171,25 @@ _value.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _objective(value):
-    if not isinstance(value, Objective):
+    if not (callable(value) and all(hasattr(value, name) for name in ("reduction", "at", "has_aux"))):
         raise TypeError(
-            f"`F` must be an objective: got {type(value).__name__} ({value!r:.80}); make one with "
-            "`jb.objective(model, loss)`, and transform what `data_parallel` returns"
+            f"`F` must be an objective, whose reduction is known: got {type(value).__name__} ({value!r:.80}); "
+            "make one with `jb.objective(model, loss)`"
         )
     if value.reduction == "none":
         raise ValueError(
             "`F` must be one number, to be summed over the devices: got an objective with reduction='none'; "
             'take "mean", "sum" or "sequences"'
+        )
+
+
+def _check_value(value):
+    """One number. A transformation of F has the attributes of F, and may return something else."""
+    if not hasattr(value, "dtype") or np.ndim(value) or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(
+            f"`F` must return one floating-point number, as an array: got {describe(value)}; hand "
+            "`data_parallel` the objective itself, and transform what it returns: `jax.vmap(jb.data_parallel(F), …)`, "
+            "`jax.value_and_grad(jb.data_parallel(F))`"
         )
 
 

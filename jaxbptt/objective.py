@@ -74,17 +74,6 @@ class Objective:
         value, aux = evaluate(self, theta, given, keeps_y_hats=self.has_aux)
         return (value, aux) if self.has_aux else value
 
-    def count(self, xs, mask, lengths, dtype):
-        """What F divides by: Σ w, or the number of sequences that count; ``None`` where every step counts."""
-        if mask is None and lengths is None:
-            return None
-        real = None if lengths is None else _masks.real(xs, lengths)
-        if self.at == "last":
-            mask, real = with_time_axis(mask), None if real is None else real[:1]
-        weights = _masks.weights(mask, real)
-        count = losses.count(weights, 0, (), dtype, each=self.reduction == "sequences")
-        return jnp.sum(count != 0, dtype=dtype) if self.reduction == "sequences" else count
-
 
 def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=None, *, at="steps"):
     """The arguments of F as `Given`. Nothing is computed but shapes, and h_0 where there is none."""
@@ -113,6 +102,18 @@ def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=Non
     h_0 = checked(cell, theta.h, xs, h_0)
     batch = _axes.batch_shape(cell, theta.h, h_0)
     return Given(cell, xs, h_0, ys, weights, batch, _check_loss(model, loss, theta, cell, h_0, ys, weights, batch))
+
+
+def divisor(F, xs, mask, lengths, dtype):
+    """What F divides by: Σ w, or the number of sequences that count; ``None`` where every step counts."""
+    if mask is None and lengths is None:
+        return None
+    real = None if lengths is None else _masks.real(xs, lengths)
+    if F.at == "last":
+        mask, real = with_time_axis(mask), None if real is None else real[:1]
+    weights = _masks.weights(mask, real)
+    count = losses.count(weights, 0, (), dtype, each=F.reduction == "sequences")
+    return jnp.sum(count != 0, dtype=dtype) if F.reduction == "sequences" else count
 
 
 def evaluate(F, theta, given, *, keeps_y_hats=False):

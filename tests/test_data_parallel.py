@@ -51,25 +51,53 @@ def test_sums_and_default_states(masked):
         assert_close(*bars, 1e-11)
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["all", "mask"])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_lengths_go_with_their_sequences_and_count(reduction, masked):
-    """F is NumPy's mean, or sum, of θ · x over the steps t < lengths; the shares of the devices count such steps."""
+DIVIDED = {
+    "mean": {},
+    "sum": {"reduction": "sum"},
+    "sequences": {"reduction": "sequences"},
+    "last": {"at": "last"},
+    "last-sequences": {"at": "last", "reduction": "sequences"},
+    "aux": {"has_aux": True},
+    "aux-last-sum": {"at": "last", "reduction": "sum", "has_aux": True},
+}
 
-    def F(theta, xs, ys, h_0=None, *, mask=None, lengths=None):
-        counts = jnp.arange(5)[:, None] < lengths[None]
-        counts = counts if mask is None else counts & mask
-        total = jnp.sum(jnp.where(counts, theta * xs, 0))
-        return total if reduction == "sum" else total / jnp.maximum(jnp.sum(counts, dtype=total.dtype), 1)
 
-    vars(F)["reduction"] = reduction
-    xs, lengths = jax.random.normal(jax.random.key(0), (5, 4)), jnp.array([5, 2, 1, 0])
-    mask = jax.random.bernoulli(jax.random.key(3), 0.5, (5, 4)) if masked else None
-    counts = (np.arange(5)[:, None] < np.array(lengths)) & (True if mask is None else np.array(mask))
+@pytest.mark.parametrize("what", ["lengths", "mask", "weights", "weights-and-lengths"])
+@pytest.mark.parametrize("options", DIVIDED.values(), ids=DIVIDED)
+def test_every_objective_is_the_same_divided(options, what):
+    """The second device has the ended sequences, and the third of four counts for nothing."""
+    given = problem(LSTM, T=5, batch=(4,), seed=3)
+    weights = jax.random.uniform(jax.random.key(3), (5, 4)).at[:, 2].set(0.0)
+    last = options.get("at") == "last"
+    if last:
+        given, weights = given._replace(ys=given.ys[-1]), weights[0]
+    asked = {"lengths": jnp.array([5, 2, 1, 0])} if "lengths" in what else {}
+    asked |= {"mask": weights > 0.4 if what == "mask" else weights} if what != "lengths" else {}
+    F = jb.objective(given.model, jb.losses.l2_loss, **options)
+    has_aux = options.get("has_aux", False)
+    one, two = (
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2, 3), has_aux=has_aux))(
+            given.theta, given.xs, given.ys, given.h_0, **asked
+        )
+        for f in (F, jb.data_parallel(F))
+    )
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    for a, b in zip(flat(one), flat(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "sequences"])
+def test_devices_on_which_nothing_counts(reduction):
+    """On the second alone, and on both."""
+    given = problem(LSTM, T=5, batch=(4,), seed=3)
+    F = jb.objective(given.model, jb.losses.l2_loss, reduction=reduction)
     split = jax.jit(jax.value_and_grad(jb.data_parallel(F)))
-    F_value, bar = split(jnp.float64(2.0), xs, xs, mask=mask, lengths=lengths)
-    wanted = getattr(np, reduction)(np.asarray(xs)[counts])
-    np.testing.assert_allclose([F_value, bar], [2 * wanted, wanted], rtol=1e-12)
+    lengths = jnp.array([5, 2, 0, 0])
+    value, bar = split(given.theta, given.xs, given.ys, lengths=lengths)
+    wanted, wanted_bar = jax.value_and_grad(F)(given.theta, given.xs[:, :2], given.ys[:, :2], lengths=lengths[:2])
+    np.testing.assert_allclose(value, wanted, rtol=1e-12)
+    assert_close(bar, wanted_bar, 1e-12)
+    assert not any(jnp.any(leaf) for leaf in flat(split(given.theta, given.xs, given.ys, lengths=0 * lengths)))
 
 
 def test_steps_are_counted_in_floating_point():

@@ -47,11 +47,8 @@ def test_masks_in_estimators(make, name):
     estimator = make(given.model, jb.losses.l2_loss)
     state = estimator.init(given.theta, given.h_0)
     value, (theta_bar, _, _) = oracle(given, mask)
-    # What padding holds must not matter: NaN in every target that doesn't count, and in the inputs after the last.
-    ys = jnp.where(mask[..., None], given.ys, jnp.nan)
-    matters = np.flip(np.maximum.accumulate(np.flip(mask, 0)), 0)
-    xs = jnp.where(matters[..., None], given.xs, jnp.nan)
-    estimate, _ = jax.jit(estimator.update)(given.theta, state, xs, ys, mask=jnp.asarray(mask))
+    ys = jnp.where(mask[..., None], given.ys, jnp.nan)  # a target that doesn't count must not matter
+    estimate, _ = jax.jit(estimator.update)(given.theta, state, given.xs, ys, mask=jnp.asarray(mask))
     np.testing.assert_allclose(estimate.loss, value, rtol=1e-12)
     assert_close(estimate.grads, theta_bar, 1e-11)
 
@@ -90,25 +87,23 @@ def test_a_mask_changes_no_state_and_no_finite_input(make):
 
 @pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
 @pytest.mark.parametrize("steps", [2, 3])
-def test_nan_that_nothing_reads_in_its_chunk_is_there_in_the_next(make, steps):
-    """A stream of 6 steps, the third one unread and NaN for the first member: wherever it is cut, no number is made up
-    for it. The second member is read throughout."""
+def test_nan_in_a_real_step_that_does_not_count_shows(make, steps):
+    """A stream of 6 steps, the third one uncounted and NaN for the first member: wherever it is cut, the losses that
+    follow are NaN, and so is the gradient of each chunk from there on."""
     (case,) = (case for case in CELLS if case.name == "elman-tanh")
     given = problem(case, T=6, batch=(2,), seed=7)
     mask = jnp.ones((6, 2), bool).at[2, 0].set(False)
     xs = given.xs.at[2, 0].set(jnp.nan)
     estimator = make(given.model, jb.losses.l2_loss)
     update = jax.jit(estimator.update)
-    state = estimator.init(given.theta, given.h_0)
-    losses = []
+    state, losses, grads = estimator.init(given.theta, given.h_0), [], []
     for t in range(0, 6, steps):
         chunk = slice(t, t + steps)
         estimate, state = update(given.theta, state, xs[chunk], given.ys[chunk], mask=mask[chunk])
-        losses.append(float(estimate.loss))
-        if np.isfinite(losses[-1]):
-            assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(estimate.grads))
-    first_with_it = (2 if steps == 2 else 3) // steps
-    np.testing.assert_array_equal(np.isfinite(losses), np.arange(len(losses)) < first_with_it)
+        losses.append(bool(jnp.isfinite(estimate.loss)))
+        grads.append(all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(estimate.grads)))
+    assert losses == ([True, False, False] if steps == 2 else [True, False])
+    assert grads == ([True, False, False] if steps == 2 else [False, False])
     assert np.all(np.isnan(state.h[0]))
     assert np.all(np.isfinite(state.h[1]))
 
@@ -132,8 +127,8 @@ def test_forward_mode_through_an_update_with_a_mask(make):
 
 
 @pytest.mark.parametrize("make", ONLINE_ESTIMATORS.values(), ids=ONLINE_ESTIMATORS)
-def test_a_sensitivity_goes_on_from_the_inputs_as_given(make):
-    """A cell that stands still where its input is NaN: the chunks add up, though NaN was cleaned at the end of one."""
+def test_a_sensitivity_goes_on_through_a_step_that_f_leaves_out(make):
+    """A cell of a user that stands still where its input is NaN: the chunks add up, one ending with such a step."""
 
     def step(theta_h, x_t, h_tm1):
         missing = jnp.isnan(x_t)
@@ -160,33 +155,46 @@ def test_a_sensitivity_goes_on_from_the_inputs_as_given(make):
     assert_close(jax.tree.map(jnp.add, *grads), jax.grad(F)(theta), 1e-11)
 
 
+@pytest.mark.parametrize("name", ["lstm", "from_step"])
 @pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
-def test_a_sequence_that_has_ended_pads_the_chunks_that_follow_with_nan(make):
-    """Nothing of the first member counts after its first chunk: no NaN of it in any gradient, nor of a masked cell."""
-    (case,) = (case for case in CELLS if case.name == "lstm")
-    given = problem(case, T=6, batch=(2,), seed=8)
-    mask = jnp.arange(6)[:, None] < jnp.array([[2, 6]])
-    xs = jnp.where(mask[..., None], given.xs, jnp.nan)
+def test_a_stream_of_ended_sequences(make, name):
+    """Lengths 2, 6, 0 and 4 in chunks of 3: each chunk is that of the members alone, and the ended ones stand still,
+    whatever pads them."""
+    (case,) = (case for case in CELLS if case.name == name)
+    given = problem(case, T=6, batch=(4,), seed=8)
+    lengths = np.array([2, 6, 0, 4])
+    real = np.arange(6)[:, None] < lengths
+    xs, ys = (jnp.where(real[..., None], leaf, jnp.nan) for leaf in (given.xs, given.ys))
     estimator = make(given.model, jb.losses.l2_loss, reduction="sum")
-    state, states, grads = estimator.init(given.theta, given.h_0), [], []
+    update = jax.jit(estimator.update)
+
+    def member(tree, b):
+        return jax.tree.map(lambda leaf: leaf[b : b + 1], tree)
+
+    state = estimator.init(given.theta, given.h_0)
+    alone = [estimator.init(given.theta, member(given.h_0, b)) for b in range(4)]
+    total = []
     for t in (0, 3):
-        chunk = slice(t, t + 3)
-        estimate, state = estimator.update(given.theta, state, xs[chunk], given.ys[chunk], mask=mask[chunk])
-        states.append(state)
-        grads.append(estimate.grads)
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
-    assert np.all(np.isnan(states[0].h.h[0]))
-    alone = estimator.init(given.theta, jax.tree.map(lambda h: h[1:], given.h_0))
-    for k, t in enumerate((0, 3)):
-        chunk = slice(t, t + 3)
-        one, alone = estimator.update(given.theta, alone, xs[chunk, 1:], given.ys[chunk, 1:])
-        if k == 1:
-            assert_close(grads[1], one.grads, 1e-11)
-    masked = jb.rnn(jb.cells.masked(case.cell), given.model.readout)
-    still = make(masked, jb.losses.l2_loss)
-    state = still.init(given.theta, given.h_0)
-    _, state = still.update(given.theta, state, jb.cells.MaskedInput(xs[:3], mask[:3]), given.ys[:3], mask=mask[:3])
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.h))
+        clipped = np.clip(lengths - t, 0, 3)
+        estimate, state = update(
+            given.theta, state, xs[t : t + 3], ys[t : t + 3], lengths=jnp.asarray(clipped, jnp.int32)
+        )
+        value, parts = 0.0, []
+        for b in range(4):
+            if clipped[b]:
+                steps = slice(t, t + clipped[b])
+                one, alone[b] = estimator.update(
+                    given.theta, alone[b], given.xs[steps, b : b + 1], given.ys[steps, b : b + 1]
+                )
+                value, parts = value + one.loss, [*parts, one.grads]
+            for h, wanted in zip(jax.tree.leaves(member(state.h, b)), jax.tree.leaves(alone[b].h), strict=True):
+                np.testing.assert_allclose(h, wanted, rtol=1e-13)
+        np.testing.assert_allclose(estimate.loss, value, rtol=1e-12)
+        assert_close(estimate.grads, jax.tree.map(lambda *leaves: sum(leaves), *parts), 1e-11)
+        total.append(estimate.grads)
+    if make in ONLINE_ESTIMATORS.values():
+        whole, _ = update(given.theta, estimator.init(given.theta, given.h_0), xs, ys, lengths=jnp.asarray(lengths))
+        assert_close(jax.tree.map(jnp.add, *total), whole.grads, 1e-11)
 
 
 @pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxbptt as jb
 from jaxbptt import losses
 
 KEYS = jax.random.split(jax.random.key(0), 4)
@@ -65,18 +64,23 @@ def test_saturated_logits_stay_finite():
     np.testing.assert_allclose(losses.sigmoid_binary_cross_entropy(jnp.array([1e4, -1e4]), jnp.array([0.0, 0.0])), 1e4)
 
 
+def F(loss, y_hats, ys, weights=None, reduction="mean"):
+    """F of predictions, as `objective` makes it, in their dtype."""
+    Ls = losses.of_steps(loss, y_hats, ys, weights)
+    return losses.reduced(Ls, weights, Ls.shape[0], Ls.shape[1:], reduction).astype(y_hats.dtype)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_reductions(reduction):
     wanted = getattr(np, reduction)(np.asarray(losses.l2_loss(y_hat, y)))
-    np.testing.assert_allclose(losses.over_time(losses.l2_loss, y_hat, y, reduction=reduction), wanted, rtol=1e-14)
+    np.testing.assert_allclose(F(losses.l2_loss, y_hat, y, reduction=reduction), wanted, rtol=1e-14)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_masked_reductions(reduction):
     mask = np.asarray(jax.random.bernoulli(KEYS[0], 0.5, (4, 3)))
     wanted = getattr(np, reduction)(np.asarray(losses.l2_loss(y_hat, y))[mask])
-    got = losses.over_time(losses.l2_loss, y_hat, y, jnp.asarray(mask), reduction=reduction)
-    np.testing.assert_allclose(got, wanted, rtol=1e-14)
+    np.testing.assert_allclose(F(losses.l2_loss, y_hat, y, jnp.asarray(mask), reduction), wanted, rtol=1e-14)
 
 
 def test_a_masked_loss_with_an_infinite_slope_at_zero_has_no_nan():
@@ -85,7 +89,7 @@ def test_a_masked_loss_with_an_infinite_slope_at_zero_has_no_nan():
 
     mask = jnp.array([True, False])
     y_hats = jnp.array([[4.0], [jnp.nan]])
-    bar = jax.grad(lambda y_hats: losses.over_time(root, y_hats, jnp.zeros((2, 1)), mask))(y_hats)
+    bar = jax.grad(lambda y_hats: F(root, y_hats, jnp.zeros((2, 1)), mask))(y_hats)
     np.testing.assert_allclose(bar, [[0.25], [0.0]])
 
 
@@ -98,15 +102,15 @@ def test_dtypes_are_kept(dtype):
     ]:
         assert loss(y_hat.astype(dtype), target).dtype == dtype
         for mask in (None, jnp.ones((4, 3), bool)):
-            assert losses.over_time(loss, y_hat.astype(dtype), target, mask).dtype == dtype
+            assert F(loss, y_hat.astype(dtype), target, mask).dtype == dtype
 
 
 def test_long_means_in_half_precision_do_not_overflow():
     """The sum of 100,000 losses of 4 is beyond float16, their mean isn't."""
     ones = jnp.full((100_000, 1), jnp.sqrt(8.0), jnp.float16)
     for mask in (None, jnp.ones(100_000, bool)):
-        F = losses.over_time(jb.losses.l2_loss, ones, jnp.zeros_like(ones), mask)
-        np.testing.assert_allclose(float(F), 4.0, rtol=2e-3)
+        value = F(losses.l2_loss, ones, jnp.zeros_like(ones), mask)
+        np.testing.assert_allclose(float(value), 4.0, rtol=2e-3)
 
 
 @pytest.mark.parametrize("m", [100, 128, 200, 256, 300])

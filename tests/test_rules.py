@@ -1,6 +1,7 @@
 """Every hand-written pullback is the transpose of the derivative, in every dtype."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -139,7 +140,7 @@ def test_sums_over_a_long_time_in_half_precision():
     assert_close(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half.grads), wide.grads, 0.05)
 
 
-READOUTS = {
+READOUTS: dict[str, Any] = {
     "linear": jb.readouts.linear(),
     "linear-no-bias": jb.readouts.linear(bias=False),
     "identity": jb.readouts.identity(),
@@ -151,6 +152,10 @@ READOUTS = {
         },
     ),
 }
+READOUTS["several"] = jb.readouts.several(READOUTS["linear"], READOUTS["from_apply"])
+READOUTS["several-named"] = jb.readouts.several(
+    value=READOUTS["linear"], pair=READOUTS["several"], policy=READOUTS["linear-no-bias"]
+)
 
 
 @pytest.mark.parametrize("readout", READOUTS.values(), ids=READOUTS)
@@ -162,13 +167,13 @@ def test_a_readouts_pullback_is_the_vjp_of_its_apply(readout, batch):
     theta_o = cases.randomised(readout.init(keys[0], n, m, jnp.float64), keys[1], 1.0)
     hs = jax.random.normal(keys[2], (T, *batch, n))
     y_hats, pull = jax.vjp(lambda *a: readouts.by_jax(readout, *a), theta_o, hs)
-    bars = jax.random.normal(keys[3], y_hats.shape)
+    bars = cases.randomised(y_hats, keys[3], 1.0)
     got, wanted = readouts.vjp_over_time(readout, theta_o, hs, bars), pull(bars)
     assert_close(got, wanted, 1e-12)
     ruled = jax.vjp(lambda *a: readouts.over_time(readout, *a), theta_o, hs)[1](bars)
     assert_close(ruled, wanted, 1e-12)
-    one = readout.vjp(theta_o, hs[1], bars[1])
-    assert_close(one, jax.vjp(readout.apply, theta_o, hs[1])[1](bars[1]), 1e-12)
+    bar_t = jax.tree.map(lambda bar: bar[1], bars)
+    assert_close(readout.vjp(theta_o, hs[1], bar_t), jax.vjp(readout.apply, theta_o, hs[1])[1](bar_t), 1e-12)
 
 
 def test_a_readout_written_for_one_step_works_over_time():

@@ -10,6 +10,7 @@ There are three that Pascanu, Mikolov and Bengio (2013) start from; all biases a
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,11 +72,12 @@ def objective(model: jb.Model, alpha: float) -> Callable:
     F = jb.objective(model, LOSS)
 
     @functools.wraps(F)  # and a mean over the batch, like F: so it may be split in the same way
-    def regularised(theta, symbols, ys, h_0=None, *, mask=None):
-        xs = jax.nn.one_hot(symbols, SYMBOLS)
-        value = F(theta, xs, ys, h_0, mask=mask)
+    def regularised(theta, symbols, ys, h_0=None, *, mask=None, lengths=None, key=None):
+        xs: Any = jax.nn.one_hot(symbols, SYMBOLS)
+        steps: Any = {"mask": mask, "lengths": lengths}
+        value: Any = F(theta, xs, ys, h_0, **steps, key=key)
         if alpha:
-            value += alpha / len(symbols) * jb.diagnostics.omega(model, LOSS, theta, xs, ys, h_0, mask=mask)
+            value += alpha / len(symbols) * jb.diagnostics.omega(model, LOSS, theta, xs, ys, h_0, **steps)
         return value
 
     return regularised

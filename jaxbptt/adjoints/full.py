@@ -124,33 +124,16 @@ def full(
 
     ``delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1}``, then ``∂F/∂θ_h = Σ_t b_tᵀ delta_t``. Exact. The reverse scan carries
     no array of the size of θ_h, and each step has one product with a weight in each direction; the rest is one
-    product for a block of steps. Memory grows with T. On an accelerator eight steps of each loop are written out, for
-    some three times the compile time of one; from T = 64 on one without a divisor from 4 to 8 then takes up to half as
-    much memory again, which padding to a multiple of 8 saves.
-
-    Reverse mode only, to any order of ``jax.grad``; for ``jax.jvp`` and ``jax.linearize`` use `tangent` or `autodiff`.
-    With ``memory="host"`` to the first order: beyond it, where there are several blocks, JAX can't add cotangents that
-    lie in two memories, and raises an error.
+    product for a block of steps. Memory grows with T.
 
     Args:
-        block: how many steps are taken together outside the scan, at most. ``None`` chooses by
-            ``jax.default_backend()``: all of T on an accelerator; on a CPU all of T where its largest array is below
-            8 MiB, else as many as write 2 MiB, or half the size of a large θ_h up to 8 MiB. With ``residuals="states"``
-            of a cell with gates, or ``memory="host"``, what a block holds is bounded anywhere, by that on a CPU and by
-            64 MiB on an accelerator. T need not be a multiple: the last block then begins earlier, and runs the steps
-            that it shares with the block before once more, fewer than there are blocks; `xs` and the cotangents of the
-            outputs are copied once, which for a loss of h_T alone can double what is held.
+        block: steps taken together outside the scan, at most. The default is chosen from the backend and the sizes of
+            arrays and is rarely worth changing. T need not be a multiple.
         residuals: ``"gates"`` keeps the states and what the pullback needs of each step (LSTM, GRU: 4 more numbers for
-            each unit, step and sample; linear, Elman, a step of yours: none): fastest. ``"states"`` keeps the states
-            and computes the gates again, a block at a time: about half of the memory for gated cells where T takes
-            several blocks; none is saved where all of T is one (on a CPU, below 2 MiB of gates).
+            each unit, step and sample; linear, Elman, a step of yours: none): fastest. ``"states"`` computes these
+            again, a block at a time: about half of the memory for gated cells where T takes several blocks.
         memory: where they are kept. ``"host"`` writes them to the host's memory, block by block, and fetches them in
-            the reverse pass, for an accelerator whose own memory then holds a block of them. The outputs
-            ``[T, *batch, n]``, if a loss reads them all, stay on the device, and so does a copy of `xs` and of its
-            cotangent where no block of a suitable length divides T. JAX bounds what it takes of the host's memory
-            (``XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB``). Measured on an H200, an LSTM with T = 2048, B = 64 and d = n = 256
-            whose loss reads h_T alone: twice the time, 212 MiB on the device for 1,281; with ``residuals="states"`` 1.3
-            times, 321 MiB.
+            the reverse pass, for an accelerator whose own memory then holds a block of them.
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object for equal arguments.
@@ -158,6 +141,14 @@ def full(
     Raises:
         TypeError, ValueError: for a block that is no positive integer, or other residuals or another memory.
         NotImplementedError: when traced, for ``memory="host"`` where the CPU is the device: that is the host's memory.
+
+    Notes:
+        Reverse mode only, to any order of ``jax.grad``; for ``jax.jvp`` and ``jax.linearize`` take `tangent` or
+        `autodiff`. With ``memory="host"`` and several blocks, the first order only: JAX can't add cotangents that lie
+        in two memories. JAX bounds what it takes of the host's memory (``XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB``).
+
+        On an accelerator eight steps of each loop are written out, for some three times the compile time of one; from
+        T = 64 on, one without a divisor from 4 to 8 takes up to half as much memory again: pad it to a multiple of 8.
 
     Source: Werbos (1990), Backpropagation through time: what it does and how to do it, eq. 11-15.
 

@@ -193,4 +193,5 @@ def _shares(parts):
     scale = jnp.where(largest > 0, largest, jnp.ones_like(largest))
     along = jax.vmap(lambda part: jnp.real(jnp.vdot(whole / scale, part / scale)))(parts)
     square = jnp.sum(along)
-    return jnp.where(largest > 0, along / jnp.where(square == 0, jnp.ones_like(square), square), jnp.zeros_like(along))
+    some = jnp.any(whole != 0)  # NaN too, which a maximum may lose
+    return jnp.where(some, along / jnp.where(square == 0, jnp.ones_like(square), square), jnp.zeros_like(along))

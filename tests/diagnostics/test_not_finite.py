@@ -63,6 +63,18 @@ def test_no_number_is_made_of_what_overflows(numbers):
     assert np.isfinite(numbers(*exploding(jnp.float32, 40))).all()
 
 
+@pytest.mark.parametrize("n", [2, 64])
+def test_a_gradient_that_is_no_number_has_no_shares(n):
+    """W_h of 64·64 numbers: a maximum over so many may lose a NaN."""
+    model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    theta = model.init(KEYS[0], input_size=3, hidden_size=n, output_size=2)
+    xs, ys = jnp.ones((4, 3), jnp.float32), jnp.ones((4, 2), jnp.float32)
+    flow = D.gradient_flow(model, jb.losses.l2_loss, theta, xs.at[2, 0].set(jnp.nan), ys)
+    assert all(np.all(np.isnan(leaf)) for leaf in jax.tree.leaves(flow.shares))
+    nothing = D.gradient_flow(model, jb.losses.l2_loss, theta, xs, ys, mask=jnp.zeros(4, bool))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(nothing.shares))
+
+
 def test_a_state_that_begins_at_minus_infinity_has_not_overflown():
     """A running maximum, beside h: its derivative is right."""
 

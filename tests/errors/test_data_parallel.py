@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import AxisType
 
 import jaxbptt as jb
@@ -18,32 +17,23 @@ def split(**changed):
     return jb.data_parallel(jb.objective(MODEL, l2))(**good | changed)
 
 
-row("F", TypeError, r"`F` must be an objective.*got function", lambda: jb.data_parallel(lambda theta: 0.0))
-for name, transformed, batch, came in (
-    ("vmap", lambda F: jax.vmap(F, in_axes=(None, 0, 0, None)), (2, 4), r"float\d+\[2\]"),
-    ("grad", jax.grad, (), r"Theta\(.*\)"),
-    ("value-and-grad", jax.value_and_grad, (), r"\('float\d+\[\]', Theta\(.*\)\)"),
-):
+for name, make in {
+    "function": lambda F: lambda theta, xs, ys: F(theta, xs, ys),
+    "vmap": lambda F: jax.vmap(F, in_axes=(None, 0, 0, None)),
+    "grad": jax.grad,
+    "jit": jax.jit,
+}.items():
     row(
         f"F-{name}",
         TypeError,
-        rf"`F` must return one floating-point number, as an array: got {came}; hand .* `jax.vmap\(jb",
-        lambda transformed=transformed, batch=batch: jb.data_parallel(transformed(jb.objective(MODEL, l2)))(
-            THETA, ones(*batch or (T,), 4, d), ones(*batch or (T,), 4, m)
-        ),
+        r"`F` must be an objective: got .*make one with `jb.objective\(model, loss\)`, and transform what",
+        lambda make=make: jb.data_parallel(make(jb.objective(MODEL, l2))),
     )
-
-
-def counting(theta, xs, ys, h_0, *, mask):
-    return jnp.int32(3)
-
-
-vars(counting)["reduction"] = "sum"
 row(
-    "F-integer",
-    TypeError,
-    r"`F` must return one floating-point number, as an array: got int32\[\]",
-    lambda: jb.data_parallel(counting)(THETA, ones(T, 4, d), ones(T, 4, m)),
+    "F-none",
+    ValueError,
+    r"`F` must be one number, to be summed over the devices: got an objective with reduction='none'; take \"mean\"",
+    lambda: jb.data_parallel(jb.objective(MODEL, l2, reduction="none")),
 )
 row(
     "devices-one-twice",

@@ -77,7 +77,7 @@ for name in ("gradient_flow", "omega"):
         ("loss", 3, TypeError, "`loss` must be a function: got int"),
         ("theta", THETA.h, TypeError, r"`theta` must be a Theta\(h=…, o=…\): got GRUParams"),
         ("ys", ones(T - 1, B, m), ValueError, "`xs` and `ys` must share their time axis"),
-        ("mask", ints(T, B), TypeError, "`mask` must be boolean: got int32"),
+        ("mask", ints(T, B), TypeError, "`mask` must be boolean, or floating-point weights: got int32"),
         ("h_0", ones(B, n + 1), ValueError, r"`h_0` must have shape .*\(6, 4\).*got \(6, 5\)"),
     ):
         row(

@@ -159,9 +159,28 @@ for name, make in (("objective", jb.objective), *ESTIMATORS.items()):
     row(
         f"{name}-reduction",
         ValueError,
-        r"`reduction` must be one of 'mean', 'sum': got 'max'; weigh the loss",
+        r"`reduction` must be one of 'mean', 'sum'(, 'sequences', 'none')?: got 'max'; weigh the loss",
         lambda make=make: make(MODEL, l2, reduction="max"),
     )
+for name, make in ESTIMATORS.items():
+    row(
+        f"{name}-reduction-none",
+        ValueError,
+        r"`reduction` must be one of 'mean', 'sum': got 'none'",
+        lambda make=make: make(MODEL, l2, reduction="none"),
+    )
+row(
+    "objective-at",
+    ValueError,
+    r"`at` must be one of 'steps', 'last': got 'first'; a mask counts any other steps",
+    lambda: jb.objective(MODEL, l2, at="first"),
+)
+row(
+    "objective-has_aux",
+    TypeError,
+    r"`has_aux` must be True or False: got 1",
+    lambda: jb.objective(MODEL, l2, has_aux=1),
+)
 row("check_gradients-model", TypeError, r"`model` must be a Model: got Cell", lambda: check_gradients(model=GRU))
 row(
     "rnn-policy",

@@ -5,6 +5,8 @@ import numpy as np
 
 import jaxbptt as jb
 from tests.errors.rows import (
+    MODEL,
+    THETA,
     B,
     T,
     assert_refused,
@@ -73,9 +75,9 @@ for name, call in {
         lambda call=call: call(loss=lambda y_hat: y_hat),
     )
     for what, mask, kind, pattern in (
-        ("integer", ints(T, B), TypeError, r"`mask` must be boolean: got int32; write `jnp.asarray\(mask, bool\)`"),
-        ("float", ones(T, B), TypeError, r"`mask` must be boolean: got float64"),
-        ("list", [[True]], TypeError, r"`mask` must be boolean: got list"),
+        ("integer", ints(T, B), TypeError, r"`mask` must be boolean, or floating-point weights: got int32; write `jnp"),
+        ("complex", ones(T, B, dtype=complex), TypeError, r"`mask` must be boolean, or .* weights: got complex128"),
+        ("list", [[True]], TypeError, r"`mask` must be boolean, or floating-point weights: got list; write `jnp"),
         ("T", flags(T - 1, B), ValueError, r"`mask` must share the time axis of `xs`, T=5: got mask.shape=\(4, 6\)"),
         ("scalar", np.bool_(True), ValueError, r"`mask` must share the time axis of `xs`, T=5: got mask.shape=\(\)"),
         ("batch", flags(T, B + 1), ValueError, r"`mask` must have shape \[T, \*batch\] = \(5, 6\).*got .*\(5, 7\)"),
@@ -83,6 +85,54 @@ for name, call in {
         ("features", flags(T, B, m), ValueError, r"`mask` must have shape .* = \(5, 6\).*got .*\(5, 6, 2\)"),
     ):  # fmt: skip
         row(f"{name}-mask-{what}", kind, pattern, lambda call=call, mask=mask: call(mask=mask))
+
+# Which steps are real, and the keys and masks that are none
+
+for name, call in {
+    "objective": objective,
+    "bptt": lambda **changed: update(jb.estimators.bptt, **changed),
+    "rtrl": lambda **changed: update(jb.estimators.rtrl, **changed),
+    "apply": lambda **changed: MODEL.apply(THETA, ones(T, B, d), ones(B, n), **changed),
+    "gradient_flow": lambda **changed: jb.diagnostics.gradient_flow(
+        MODEL, l2, THETA, ones(T, B, d), ones(T, B, m), ones(B, n), **changed
+    ),
+}.items():
+    for what, lengths, kind, pattern in (
+        ("float", ones(B), TypeError, r"`lengths` must be integers, an array \[\*batch\]: got float64; write `jnp"),
+        ("flags", flags(B), TypeError, r"`lengths` must be integers, an array \[\*batch\]: got bool; write `jnp"),
+        ("list", [1] * B, TypeError, r"`lengths` must be integers, an array \[\*batch\]: got list; write `jnp.asarray"),
+        ("number", np.int32(3), ValueError, r"`lengths` must be one number .* = \(6,\): got \(\); `jnp.broadcast_to`"),
+        ("batch", ints(B + 1), ValueError, r"`lengths` must be one number .* = \(6,\): got \(7,\)"),
+        ("steps", ints(T, B), ValueError, r"`lengths` must be one number .* = \(6,\): got \(5, 6\)"),
+    ):  # fmt: skip
+        row(f"{name}-lengths-{what}", kind, pattern, lambda call=call, lengths=lengths: call(lengths=lengths))
+    if name != "gradient_flow":
+        row(
+            f"{name}-key",
+            TypeError,
+            r"`key` must be one random key: got int \(7\); make one with `jax.random.key",
+            lambda call=call: call(key=7),
+        )
+row("step-key", TypeError, r"`key` must be one random key: got int \(7\)", lambda: MODEL.step(
+    THETA, ones(B, d), ones(B, n), key=7))  # fmt: skip
+for what, mask, kind, pattern in (
+    ("steps", flags(T, B), ValueError, r"`mask` must have shape .*\(1, 6\).*got .*\(1, 5, 6\)"),
+    ("batch", flags(B + 1), ValueError, r"`mask` must have shape .*\(1, 6\).*got .*\(1, 7\)"),
+    ("integer", ints(B), TypeError, r"`mask` must be boolean, or floating-point weights: got int32"),
+    ("list", [True] * B, TypeError, r"`mask` must be boolean, or floating-point weights: got list"),
+):
+    row(
+        f"last-mask-{what}",
+        kind,
+        pattern,
+        lambda mask=mask: objective(options={"at": "last"}, ys=ones(B, m), mask=mask),
+    )
+row(
+    "last-ys-of-steps",
+    ValueError,
+    r"losses.l2_loss takes `y_hat_t` and `y_t` of one shape",
+    lambda: objective(options={"at": "last"}),
+)
 
 # The losses of `jb.losses`
 

@@ -222,7 +222,7 @@ row("fit-used-up", ValueError, r"`batches` must yield at least one batch.*only o
 row(
     "fit-mask",
     TypeError,
-    r"`mask` must be boolean: got int32",
+    r"`mask` must be boolean, or floating-point weights: got int32",
     lambda: fit(batches=[Batch(ones(T, B, d), ones(T, B, m), mask=ints(T, B))]),
 )
 row(

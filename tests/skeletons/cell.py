@@ -17,11 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxbptt import initializers
-from jaxbptt._algebra import affine, matvec, outer, total, vecmat
+from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
 from jaxbptt._errors import initialisation
 from jaxbptt._factory import factory
-from jaxbptt.cells import _errors
-from jaxbptt.cells._from_split import matrix_cell, zero_state
+from jaxbptt.cells._from_split import matrix_cell, matrix_fits, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
 
@@ -38,7 +37,7 @@ def _project(theta_h, xs):
 
 
 def _z(theta_h, u, h_tm1):
-    return u + affine(theta_h.W_h, h_tm1, theta_h.b)
+    return with_bias(u + matvec(theta_h.W_h, h_tm1), theta_h.b)
 
 
 def _step(theta_h, u_t, h_tm1):
@@ -90,5 +89,5 @@ def sine() -> Cell:
     >>> cell.apply(theta_h, jnp.ones((2, 3)), cell.initial_state(theta_h, (2,))).shape
     (2, 5)
     """
-    check = functools.partial(_errors.matrix_cell, SineParams, 1)
+    check = functools.partial(matrix_fits, SineParams, 1)
     return matrix_cell(_SPLIT, init=_init, initial_state=zero_state(SineParams), check=check)

@@ -15,6 +15,7 @@ from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents, vectors
 from jaxbptt.estimators import _chunk, _errors
 from jaxbptt.estimators._forward import Influence, sweep
+from jaxbptt.objective import check
 from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model, Theta
 
 
@@ -71,37 +72,38 @@ def _init(theta, h_0=None, *, key=None):
 
 def _update(model, loss, reduction, theta, state, xs, ys, *, mask=None, lengths=None, key=None):
     _errors.estimator_state(state, DiagonalRTRLState)
-    given, _ = _chunk.begin(model, loss, theta, state.h, xs, ys, mask, lengths, key)
-    is_learned = state.h is None  # h_0 is then `initial_state(θ_h)`
-    influence = Influence(functools.partial(_first, given.cell, given.batch, is_learned), _push_of(given.cell), _pull)
+    given = check(model, loss, theta, xs, ys, state.h, mask, lengths, key)
+    influence = Influence(_zero, functools.partial(_push, given.cell), _pull)
     a_0 = influence.init(theta.h, given.h_0) if state.a is None else state.a
-    nothing = jnp.zeros_like(vectors.flatten(theta.h)[0])
+    if state.h is None:  # the beginning is `initial_state(θ_h)`, which may be learned
+        a_0 = _of_a_start(given.cell, given.batch, theta.h)
+    nothing = jnp.zeros(a_0.shape[-1], a_0.dtype)
     h_T, a_T, (F, theta_h_bar, theta_o_bar) = sweep(influence, model, loss, reduction, theta, given, a_0, nothing)
     grads = Theta(h=vectors.gradient(theta_h_bar, theta.h), o=cotangents.narrow(theta_o_bar, theta.o))
     info = DiagonalRTRLInfo(jnp.sqrt(jnp.sum(a_T**2)))
     return Estimate(F.astype(given.L_dtype), grads, info), DiagonalRTRLState(h_T, a_T)
 
 
-def _first(cell, batch, is_learned, theta_h, h_0):
-    """The sensitivity a_0 = dh_0/dθ_h: zero, unless h_0 is made of θ_h."""
-    vector, unflatten = vectors.flatten(theta_h)
-    if not is_learned:
-        return jnp.zeros((vectors.flatten(h_0)[0].size, vector.size), vector.dtype)
-    return jax.jacfwd(lambda vector: vectors.flatten(cell.initial_state(unflatten(vector), batch))[0])(vector)
+def _zero(theta_h, h_0):
+    """The sensitivity a_0 = dh_0/dθ_h = 0."""
+    (theta, _), (h, _) = vectors.flatten(theta_h), vectors.flatten(h_0)
+    return jnp.zeros((h.size, theta.size), theta.dtype)
 
 
-def _push_of(cell):
-    def push(theta_h, x_t, h_tm1, h_t, a_tm1):
-        theta, theta_of = vectors.flatten(theta_h)
-        h, h_of = vectors.flatten(h_tm1)
+def _of_a_start(cell, batch, theta_h):
+    """The sensitivity of an initial state that is made of θ_h."""
+    theta, theta_of = vectors.flatten(theta_h)
+    return jax.jacfwd(lambda theta: vectors.flatten(cell.initial_state(theta_of(theta), batch))[0])(theta)
 
-        def f(theta, h):
-            return vectors.flatten(cell.apply(theta_of(theta), x_t, h_of(h)))[0]
 
-        b_t, c_t = jax.jacfwd(f, (0, 1))(theta, h)
-        return b_t + jnp.diagonal(c_t)[:, None] * a_tm1
+def _push(cell, theta_h, x_t, h_tm1, h_t, a_tm1):
+    (theta, theta_of), (h, h_of) = vectors.flatten(theta_h), vectors.flatten(h_tm1)
 
-    return push
+    def f(theta, h):
+        return vectors.flatten(cell.apply(theta_of(theta), x_t, h_of(h)))[0]
+
+    b_t, c_t = jax.jacfwd(f, (0, 1))(theta, h)
+    return b_t + jnp.diagonal(c_t)[:, None] * a_tm1
 
 
 def _pull(a_t, h_bar_t):

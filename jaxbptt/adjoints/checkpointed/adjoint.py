@@ -59,50 +59,38 @@ def checkpointed(
 ) -> Adjoint:
     """Backpropagation through time that keeps `slots` of the T states and computes the others again.
 
-    ``delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1}``, then ``∂F/∂θ_h = Σ_t b_tᵀ delta_t``, as in `full`: exact, and the
-    same products in the same number. What it costs besides is to run f again; with c slots,
+    ``delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1}``, then ``∂F/∂θ_h = Σ_t b_tᵀ delta_t``, as in `full`, with the same
+    products. Exact. Besides, f is run again, as seldom as can be: with c slots
 
         r·T - C(c + r, c + 1) steps      with r = min {r : C(c + r, c) ≥ T}
 
-    are run in all (for ``block=1``, without gates), and one more for h_T, the fewest possible: for T = 1000 it is 1948
-    with 50 slots, 3636 with 10, and 999 of them are the first sweep, which any gradient needs. With blocks of K steps
-    it is some per cent more (5% with 50 slots of 1000, 16% with 10). Measured on a CPU with n ≥ 256 and 50 of 1000
-    states kept, that is 1.2 to 1.35 times the time of `full` for batches from 32 on, up to 1.6 for smaller ones; on an
-    H200, which computes a step in less time than it takes to begin a block, 2.2 times. The
-    program runs the schedule as a loop over lists of integers: its size does not depend on T. With `slots` at least T
-    nothing is run again but the steps that two blocks share.
+    in all (for ``block=1``, without residuals; 1948 for T = 1000 and 50 slots), of which any gradient needs T - 1.
+    Memory: ``slots + 1`` rows, each a state and the residuals of a step, and what one block needs at work. The program
+    does not grow with T.
 
-    **What is kept** is ``slots + 1`` rows, each a state and, with ``residuals="gates"``, the gates of the step that
-    starts there (LSTM, GRU: 4 numbers for each unit and sample beside 2 or 1; Elman, linear and user cells: none);
-    further, what one block of K steps needs while it is reversed, ∂F/∂θ_h, and of a batch W_hᵀ. The *outputs*
-    ``hs [T, *batch, n]`` are the caller's: a loss of ``h_T`` alone never has them, whereas a readout or a loss that
-    reads all of them keeps them and makes their cotangents, two arrays of that size, whatever the adjoint. To have a
-    loss of every step without these, carry it in the state: ``f((x_t, y_t), (h, F)) = (h_t, F + L(g(h_t), y_t))``
-    through `cells.from_step`, and take F from h_T. `jaxbptt.plan` predicts the bytes.
-
-    Reverse mode, once; a second derivative as forward over reverse (``jax.jvp`` of ``jax.grad``). ``jax.jvp`` and
-    ``jax.grad`` of ``jax.grad`` raise JAX's error: use `tangent` or `autodiff` for forward mode, `full` or `autodiff`
-    for reverse over reverse.
+    Under `jaxbptt.objective` readout and loss are evaluated in each block, forward and back: nothing of the size of
+    T·B·n exists. Under `jaxbptt.unroll` and ``model.apply`` the outputs ``[T, *batch, n]`` and their cotangents are
+    the caller's. `jaxbptt.plan` says the bytes.
 
     Args:
-        slots: c, the number of states kept, h_0 included. Of this and the next two give one at most. Without any,
-            the two-level form: √(2T) slots, with which each step is run about twice in all.
+        slots: c, the number of states kept, h_0 included. Of this and the next two give one at most; without any it is
+            √(2T), with which each step is run about twice in all.
         fraction: the same, as a share of T, ``0 < fraction <= 1``.
-        budget: the same, as bytes for the rows kept (the rows only; see above for the rest).
-        block: K ≤ slots, how many steps are reversed together, at most: the products for ∂F/∂θ_h and ∂F/∂x are one for
-            K steps. ``None`` chooses one that costs little, larger for a small batch; at most 32, and at most a third
-            of the slots, as what a block needs is memory too. T need not be a multiple: the last block then begins
-            earlier, as in `full`.
-        residuals: ``"gates"`` keeps gates with the states of a row, as `full` does by default: fastest. ``"states"``
-            makes a row smaller (LSTM: a third, GRU: a fifth) and computes the gates of a block again.
+        budget: the same, as bytes for the rows.
+        block: K ≤ slots, steps reversed together at most; ``None`` chooses. T need not be a multiple.
+        residuals: ``"gates"`` keeps residuals with the states of a row: fastest. ``"states"`` computes them again and
+            makes a row smaller (LSTM: a third, GRU: a fifth; Elman, linear: the same).
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object for equal arguments.
 
     Raises:
-        TypeError, ValueError: now, for more than one of slots, fraction and budget, or one out of its range; when the
-            recursion is traced, for a budget without room for two rows (the message has the least) or a block
-            larger than the slots.
+        TypeError, ValueError: now, for more than one of slots, fraction and budget, or one out of its range; when
+            traced, for a budget without room for two rows (the message has the least), or a block above the slots.
+
+    Notes:
+        Reverse mode, once; a second derivative as forward over reverse (``jax.jvp`` of ``jax.grad``). ``jax.jvp`` and
+        ``jax.grad`` of ``jax.grad`` raise JAX's error: take `tangent` or `autodiff`, `full` for the latter.
 
     Source: Griewank and Walther (2000), Algorithm 799: revolve; for recurrent models, Gruslys et al. (2016),
     Memory-efficient backpropagation through time.

@@ -70,6 +70,7 @@ def recursion(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
 
 
 def _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
+    """h_T, what is read, and the rows."""
     plan = schedule(*terms)
     rows = empty(row(cell, terms.residuals, theta_h, without_time_axis(xs), h_0), plan.rows, xs)
     f = _prepared(cell, terms, theta_h, h_0)
@@ -77,7 +78,8 @@ def _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
     def unit(carry, inputs):
         (h, rows), (xs, ys, row) = carry, inputs
         h, hs, rows = _advance(f, xs, h, rows, row)
-        return (h, rows), read(theta_o, jax.vmap(cell.output)(hs), ys)
+        # The value as the pullback has it: forward mode goes through that, and through no rule for reverse mode.
+        return (h, rows), jax.vjp(read, theta_o, jax.vmap(cell.output)(hs), ys)[0]
 
     (h_T, rows), made = lax.scan(unit, (h_0, rows), (xs, ys, plan.sweep_rows))
     return h_T, made, rows
