@@ -181,9 +181,8 @@ def non_normal(rho: float, strength: float) -> Initializer:
         n = _square("non_normal", shape)
         compute = wide(dtype)
         Q = jax.nn.initializers.orthogonal()(key, shape, compute)
-        jordan = jnp.asarray(rho, compute) * jnp.eye(n, dtype=compute) + jnp.asarray(strength, compute) * jnp.eye(
-            n, k=1, dtype=compute
-        )
+        diagonal, shift = (jnp.eye(n, k=k, dtype=compute) for k in (0, 1))
+        jordan = jnp.asarray(rho, compute) * diagonal + jnp.asarray(strength, compute) * shift
         return (Q @ jordan @ Q.T).astype(dtype)
 
     return init

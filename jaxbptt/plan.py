@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxbptt import _axes
 from jaxbptt._errors import arguments as check
+from jaxbptt._errors import words
 from jaxbptt._trees import cotangents
 from jaxbptt.adjoints import full
 from jaxbptt.adjoints.checkpointed import Checkpointed, checkpointed, revolve, rows
@@ -129,7 +130,7 @@ def plan(
         _no_loss(ys=None if h_0 is None else ys, mask=mask)
         model, h_0 = target, ys if h_0 is None else h_0
         arguments = (theta, xs, h_0)
-    options = {name: value for name, value in (("mask", mask),) if value is not None}
+    options = {} if mask is None else {"mask": mask}
     found = []
     for name, adjoint in adjoints.items():
         gradient = jax.grad(_with_adjoint(target, adjoint), allow_int=True)
@@ -178,9 +179,7 @@ def _planned(value):
         hint = "make one with `jb.objective(model, loss)`, and give that itself, no transformation of it"
         if hasattr(value, "is_factory"):
             hint = "call the factory, as in `cells.gru()`"
-        raise TypeError(
-            f"`target` must be an objective, a Model or a Cell: got {type(value).__name__} ({value!r:.80}); {hint}"
-        )
+        raise words.other("target", "an objective, a Model or a Cell", value, f"; {hint}")
 
 
 def _no_loss(**arguments):
@@ -195,10 +194,8 @@ def _no_loss(**arguments):
 
 def _named_adjoints(adjoints):
     if not isinstance(adjoints, Mapping):
-        raise TypeError(
-            f"`adjoints` must be a dictionary from names to adjoints: got {type(adjoints).__name__}; "
-            'write `{"full": adjoints.full()}`, for one'
-        )
+        remedy = '; write `{"full": adjoints.full()}`, for one'
+        raise words.other_type("adjoints", "a dictionary from names to adjoints", adjoints, remedy)
     if not adjoints:
         raise ValueError("`adjoints` must have at least one entry: got none; leave it out for the usual ones")
     for value in adjoints.values():

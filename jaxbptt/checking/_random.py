@@ -30,9 +30,6 @@ def perturbed(tree, key, scale=0.3):
 def inner(bar, tree):
     """⟨bar, tree⟩ = Σ bar · leaf over the leaves that have a cotangent: what ``jax.vjp`` pulls back."""
     leaves, treedef = jax.tree.flatten(tree)
-    terms = [
-        jnp.real(jnp.sum(leaf_bar * leaf))
-        for leaf_bar, leaf in zip(treedef.flatten_up_to(bar), leaves, strict=True)
-        if leaf_bar is not None
-    ]
+    pairs = zip(treedef.flatten_up_to(bar), leaves, strict=True)
+    terms = [jnp.real(jnp.sum(leaf_bar * leaf)) for leaf_bar, leaf in pairs if leaf_bar is not None]
     return functools.reduce(jnp.add, terms) if terms else jnp.zeros(())

@@ -157,15 +157,9 @@ def difference_errors(name, function, primal, got, key, scales, where):
             if resolved and not _tells_otherwise(at, derivative, difference, scales.step):
                 errors[label] = float("nan")
                 continue
-            _errors.mismatch(
-                f"⟨{label}, v⟩",
-                derivative,
-                difference,
-                errors[label],
-                scales.differences,
-                "a central difference",
-                f"{where}; jax.vjp agrees with the rule, so what is wrong lies inside f, if f has no corner there",
-            )
+            where += "; jax.vjp agrees with the rule, so what is wrong lies inside f, if f has no corner there"
+            found = f"⟨{label}, v⟩", derivative, difference, errors[label], scales.differences
+            _errors.mismatch(*found, "a central difference", where)
     return errors
 
 

@@ -104,4 +104,4 @@ def one_batch_axis(batch):
 
 def solver(value):
     if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
-        raise TypeError(f"`solver` must be an optax solver: got {type(value).__name__}; `optax.lbfgs()`, for one")
+        raise words.other_type("solver", "an optax solver", value, "; `optax.lbfgs()`, for one")
