@@ -157,10 +157,8 @@ def _forward(split, *primals):
 
     of_bars = tuple(_specs(split)[k] for k in wanted)
     out, bars = _over_shards(split, value_and_bars, ((P(), _aux_specs(split)), of_bars))(*given)
-    everything: list[Any] = [None] * len(given)
-    for k, bar in zip(wanted, bars, strict=True):
-        everything[k] = bar
-    return out, tuple(everything)
+    of_wanted = dict(zip(wanted, bars, strict=True))
+    return out, tuple(of_wanted.get(k) for k in range(len(given)))
 
 
 def _backward(split, bars, out_bars):

@@ -111,8 +111,7 @@ def identity(scale: float = 1.0) -> Initializer:
     """
 
     def init(key, shape, dtype=jnp.float32):
-        n = _square("identity", shape)
-        return jnp.asarray(scale, dtype) * jnp.eye(n, dtype=dtype)
+        return jnp.asarray(scale, dtype) * jnp.eye(_square("identity", shape), dtype=dtype)
 
     return init
 

@@ -167,11 +167,10 @@ def _sum_of_squares(model, adjoint, theta, xs, h_0):
 
 def _ladder(T):
     """From the fastest to the smallest."""
-    slots = {max(1, T // share) for share in (2, 5, 10, 20, 50)} | {
-        max(1, revolve.two_level_slots(T) // k) for k in (1, 4)
-    }
+    fewer = (*(T // share for share in (2, 5, 10, 20, 50)), *(revolve.two_level_slots(T) // k for k in (1, 4)))
+    slots = sorted({max(1, c) for c in fewer}, reverse=True)
     ladder = {"full()": full(), "full(residuals='states')": full(residuals="states")}
-    return ladder | {f"checkpointed(slots={c})": checkpointed(slots=c) for c in sorted(slots, reverse=True)}
+    return ladder | {f"checkpointed(slots={c})": checkpointed(slots=c) for c in slots}
 
 
 def _planned(value):
@@ -184,12 +183,11 @@ def _planned(value):
 
 def _no_loss(**arguments):
     """What only an objective takes: of a model or a cell, `plan` makes the loss itself."""
+    remedy = "; for a loss of your own plan `jb.objective(model, loss)`"
     for name, value in arguments.items():
         if value is not None:
-            raise TypeError(
-                f"`{name}` must be left out for a Model or a Cell, as in `plan(model, theta, xs, h_0)`: got "
-                f"{type(value).__name__}; for a loss of your own plan `jb.objective(model, loss)`"
-            )
+            wanted = "left out for a Model or a Cell, as in `plan(model, theta, xs, h_0)`"
+            raise words.other_type(name, wanted, value, remedy)
 
 
 def _named_adjoints(adjoints):

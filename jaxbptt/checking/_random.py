@@ -21,10 +21,8 @@ def like(tree, key, scale=1.0):
 def perturbed(tree, key, scale=0.3):
     """`tree` moved off the zeros of its initialisation, where a missing bias or gate can hide."""
     leaves, treedef = jax.tree.flatten(tree)
-    moves = treedef.flatten_up_to(like(tree, key, scale))
-    return treedef.unflatten(
-        [leaf if move is None else jnp.asarray(leaf) + move for leaf, move in zip(leaves, moves, strict=True)]
-    )
+    moved = zip(leaves, treedef.flatten_up_to(like(tree, key, scale)), strict=True)
+    return treedef.unflatten([leaf if move is None else jnp.asarray(leaf) + move for leaf, move in moved])
 
 
 def inner(bar, tree):

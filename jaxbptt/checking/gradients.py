@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import _axes, adjoints
+from jaxbptt._errors import words
 from jaxbptt._trees import cotangents
 from jaxbptt.checking import _errors
 from jaxbptt.checking.report import Report, compared, report, tolerances
@@ -87,11 +88,8 @@ def check_gradients(
 
 
 def _converted(tree, dtype):
-    def leaf(value):
-        value = jnp.asarray(value)
-        return value.astype(dtype) if dtype is not None and jnp.issubdtype(value.dtype, jnp.floating) else value
-
-    return jax.tree.map(leaf, tree)
+    arrays = jax.tree.map(jnp.asarray, tree)
+    return arrays if dtype is None else jax.tree.map(lambda x: x.astype(dtype) if words.is_float(x) else x, arrays)
 
 
 def _first_departure(xs_bar, wanted_bar, tolerance):

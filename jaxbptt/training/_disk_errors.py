@@ -72,8 +72,7 @@ def new_file(path, length):
 
 
 def same_about(path, kept, given):
-    differing = sorted(key for key in kept | given if kept.get(key) != given.get(key))
-    if differing:
+    if differing := sorted(key for key in kept | given if kept.get(key) != given.get(key)):
         entries = ", ".join(f"{key}={kept.get(key)!r:.60} there, {given.get(key)!r:.60} here" for key in differing)
         raise ValueError(f"the checkpoint `{path}` is of another run: {entries}; give the same, or another folder")
 

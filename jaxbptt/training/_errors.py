@@ -80,10 +80,13 @@ def kept_of_this_run(position, first):
 
 
 def same_key(given, kept):
-    if given is not None and not np.array_equal(on_host(given), on_host(kept)):
+    if given is None:
+        return
+    given, kept = on_host(given), on_host(kept)
+    if not np.array_equal(given, kept):
         raise ValueError(
-            f"`key` would be ignored: got one of {on_host(given).tolist()}, and the run that `checkpoints` holds has its own, "
-            f"of {on_host(kept).tolist()}; leave it out to go on with that run, or give each fit a folder of its own"
+            f"`key` would be ignored: got one of {given.tolist()}, and the run that `checkpoints` holds has its own, "
+            f"of {kept.tolist()}; leave it out to go on with that run, or give each fit a folder of its own"
         )
 
 
