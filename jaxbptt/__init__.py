@@ -10,21 +10,10 @@
 (20, 5)
 """
 
-from jaxbptt import (
-    adjoints,
-    cells,
-    checking,
-    closed_form,
-    diagnostics,
-    estimators,
-    initializers,
-    jacobians,
-    losses,
-    policies,
-    readouts,
-    training,
-    types,
-)
+from jaxbptt import (  # isort: skip
+    adjoints, cells, checking, closed_form, diagnostics, estimators, initializers, jacobians, losses, policies,
+    readouts, training, types,
+)  # fmt: skip
 from jaxbptt.checking import check_cell, check_gradients, check_readout
 from jaxbptt.data_parallel import data_parallel
 from jaxbptt.model import rnn
@@ -36,31 +25,8 @@ from jaxbptt.unroll import unroll
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cell",
-    "Estimate",
-    "GradientEstimator",
-    "Model",
-    "Readout",
-    "Theta",
-    "adjoints",
-    "cells",
-    "check_cell",
-    "check_gradients",
-    "check_readout",
-    "checking",
-    "closed_form",
-    "data_parallel",
-    "diagnostics",
-    "estimators",
-    "initializers",
-    "jacobians",
-    "losses",
-    "objective",
-    "plan",
-    "policies",
-    "readouts",
-    "rnn",
-    "training",
-    "types",
+    "Cell", "Estimate", "GradientEstimator", "Model", "Readout", "Theta", "adjoints", "cells", "check_cell",
+    "check_gradients", "check_readout", "checking", "closed_form", "data_parallel", "diagnostics", "estimators",
+    "initializers", "jacobians", "losses", "objective", "plan", "policies", "readouts", "rnn", "training", "types",
     "unroll",
-]
+]  # fmt: skip

@@ -12,7 +12,6 @@ class Project(Protocol):
         """Parallel: the products that don't read h_{t-1}. What is elementwise, such as adding a bias, costs less in
         `Step`: here it is one more pass over all of time.
         """
-        ...
 
 
 class Step(Protocol):
@@ -26,7 +25,6 @@ class Step(Protocol):
 class Residuals(Protocol):
     def __call__(self, theta_h: Any, us: Any, hs_tm1: Any, hs: Any, /) -> Any:
         """Parallel: what `Step` kept, computed again from states; the same tree, leaf by leaf the same numbers."""
-        ...
 
 
 class StepVjp(Protocol):
@@ -45,25 +43,21 @@ class VjpOverTime(Protocol):
         self, theta_h: Any, xs: Any, hs_tm1: Any, hs: Any, residuals: Any, z_bars: Any, /, *args: Any, **kwargs: Any
     ) -> Any:
         """Parallel: Σ b_tᵀ delta_t over time and batch (`param_vjp`), or ∂F/∂x_t (`input_vjp`). Linear in z_bars."""
-        ...
 
 
 class Init(Protocol):
     def __call__(self, key: Any, input_size: int, hidden_size: int, dtype: Any = ...) -> Any:
         """θ_h, drawn, in float32 unless another dtype is asked for."""
-        ...
 
 
 class InitialState(Protocol):
     def __call__(self, theta: Any, /, batch_shape: tuple[int, ...] = ()) -> Any:
         """h_0 for a batch of this shape; of a `Cell` from θ_h, of a `Model` from θ."""
-        ...
 
 
 class Apply(Protocol):
     def __call__(self, theta_h: Any, x_t: Any, h_tm1: Any, /) -> Any:
         """One step of f: h_t."""
-        ...
 
 
 class Vjp(Protocol):
@@ -77,19 +71,16 @@ class Vjp(Protocol):
 class Check(Protocol):
     def __call__(self, theta_h: Any, xs: Any, h_0: Any, /) -> None:
         """Raises when shapes or dtypes don't fit."""
-        ...
 
 
 class InitReadout(Protocol):
     def __call__(self, key: Any, hidden_size: int, output_size: Any, dtype: Any = ...) -> Any:
         """θ_o, drawn. Several heads take a tree of output sizes."""
-        ...
 
 
 class ApplyReadout(Protocol):
     def __call__(self, theta_o: Any, h_t: Any, /) -> Any:
         """g: ŷ_t."""
-        ...
 
 
 class VjpReadout(Protocol):
@@ -101,7 +92,6 @@ class VjpReadout(Protocol):
 class CheckReadout(Protocol):
     def __call__(self, theta_o: Any, hs: Any, /) -> None:
         """Raises when shapes or dtypes don't fit."""
-        ...
 
 
 class StepModel(Protocol):
@@ -115,4 +105,3 @@ class InitEstimator(Protocol):
         """Everything that must be carried from chunk to chunk. Without h_0, the model's initial state for the batch of
         the first chunk.
         """
-        ...

@@ -35,12 +35,7 @@ from jaxbptt.readouts import LinearReadoutParams
 from jaxbptt.readouts import linear as readout
 from jaxbptt.types import Array, Loss, Theta
 
-__all__ = [
-    "ClosedForm",
-    "double_sum",
-    "recursion",
-    "states",
-]
+__all__ = ["ClosedForm", "double_sum", "recursion", "states"]
 
 
 class ClosedForm(NamedTuple):
@@ -79,11 +74,11 @@ def states(theta_h: LinearParams, xs: Array, h_0: Array) -> Array:
     W_x, W_h = theta_h
     T = xs.shape[0]
     W_h_to = _powers(W_h, T)
-    hs = [
-        matvec(W_h_to[t], h_0) + _sum(matvec(W_h_to[t - i] @ W_x, xs[i - 1]) for i in range(1, t + 1))
-        for t in range(1, T + 1)
-    ]
-    return jnp.stack(hs)
+
+    def h(t):
+        return matvec(W_h_to[t], h_0) + _sum(matvec(W_h_to[t - i] @ W_x, xs[i - 1]) for i in range(1, t + 1))
+
+    return jnp.stack([h(t) for t in range(1, T + 1)])
 
 
 def double_sum(theta: Theta, loss: Loss, xs: Array, ys: Array, h_0: Array | None = None) -> ClosedForm:
@@ -165,10 +160,8 @@ def recursion(theta: Theta, loss: Loss, xs: Array, ys: Array, h_0: Array | None 
         return delta_t, delta_t
 
     delta_1, deltas = lax.scan(backward, jnp.zeros_like(h_0), y_hat_bars, reverse=True)
-    grads = Theta(
-        LinearParams(outer(deltas, xs, W_x), outer(deltas, hs_tm1, W_h)),
-        LinearReadoutParams(outer(y_hat_bars, hs, W_o), None),
-    )
+    theta_h_bar = LinearParams(outer(deltas, xs, W_x), outer(deltas, hs_tm1, W_h))
+    grads = Theta(theta_h_bar, LinearReadoutParams(outer(y_hat_bars, hs, W_o), None))
     return ClosedForm(F, grads, vecmat(delta_1, W_h))
 
 

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxbptt._algebra import wide
-from jaxbptt._errors.words import describe
+from jaxbptt._errors.words import describe, other
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
 from jaxbptt.losses import mean
@@ -157,10 +157,8 @@ def _forward(split, *primals):
 
     of_bars = tuple(_specs(split)[k] for k in wanted)
     out, bars = _over_shards(split, value_and_bars, ((P(), _aux_specs(split)), of_bars))(*given)
-    everything: list[Any] = [None] * len(given)
-    for k, bar in zip(wanted, bars, strict=True):
-        everything[k] = bar
-    return out, tuple(everything)
+    of_wanted = dict(zip(wanted, bars, strict=True))
+    return out, tuple(of_wanted.get(k) for k in range(len(given)))
 
 
 def _backward(split, bars, out_bars):
@@ -172,10 +170,8 @@ _value.defvjp(_forward, _backward, symbolic_zeros=True)
 
 def _objective(value):
     if not (callable(value) and all(hasattr(value, name) for name in ("reduction", "at", "has_aux"))):
-        raise TypeError(
-            f"`F` must be an objective, whose reduction is known: got {type(value).__name__} ({value!r:.80}); "
-            "make one with `jb.objective(model, loss)`"
-        )
+        remedy = "; make one with `jb.objective(model, loss)`"
+        raise other("F", "an objective, whose reduction is known", value, remedy)
     if value.reduction == "none":
         raise ValueError(
             "`F` must be one number, to be summed over the devices: got an objective with reduction='none'; "

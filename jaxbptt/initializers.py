@@ -18,17 +18,9 @@ from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 
 __all__ = [
-    "Initializer",
-    "chrono",
-    "gate_bias",
-    "glorot_uniform",
-    "identity",
-    "non_normal",
-    "orthogonal",
-    "per_gate",
-    "spectral_radius",
-    "zeros",
-]
+    "Initializer", "chrono", "gate_bias", "glorot_uniform", "identity", "non_normal", "orthogonal", "per_gate",
+    "spectral_radius", "zeros",
+]  # fmt: skip
 
 Initializer = Callable[..., Any]
 
@@ -119,8 +111,7 @@ def identity(scale: float = 1.0) -> Initializer:
     """
 
     def init(key, shape, dtype=jnp.float32):
-        n = _square("identity", shape)
-        return jnp.asarray(scale, dtype) * jnp.eye(n, dtype=dtype)
+        return jnp.asarray(scale, dtype) * jnp.eye(_square("identity", shape), dtype=dtype)
 
     return init
 
@@ -189,9 +180,8 @@ def non_normal(rho: float, strength: float) -> Initializer:
         n = _square("non_normal", shape)
         compute = wide(dtype)
         Q = jax.nn.initializers.orthogonal()(key, shape, compute)
-        jordan = jnp.asarray(rho, compute) * jnp.eye(n, dtype=compute) + jnp.asarray(strength, compute) * jnp.eye(
-            n, k=1, dtype=compute
-        )
+        diagonal, shift = (jnp.eye(n, k=k, dtype=compute) for k in (0, 1))
+        jordan = jnp.asarray(rho, compute) * diagonal + jnp.asarray(strength, compute) * shift
         return (Q @ jordan @ Q.T).astype(dtype)
 
     return init

@@ -22,17 +22,7 @@ from jaxbptt.adjoints.autodiff import trajectory
 from jaxbptt.cells._from_split import checked, split_of
 from jaxbptt.types import Array, Cell, PyTree
 
-__all__ = [
-    "along",
-    "b_and_c",
-    "immediate",
-    "jvp",
-    "product",
-    "recursion",
-    "state",
-    "vjp",
-    "written_out",
-]
+__all__ = ["along", "b_and_c", "immediate", "jvp", "product", "recursion", "state", "vjp", "written_out"]
 
 
 def immediate(cell: Cell, theta_h: PyTree, x_t: PyTree, h_tm1: PyTree) -> Array:
@@ -130,30 +120,20 @@ def recursion(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree) -> Array:
     [[1.0, 0.0], [1.5, 1.0], [1.75, 2.0]]
     """
     bs, cs = along(cell, theta_h, xs, h_0)
-
-    def step(a_tm1, b_and_c):
-        b_t, c_t = b_and_c
-        a_t = b_t + c_t @ a_tm1
-        return a_t, a_t
-
-    _, a = lax.scan(step, jnp.zeros_like(bs[0]), (bs, cs))
-    return a
+    return _each(lambda a_tm1, b_and_c: b_and_c[0] + b_and_c[1] @ a_tm1, jnp.zeros_like(bs[0]), (bs, cs))
 
 
 def written_out(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree) -> Array:
     """a_1 … a_T as the formula writes them, ``a_t = b_t + Σ_{i<t} (c_t c_{t-1} … c_{i+1}) b_i``: ``[T, N, P]``.
 
-    The c's do not commute: later ones stand to the left. This is the oracle, written for reading: T² products of
-    matrices, unrolled into the program; `recursion` gives the same in O(T).
+    The c's do not commute: later ones stand to the left. This is the oracle, exact and written for reading: T² products
+    of matrices, unrolled into the program; `recursion` gives the same in O(T).
 
     Args:
         cell: f.
         theta_h: its parameters.
         xs: ``[T, d]``, T small.
         h_0: one state, no batch axes; does not depend on θ_h.
-
-    Returns:
-        a_t for every t. Exact.
 
     Raises:
         TypeError, ValueError: as `jaxbptt.unroll` does.
@@ -176,9 +156,7 @@ def written_out(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree) -> Array:
 
 
 def product(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree) -> Array:
-    """∂h_t/∂h_0 = c_t c_{t-1} … c_1 for t = 1 … T, ``[T, N, N]``.
-
-    For ∂h_t/∂h_k start at k: pass ``xs[k:]`` and h_k.
+    """∂h_t/∂h_0 = c_t c_{t-1} … c_1 for t = 1 … T, ``[T, N, N]``. For ∂h_t/∂h_k pass ``xs[k:]`` and h_k.
 
     Args:
         cell: f.
@@ -200,13 +178,7 @@ def product(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree) -> Array:
     [0.5, 0.25, 0.125]
     """
     _, cs = along(cell, theta_h, xs, h_0)
-
-    def step(product_tm1, c_t):
-        product_t = c_t @ product_tm1
-        return product_t, product_t
-
-    _, products = lax.scan(step, jnp.eye(cs.shape[-1], dtype=cs.dtype), cs)
-    return products
+    return _each(lambda product_tm1, c_t: c_t @ product_tm1, jnp.eye(cs.shape[-1], dtype=cs.dtype), cs)
 
 
 def jvp(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree, h_0_dot: PyTree) -> PyTree:
@@ -272,10 +244,9 @@ def vjp(cell: Cell, theta_h: PyTree, xs: PyTree, h_0: PyTree, h_bars: PyTree) ->
     h_0 = checked(cell, theta_h, xs, h_0)
     hs_tm1, hs = trajectory(cell, theta_h, xs, h_0)
     trees.like("h_bars", h_bars, "hs", cotangents.differentiable(hs))
-    zero = cotangents.zeros(h_0)
     by_vjp = split_of(cell._replace(split=None))  # whose z_bar_t is delta_t
     steps = sweeps.Steps(xs, hs_tm1, hs, ())
-    return sweeps.reverse(by_vjp, loop.Weights(theta_h, None, None), steps, h_bars, zero)
+    return sweeps.reverse(by_vjp, loop.Weights(theta_h, None, None), steps, h_bars, cotangents.zeros(h_0))
 
 
 def b_and_c(cell: Cell, theta_h: PyTree, x_t: PyTree, h_tm1: PyTree, h_t: PyTree) -> tuple[Array, Array]:
@@ -307,6 +278,11 @@ def b_and_c(cell: Cell, theta_h: PyTree, x_t: PyTree, h_tm1: PyTree, h_t: PyTree
         return vectors.gradient_vector(theta_bar), vectors.gradient_vector(h_bar_tm1)
 
     return jax.vmap(rows)(jnp.eye(vector.size, dtype=vector.dtype))
+
+
+def _each(step, begin, inputs):
+    """What `step` makes of its last result and of each input in turn, all of them stacked."""
+    return lax.scan(lambda last, one: (step(last, one),) * 2, begin, inputs)[1]
 
 
 def _one_step(cell, theta_h, x_t, h_tm1):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxbptt import _axes
 from jaxbptt._errors import arguments as check
+from jaxbptt._errors import words
 from jaxbptt._trees import cotangents
 from jaxbptt.adjoints import full
 from jaxbptt.adjoints.checkpointed import Checkpointed, checkpointed, revolve, rows
@@ -129,7 +130,7 @@ def plan(
         _no_loss(ys=None if h_0 is None else ys, mask=mask)
         model, h_0 = target, ys if h_0 is None else h_0
         arguments = (theta, xs, h_0)
-    options = {name: value for name, value in (("mask", mask),) if value is not None}
+    options = {} if mask is None else {"mask": mask}
     found = []
     for name, adjoint in adjoints.items():
         gradient = jax.grad(_with_adjoint(target, adjoint), allow_int=True)
@@ -166,11 +167,10 @@ def _sum_of_squares(model, adjoint, theta, xs, h_0):
 
 def _ladder(T):
     """From the fastest to the smallest."""
-    slots = {max(1, T // share) for share in (2, 5, 10, 20, 50)} | {
-        max(1, revolve.two_level_slots(T) // k) for k in (1, 4)
-    }
+    fewer = (*(T // share for share in (2, 5, 10, 20, 50)), *(revolve.two_level_slots(T) // k for k in (1, 4)))
+    slots = sorted({max(1, c) for c in fewer}, reverse=True)
     ladder = {"full()": full(), "full(residuals='states')": full(residuals="states")}
-    return ladder | {f"checkpointed(slots={c})": checkpointed(slots=c) for c in sorted(slots, reverse=True)}
+    return ladder | {f"checkpointed(slots={c})": checkpointed(slots=c) for c in slots}
 
 
 def _planned(value):
@@ -178,27 +178,22 @@ def _planned(value):
         hint = "make one with `jb.objective(model, loss)`, and give that itself, no transformation of it"
         if hasattr(value, "is_factory"):
             hint = "call the factory, as in `cells.gru()`"
-        raise TypeError(
-            f"`target` must be an objective, a Model or a Cell: got {type(value).__name__} ({value!r:.80}); {hint}"
-        )
+        raise words.other("target", "an objective, a Model or a Cell", value, f"; {hint}")
 
 
 def _no_loss(**arguments):
     """What only an objective takes: of a model or a cell, `plan` makes the loss itself."""
+    remedy = "; for a loss of your own plan `jb.objective(model, loss)`"
     for name, value in arguments.items():
         if value is not None:
-            raise TypeError(
-                f"`{name}` must be left out for a Model or a Cell, as in `plan(model, theta, xs, h_0)`: got "
-                f"{type(value).__name__}; for a loss of your own plan `jb.objective(model, loss)`"
-            )
+            wanted = "left out for a Model or a Cell, as in `plan(model, theta, xs, h_0)`"
+            raise words.other_type(name, wanted, value, remedy)
 
 
 def _named_adjoints(adjoints):
     if not isinstance(adjoints, Mapping):
-        raise TypeError(
-            f"`adjoints` must be a dictionary from names to adjoints: got {type(adjoints).__name__}; "
-            'write `{"full": adjoints.full()}`, for one'
-        )
+        remedy = '; write `{"full": adjoints.full()}`, for one'
+        raise words.other_type("adjoints", "a dictionary from names to adjoints", adjoints, remedy)
     if not adjoints:
         raise ValueError("`adjoints` must have at least one entry: got none; leave it out for the usual ones")
     for value in adjoints.values():

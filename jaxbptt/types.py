@@ -17,24 +17,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from jaxbptt._slots import (
-    Apply,
-    ApplyReadout,
-    Check,
-    CheckReadout,
-    Init,
-    InitEstimator,
-    InitialState,
-    InitReadout,
-    Project,
-    Residuals,
-    Step,
-    StepModel,
-    StepVjp,
-    Vjp,
-    VjpOverTime,
-    VjpReadout,
-)
+from jaxbptt._slots import (  # isort: skip
+    Apply, ApplyReadout, Check, CheckReadout, Init, InitEstimator, InitialState, InitReadout, Project, Residuals, Step,
+    StepModel, StepVjp, Vjp, VjpOverTime, VjpReadout,
+)  # fmt: skip
 
 Array = jax.Array
 PyTree = Any
@@ -182,7 +168,6 @@ class ApplyModel(Protocol):
         adjoint: "Adjoint | None" = None, return_state: bool = False,
     ) -> Any:  # fmt: skip
         """``y_hats [T, *batch, m]``, or with ``return_state`` the pair ``(y_hats, h_T)``."""
-        ...
 
 
 class Model(NamedTuple):

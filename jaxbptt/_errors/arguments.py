@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 
 from jaxbptt import types
+from jaxbptt._errors.words import other
 
 
 def not_hashable(function, given):
@@ -43,7 +44,7 @@ def flag(name, value, remedy=""):
 
 def callable_argument(name, value):
     if not callable(value):
-        raise TypeError(f"`{name}` must be a function: got {type(value).__name__} ({value!r:.80})")
+        raise other(name, "a function", value)
 
 
 def called_with(name, value, *arguments, keywords=()):
@@ -63,9 +64,7 @@ def called_with(name, value, *arguments, keywords=()):
 
 def adjoint(value):
     if not callable(value):
-        raise TypeError(
-            f"`adjoint` must be an adjoint: got {type(value).__name__} ({value!r:.80}); `adjoints.full()`, for one"
-        )
+        raise other("adjoint", "an adjoint", value, "; `adjoints.full()`, for one")
     if hasattr(value, "is_factory"):
         raise TypeError(
             f"`adjoint` must be an adjoint: got the factory {value.__name__}; call it, as in `adjoints.full()`"
@@ -104,26 +103,20 @@ def cells(name, values):
         if not isinstance(value, types.Cell):
             hint = "; call the factory, as in `cells.gru()`" if callable(value) else ""
             hint = "; take its `.cell`" if isinstance(value, types.Model) else hint
-            raise TypeError(f"`{name}` must be a Cell: got {type(value).__name__} ({value!r:.80}){hint}")
+            raise other(name, "a Cell", value, hint)
 
 
 def readout(value):
     if not isinstance(value, types.Readout):
         hint = "; call the factory, as in `readouts.linear()`" if callable(value) else ""
-        raise TypeError(f"`readout` must be a Readout: got {type(value).__name__} ({value!r:.80}){hint}")
+        raise other("readout", "a Readout", value, hint)
 
 
 def policy(value):
     if not isinstance(value, types.Policy):
-        raise TypeError(
-            f"`policy` must be a Policy, such as `policies.mixed_precision()`: "
-            f"got {type(value).__name__} ({value!r:.80})"
-        )
+        raise other("policy", "a Policy, such as `policies.mixed_precision()`", value)
 
 
 def model(value):
     if not isinstance(value, types.Model):
-        raise TypeError(
-            f"`model` must be a Model: got {type(value).__name__} ({value!r:.80}); "
-            "make one with `jb.rnn(cell, readout)`"
-        )
+        raise other("model", "a Model", value, "; make one with `jb.rnn(cell, readout)`")

@@ -35,11 +35,8 @@ def same_float_dtype(name, tree, dtype, reference):
         )
     for path, leaf in jax.tree.leaves_with_path(tree):
         if dtype_of(leaf) != dtype:
-            converted = (
-                f"jax.tree.map(lambda leaf: leaf.astype(jnp.{dtype}), {name})"
-                if path
-                else f"{name}.astype(jnp.{dtype})"
-            )
+            cast = f".astype(jnp.{dtype})"
+            converted = f"jax.tree.map(lambda leaf: leaf{cast}, {name})" if path else f"{name}{cast}"
             raise TypeError(
                 f"`{name}{jax.tree_util.keystr(path)}` must have the dtype of `{reference}`, {dtype}: got "
                 f"{dtype_of(leaf)}; convert one of them, as in `{converted}`"

@@ -12,6 +12,16 @@ def shape(value):
     return tuple(np.shape(value)) if hasattr(value, "shape") else f"a {type(value).__name__}"
 
 
+def other(name, wanted, value, remedy=""):
+    """The error of an argument that is something else, said with its value."""
+    return TypeError(f"`{name}` must be {wanted}: got {type(value).__name__} ({value!r:.80}){remedy}")
+
+
+def other_type(name, wanted, value, remedy=""):
+    """The same for what is too long to show."""
+    return TypeError(f"`{name}` must be {wanted}: got {type(value).__name__}{remedy}")
+
+
 def is_float(leaf):
     return jnp.issubdtype(dtype_of(leaf), jnp.floating)
 

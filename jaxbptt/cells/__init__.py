@@ -12,22 +12,7 @@ from jaxbptt.cells.linear import LinearParams, linear
 from jaxbptt.cells.lstm import LSTMParams, LSTMState, lstm
 
 __all__ = [
-    "ElmanParams",
-    "GRUParams",
-    "LSTMParams",
-    "LSTMState",
-    "LearnedStart",
-    "LinearParams",
-    "MaskedInput",
-    "ResetInput",
-    "elman",
-    "from_step",
-    "gru",
-    "learned_start",
-    "linear",
-    "lstm",
-    "masked",
-    "mixed_precision",
-    "resettable",
+    "ElmanParams", "GRUParams", "LSTMParams", "LSTMState", "LearnedStart", "LinearParams", "MaskedInput", "ResetInput",
+    "elman", "from_step", "gru", "learned_start", "linear", "lstm", "masked", "mixed_precision", "resettable",
     "stacked",
-]
+]  # fmt: skip

@@ -66,23 +66,14 @@ def pair_of_integers(text):
 
 def main(arguments=None):
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jaxbptt.checking",
-        description="Checks the hand-written rule of a cell or readout against jax.vjp and finite differences.",
-    )
+    about = "Checks the hand-written rule of a cell or readout against jax.vjp and finite differences."
+    parser = argparse.ArgumentParser(prog="python -m jaxbptt.checking", description=about)
     parser.add_argument("target", help="MODULE:NAME of a Cell, a Readout, or a function that makes one")
     parser.add_argument("--seeds", type=int, default=3, help="how many random problems of each shape (default: 3)")
-    parser.add_argument(
-        "--sizes",
-        type=pair_of_integers,
-        nargs="+",
-        help="pairs INPUT,HIDDEN of a cell or HIDDEN,OUTPUT of a readout (default: 3,5 1,4)",
-    )
-    parser.add_argument(
-        "--tokens",
-        type=int,
-        help="the inputs are integers below this number; where they are rows of a table of INPUT rows, see --sizes too",
-    )
+    pairs = "pairs INPUT,HIDDEN of a cell or HIDDEN,OUTPUT of a readout (default: 3,5 1,4)"
+    parser.add_argument("--sizes", type=pair_of_integers, nargs="+", help=pairs)
+    below = "the inputs are integers below this number; where they are rows of a table of INPUT rows, see --sizes too"
+    parser.add_argument("--tokens", type=int, help=below)
     options = parser.parse_args(arguments)
     try:
         value = load(options.target)

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxbptt._axes import one_step
 from jaxbptt._errors import words
+from jaxbptt._errors.arguments import count
 from jaxbptt._errors.initialisation import floating_dtype
 from jaxbptt._trees.cotangents import dtype_of, has_derivative
 
@@ -65,6 +66,15 @@ def no_missing_cotangents(missing, where):
             f"the rule gives no cotangent of the right shape for {', '.join(missing)} ({where}); "
             "return one of the leaf's own shape, summed over the batch for parameters"
         )
+
+
+def options(seeds, sizes, batch_shapes, steps, dtype):
+    """What random problems are drawn of."""
+    count("steps", steps)
+    choices("seeds", seeds, 0)
+    choices("sizes", sizes, 2)
+    choices("batch_shapes", batch_shapes, None)
+    check_dtype(dtype)
 
 
 def check_dtype(dtype):

@@ -21,18 +21,13 @@ def like(tree, key, scale=1.0):
 def perturbed(tree, key, scale=0.3):
     """`tree` moved off the zeros of its initialisation, where a missing bias or gate can hide."""
     leaves, treedef = jax.tree.flatten(tree)
-    moves = treedef.flatten_up_to(like(tree, key, scale))
-    return treedef.unflatten(
-        [leaf if move is None else jnp.asarray(leaf) + move for leaf, move in zip(leaves, moves, strict=True)]
-    )
+    moved = zip(leaves, treedef.flatten_up_to(like(tree, key, scale)), strict=True)
+    return treedef.unflatten([leaf if move is None else jnp.asarray(leaf) + move for leaf, move in moved])
 
 
 def inner(bar, tree):
     """⟨bar, tree⟩ = Σ bar · leaf over the leaves that have a cotangent: what ``jax.vjp`` pulls back."""
     leaves, treedef = jax.tree.flatten(tree)
-    terms = [
-        jnp.real(jnp.sum(leaf_bar * leaf))
-        for leaf_bar, leaf in zip(treedef.flatten_up_to(bar), leaves, strict=True)
-        if leaf_bar is not None
-    ]
+    pairs = zip(treedef.flatten_up_to(bar), leaves, strict=True)
+    terms = [jnp.real(jnp.sum(leaf_bar * leaf)) for leaf_bar, leaf in pairs if leaf_bar is not None]
     return functools.reduce(jnp.add, terms) if terms else jnp.zeros(())

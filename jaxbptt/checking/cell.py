@@ -1,6 +1,9 @@
 """A cell's pullback against ``jax.vjp`` of its `apply`, against differences, and as `adjoints.full` uses it."""
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ from jaxbptt import adjoints
 from jaxbptt._errors import arguments
 from jaxbptt._trees import cotangents
 from jaxbptt.checking import _errors, _random
-from jaxbptt.checking.report import Report, difference_errors, largest, relative_errors, report, tolerances
+from jaxbptt.checking.report import Report, compared, largest, relative_errors, report, tolerances
 from jaxbptt.types import Cell
 from jaxbptt.unroll import checked, unroll
 
@@ -61,87 +64,82 @@ def check_cell(
     (['theta_h.W_x', 'theta_h.W_h', 'x_t', 'h_tm1'], True)
     """
     arguments.cells("cell", (cell,))
-    arguments.count("steps", steps)
-    _errors.choices("seeds", seeds, 0)
-    _errors.choices("sizes", sizes, 2)
-    _errors.choices("batch_shapes", batch_shapes, None)
     inputs = _normal_inputs if inputs is None else inputs
     arguments.callable_argument("inputs", inputs)
-    _errors.check_dtype(dtype)
-    scales = tolerances(dtype)
-    apply, rule = jax.jit(cell.apply), jax.jit(cell.vjp)
-    reference = jax.jit(lambda theta_h, x_t, h_tm1, bar: cotangents.pullback(cell.apply, theta_h, x_t, h_tm1)[1](bar))
-    value = jax.jit(lambda bar, *step: _random.inner(bar, cell.apply(*step)))
-    plain, *by_hand = (
-        jax.jit(_trajectory(cell, adjoint))
-        for adjoint in (adjoints.autodiff(), adjoints.full(), adjoints.full(residuals="states"))
-    )
-
-    found = []
+    _errors.options(seeds, sizes, batch_shapes, steps, dtype)
+    scales, programs, found = tolerances(dtype), _programs(cell), []
     with jax.enable_x64(True):
-        for seed in seeds:
-            for d, n in sizes:
-                for batch in batch_shapes:
-                    keys = jax.random.split(jax.random.key(seed), 6)
-                    theta_h = cell.init(keys[0], d, n, dtype)
-                    _errors.made_in(dtype, "theta_h", theta_h)
-                    theta_h = _random.perturbed(theta_h, keys[1])
-                    xs = inputs(keys[2], (steps, *batch), d, dtype)
-                    h_0 = _random.perturbed(cell.initial_state(theta_h, batch), keys[3], scale=1.0)
-                    if inputs is _normal_inputs:
-                        _errors.reads_numbers(cell, theta_h, xs, h_0)
-                    h_0 = checked(cell, theta_h, xs, h_0)
-                    case = f"seed={seed}, input_size={d}, hidden_size={n}, batch_shape={batch}"
-
-                    h_tm1 = h_0
-                    for t in range(steps):
-                        step = (theta_h, jax.tree.map(lambda leaf, t=t: leaf[t], xs), h_tm1)
-                        h_t = apply(*step)
-                        key = jax.random.fold_in(keys[4], t)
-                        h_bar_t = _random.like(h_t, key)
-                        got = rule(*step, h_t, h_bar_t)
-                        where = f"step t={t + 1}, {case}"
-                        found.append(_compare(step, got, reference(*step, h_bar_t), value, h_bar_t, key, scales, where))
-                        h_tm1 = h_t
-
-                    bars = _random.like(jax.eval_shape(lambda *a: unroll(cell, *a), theta_h, xs, h_0), keys[5])
-                    wanted = plain(theta_h, xs, h_0, bars)
-                    for residuals, run in zip(("gates", "states"), by_hand, strict=True):
-                        got = run(theta_h, xs, h_0, bars)
-                        where = f'adjoints.full(residuals="{residuals}") over {steps} steps, {case}'
-                        found.append((_trajectory_errors(got, wanted, theta_h, xs, h_0, scales, where), {}))
+        for seed, (d, n), batch in itertools.product(seeds, sizes, batch_shapes):
+            keys = jax.random.split(jax.random.key(seed), 6)
+            problem = _drawn(cell, inputs, keys, d, n, (steps, *batch), dtype)
+            case = f"seed={seed}, input_size={d}, hidden_size={n}, batch_shape={batch}"
+            found += _steps(programs, *problem, steps, keys[4], scales, case)
+            found += _whole(cell, programs, problem, keys[5], scales, f"{steps} steps, {case}")
     return report("check_cell", found, scales)
 
 
-def _trajectory(cell, adjoint):
-    """Values and gradient of a whole trajectory."""
+class _Programs(NamedTuple):
+    """All that is compiled, once for all cases of a size and batch shape."""
 
-    def run(theta_h, xs, h_0, bars):
-        (h_T, hs), pull = cotangents.pullback(lambda *a: adjoint(cell, *a), theta_h, xs, h_0)
-        numbers = cotangents.differentiable((h_T, hs))
-        return dict(zip(("h_T", "hs", "theta_h", "xs", "h_0"), (*numbers, *pull(bars)), strict=True))
-
-    return run
-
-
-def _trajectory_errors(got, wanted, theta_h, xs, h_0, scales, where):
-    top = largest([wanted["theta_h"], wanted["xs"], wanted["h_0"]])
-    errors = {}
-    for part, primal in {"h_T": wanted["h_T"], "hs": wanted["hs"]}.items():
-        errors |= relative_errors(f"full: {part}", got[part], wanted[part], primal, scales.autodiff, where)
-    for part, primal in {"theta_h": theta_h, "xs": xs, "h_0": h_0}.items():
-        errors |= relative_errors(f"full: {part}", got[part], wanted[part], primal, scales.autodiff, where, top)
-    return errors
+    apply: Callable
+    rule: Callable
+    reference: Callable
+    value: Callable
+    plain: Callable
+    by_hand: dict[str, Callable]
 
 
-def _compare(step, got, wanted, value, h_bar_t, key, scales, where):
-    autodiff, differences = {}, {}
-    for k, name in enumerate(("theta_h", "x_t", "h_tm1")):
-        autodiff |= relative_errors(name, got[k], wanted[k], step[k], scales.autodiff, where, largest(wanted))
+def _programs(cell):
+    def trajectory(adjoint):
+        return jax.jit(functools.partial(_trajectory, cell, adjoint))
 
-        def at(primal, k=k):
-            return value(h_bar_t, *step[:k], primal, *step[k + 1 :])
+    return _Programs(
+        jax.jit(cell.apply),
+        jax.jit(cell.vjp),
+        jax.jit(lambda theta_h, x_t, h_tm1, bar: cotangents.pullback(cell.apply, theta_h, x_t, h_tm1)[1](bar)),
+        jax.jit(lambda bar, *step: _random.inner(bar, cell.apply(*step))),
+        trajectory(adjoints.autodiff()),
+        {residuals: trajectory(adjoints.full(residuals=residuals)) for residuals in ("gates", "states")},
+    )
 
-        name_key = jax.random.fold_in(key, k)
-        differences |= difference_errors(name, at, step[k], got[k], name_key, scales, where)
-    return autodiff, differences
+
+def _trajectory(cell, adjoint, theta_h, xs, h_0, bars):
+    """h_T, h_1 … h_T and the gradient of a whole trajectory."""
+    last_and_all, pull = cotangents.pullback(lambda *given: adjoint(cell, *given), theta_h, xs, h_0)
+    return *cotangents.differentiable(last_and_all), *pull(bars)
+
+
+def _drawn(cell, inputs, keys, d, n, shape, dtype):
+    """A random problem: θ_h, x_1 … x_T and h_0."""
+    theta_h = cell.init(keys[0], d, n, dtype)
+    _errors.made_in(dtype, "theta_h", theta_h)
+    theta_h, xs = _random.perturbed(theta_h, keys[1]), inputs(keys[2], shape, d, dtype)
+    h_0 = _random.perturbed(cell.initial_state(theta_h, shape[1:]), keys[3], scale=1.0)
+    if inputs is _normal_inputs:
+        _errors.reads_numbers(cell, theta_h, xs, h_0)
+    return theta_h, xs, checked(cell, theta_h, xs, h_0)
+
+
+def _steps(programs, theta_h, xs, h_tm1, steps, key, scales, case):
+    """The errors of the pullback at every step of the trajectory."""
+    for t in range(steps):
+        step = {"theta_h": theta_h, "x_t": jax.tree.map(lambda leaf, t=t: leaf[t], xs), "h_tm1": h_tm1}
+        h_t, step_key = programs.apply(*step.values()), jax.random.fold_in(key, t)
+        h_bar_t = _random.like(h_t, step_key)
+        got, wanted = programs.rule(*step.values(), h_t, h_bar_t), programs.reference(*step.values(), h_bar_t)
+        value = functools.partial(programs.value, h_bar_t)
+        yield compared(step, got, wanted, value, step_key, scales, f"step t={t + 1}, {case}")
+        h_tm1 = h_t
+
+
+def _whole(cell, programs, problem, key, scales, case):
+    """The errors of the states and of the gradient of the whole trajectory."""
+    bars = _random.like(jax.eval_shape(functools.partial(unroll, cell), *problem), key)
+    wanted = programs.plain(*problem, bars)
+    primals, tops = (*wanted[:2], *problem), (0.0, 0.0, *[largest(wanted[2:])] * 3)
+    for residuals, run in programs.by_hand.items():
+        where, errors = f'adjoints.full(residuals="{residuals}") over {case}', {}
+        named = zip(("h_T", "hs", "theta_h", "xs", "h_0"), run(*problem, bars), wanted, primals, tops, strict=True)
+        for name, got, right, primal, top in named:
+            errors |= relative_errors(f"full: {name}", got, right, primal, scales.autodiff, where, top)
+        yield errors, {}

@@ -1,15 +1,17 @@
 """The gradient of F on your own model and data, by an adjoint, against ``jax.grad`` of the plain scan."""
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import _axes, adjoints
+from jaxbptt._errors import words
 from jaxbptt._trees import cotangents
 from jaxbptt.checking import _errors
-from jaxbptt.checking.report import Report, difference_errors, largest, relative_errors, report, tolerances
+from jaxbptt.checking.report import Report, compared, report, tolerances
 from jaxbptt.objective import objective
 from jaxbptt.types import Adjoint, Loss, Model, PyTree, Theta
 
@@ -68,41 +70,26 @@ def check_gradients(
         theta, xs, ys, h_0 = (_converted(tree, dtype) for tree in (theta, xs, ys, h_0))
         h_0 = _axes.initial_state(model, theta, xs, h_0)
 
-        def value(F):
-            return lambda theta, xs, h_0: F(theta, xs, ys, h_0, mask=mask, lengths=lengths)
+        def value(F, theta, xs, h_0):
+            return F(theta, xs, ys, h_0, mask=mask, lengths=lengths)
 
-        def gradient(F):
-            def pulled(*primals):
-                loss_value, pull = cotangents.pullback(value(F), *primals)
-                return pull(jnp.ones_like(loss_value))
+        def gradient(F, *primals):
+            loss_value, pull = cotangents.pullback(functools.partial(value, F), *primals)
+            return pull(jnp.ones_like(loss_value))
 
-            return jax.jit(pulled)
-
-        primals = (theta, xs, h_0)
-        got, wanted = gradient(F)(*primals), gradient(plain)(*primals)
-        forward = jax.jit(value(plain))
-        dtype = jax.eval_shape(forward, *primals).dtype
+        primals, forward = {"theta": theta, "xs": xs, "h_0": h_0}, jax.jit(functools.partial(value, plain))
+        got, wanted = (jax.jit(functools.partial(gradient, choice))(*primals.values()) for choice in (F, plain))
+        dtype = jax.eval_shape(forward, *primals.values()).dtype
         _errors.check_dtype(dtype)
         scales = tolerances(dtype)
         where = _first_departure(got[1], wanted[1], scales.autodiff)
-        autodiff, differences = {}, {}
-        for k, name in enumerate(("theta", "xs", "h_0")):
-            autodiff |= relative_errors(name, got[k], wanted[k], primals[k], scales.autodiff, where, largest(wanted))
-
-            def at(moved, k=k):
-                return forward(*primals[:k], moved, *primals[k + 1 :])
-
-            key = jax.random.fold_in(jax.random.key(seed), k)
-            differences |= difference_errors(name, at, primals[k], got[k], key, scales, where)
-    return report("check_gradients", [(autodiff, differences)], scales)
+        errors = compared(primals, got, wanted, forward, jax.random.key(seed), scales, where)
+    return report("check_gradients", [errors], scales)
 
 
 def _converted(tree, dtype):
-    def leaf(value):
-        value = jnp.asarray(value)
-        return value.astype(dtype) if dtype is not None and jnp.issubdtype(value.dtype, jnp.floating) else value
-
-    return jax.tree.map(leaf, tree)
+    arrays = jax.tree.map(jnp.asarray, tree)
+    return arrays if dtype is None else jax.tree.map(lambda x: x.astype(dtype) if words.is_float(x) else x, arrays)
 
 
 def _first_departure(xs_bar, wanted_bar, tolerance):

@@ -1,5 +1,7 @@
 """A readout's pullback against ``jax.vjp`` of its `apply`, and against differences."""
 
+import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -9,7 +11,7 @@ from jaxbptt import readouts
 from jaxbptt._errors import arguments
 from jaxbptt._trees import cotangents
 from jaxbptt.checking import _errors, _random
-from jaxbptt.checking.report import Report, difference_errors, largest, relative_errors, report, tolerances
+from jaxbptt.checking.report import Report, compared, largest, relative_errors, report, tolerances
 from jaxbptt.types import Readout
 
 SIZES = ((5, 3), (1, 4))
@@ -49,52 +51,35 @@ def check_readout(
     ['theta_o.W_o', 'theta_o.b', 'hs']
     """
     arguments.readout(readout)
-    arguments.count("steps", steps)
-    _errors.choices("seeds", seeds, 0)
-    _errors.choices("sizes", sizes, 2)
-    _errors.choices("batch_shapes", batch_shapes, None)
-    _errors.check_dtype(dtype)
-    scales = tolerances(dtype)
-
-    def apply(theta_o, hs):
-        return readouts.by_jax(readout, theta_o, hs)
-
-    rule = jax.jit(lambda theta_o, hs, bars: readouts.vjp_over_time(readout, theta_o, hs, bars))
+    _errors.options(seeds, sizes, batch_shapes, steps, dtype)
+    apply, scales = functools.partial(readouts.by_jax, readout), tolerances(dtype)
+    rule = jax.jit(functools.partial(readouts.vjp_over_time, readout))
     reference = jax.jit(lambda theta_o, hs, bars: cotangents.pullback(apply, theta_o, hs)[1](bars))
     value = jax.jit(lambda bars, *primals: _random.inner(bars, apply(*primals)))
-
     found = []
     with jax.enable_x64(True):
-        for seed in seeds:
-            for n, m in sizes:
-                keys = jax.random.split(jax.random.key(seed), 5)
-                theta_o = readout.init(keys[0], n, m, dtype)
-                _errors.made_in(dtype, "theta_o", theta_o)
-                theta_o = _random.perturbed(theta_o, keys[1])
-                for batch in batch_shapes:
-                    hs = jax.random.normal(keys[2], (steps, *batch, n), dtype)
-                    bars = _random.like(jax.eval_shape(apply, theta_o, hs), keys[3])
-                    got, wanted = rule(theta_o, hs, bars), reference(theta_o, hs, bars)
-                    where = f"seed={seed}, hidden_size={n}, output_size={m}, batch_shape={batch}"
-                    autodiff, differences = {}, {}
-                    for k, (name, primal) in enumerate((("theta_o", theta_o), ("hs", hs))):
-                        autodiff |= relative_errors(
-                            name, got[k], wanted[k], primal, scales.autodiff, where, largest(wanted)
-                        )
-
-                        def at(moved, k=k, primals=(theta_o, hs), bars=bars):
-                            return value(bars, *primals[:k], moved, *primals[k + 1 :])
-
-                        key = jax.random.fold_in(keys[4], k)
-                        differences |= difference_errors(name, at, primal, got[k], key, scales, where)
-                    one_step = (theta_o, hs[0])
-                    got = readout.vjp(*one_step, jax.tree.map(lambda bar: bar[0], bars))
-                    wanted = cotangents.pullback(readout.apply, *one_step)[1](jax.tree.map(lambda bar: bar[0], bars))
-                    for k, (name, primal) in enumerate((("theta_o", theta_o), ("hs", hs[0]))):
-                        top = largest(wanted)
-                        errors = relative_errors(
-                            name, got[k], wanted[k], primal, scales.autodiff, f"one step, {where}", top
-                        )
-                        autodiff |= {leaf: max(error, autodiff[leaf]) for leaf, error in errors.items()}
-                    found.append((autodiff, differences))
+        for seed, (n, m), batch in itertools.product(seeds, sizes, batch_shapes):
+            keys = jax.random.split(jax.random.key(seed), 5)
+            theta_o = readout.init(keys[0], n, m, dtype)
+            _errors.made_in(dtype, "theta_o", theta_o)
+            theta_o = _random.perturbed(theta_o, keys[1])
+            hs = jax.random.normal(keys[2], (steps, *batch, n), dtype)
+            bars = _random.like(jax.eval_shape(apply, theta_o, hs), keys[3])
+            where = f"seed={seed}, hidden_size={n}, output_size={m}, batch_shape={batch}"
+            primals, of_bars = {"theta_o": theta_o, "hs": hs}, functools.partial(value, bars)
+            got, wanted = rule(theta_o, hs, bars), reference(theta_o, hs, bars)
+            autodiff, differences = compared(primals, got, wanted, of_bars, keys[4], scales, where)
+            for leaf, error in _of_one_step(readout, theta_o, hs[0], bars, scales.autodiff, where).items():
+                autodiff[leaf] = max(error, autodiff[leaf])
+            found.append((autodiff, differences))
     return report("check_readout", found, scales)
+
+
+def _of_one_step(readout, theta_o, h_t, bars, tolerance, where):
+    """The errors of the pullback of the first step alone."""
+    y_hat_bar_t, errors = jax.tree.map(lambda bar: bar[0], bars), {}
+    got = readout.vjp(theta_o, h_t, y_hat_bar_t)
+    wanted = cotangents.pullback(readout.apply, theta_o, h_t)[1](y_hat_bar_t)
+    for name, primal, bar, right in zip(("theta_o", "hs"), (theta_o, h_t), got, wanted, strict=True):
+        errors |= relative_errors(name, bar, right, primal, tolerance, f"one step, {where}", largest(wanted))
+    return errors

@@ -1,5 +1,6 @@
 """What a check found: the worst relative error of every leaf, over all cases; raises when one is too large."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -156,15 +157,9 @@ def difference_errors(name, function, primal, got, key, scales, where):
             if resolved and not _tells_otherwise(at, derivative, difference, scales.step):
                 errors[label] = float("nan")
                 continue
-            _errors.mismatch(
-                f"⟨{label}, v⟩",
-                derivative,
-                difference,
-                errors[label],
-                scales.differences,
-                "a central difference",
-                f"{where}; jax.vjp agrees with the rule, so what is wrong lies inside f, if f has no corner there",
-            )
+            where += "; jax.vjp agrees with the rule, so what is wrong lies inside f, if f has no corner there"
+            found = f"⟨{label}, v⟩", derivative, difference, errors[label], scales.differences
+            _errors.mismatch(*found, "a central difference", where)
     return errors
 
 
@@ -190,6 +185,21 @@ def _tells_otherwise(at, derivative, difference, step):
     settles = alike and moved < 0.5 * off and off > rounding
     is_corner = corner > max(0.5 * corner_before, 4 * rounding, 0.1 * off)
     return settles and not is_corner
+
+
+def compared(primals, got, wanted, value, key, scales, where):
+    """The errors of the cotangents of named primals against ``jax.vjp``, and against differences of `value` of them."""
+    autodiff, differences = {}, {}
+    for k, (name, primal) in enumerate(primals.items()):
+        autodiff |= relative_errors(name, got[k], wanted[k], primal, scales.autodiff, where, largest(wanted))
+        at = functools.partial(_moved, value, tuple(primals.values()), k)
+        differences |= difference_errors(name, at, primal, got[k], jax.random.fold_in(key, k), scales, where)
+    return autodiff, differences
+
+
+def _moved(value, primals, k, primal):
+    """`value` with another primal in place k."""
+    return value(*primals[:k], primal, *primals[k + 1 :])
 
 
 def report(title, cases, scales) -> Report:

@@ -32,26 +32,8 @@ from jaxbptt.diagnostics.power_iteration import (
 from jaxbptt.diagnostics.verdict import JacobianBound, Verdict, jacobian_bound, verdict
 
 __all__ = [
-    "FixedPoints",
-    "GradientFlow",
-    "JacobianBound",
-    "JacobianSpectrum",
-    "LyapunovSpectrum",
-    "PowerIteration",
-    "ProductPowerIteration",
-    "Verdict",
-    "clipped_delta",
-    "fixed_points",
-    "flossing",
-    "gradient_flow",
-    "jacobian_bound",
-    "jacobian_spectrum",
-    "kaplan_yorke_dimension",
-    "largest_exponent",
-    "lyapunov_spectrum",
-    "omega",
-    "power_iteration",
-    "product_power_iteration",
-    "spectral_clipping",
-    "verdict",
-]
+    "FixedPoints", "GradientFlow", "JacobianBound", "JacobianSpectrum", "LyapunovSpectrum", "PowerIteration",
+    "ProductPowerIteration", "Verdict", "clipped_delta", "fixed_points", "flossing", "gradient_flow", "jacobian_bound",
+    "jacobian_spectrum", "kaplan_yorke_dimension", "largest_exponent", "lyapunov_spectrum", "omega", "power_iteration",
+    "product_power_iteration", "spectral_clipping", "verdict",
+]  # fmt: skip

@@ -12,8 +12,7 @@ from jaxbptt._trees.cotangents import has_derivative
 
 
 def more_than(name, value, least):
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"`{name}` must be a number above {least}: got {type(value).__name__} ({value!r:.40})")
     if not least < value < math.inf:
         raise ValueError(f"`{name}` must be a finite number above {least}: got {value!r}")
@@ -104,4 +103,4 @@ def one_batch_axis(batch):
 
 def solver(value):
     if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
-        raise TypeError(f"`solver` must be an optax solver: got {type(value).__name__}; `optax.lbfgs()`, for one")
+        raise words.other_type("solver", "an optax solver", value, "; `optax.lbfgs()`, for one")

@@ -71,7 +71,6 @@ def unit(v):
 
 def directions(key, batch, N, k, dtype):
     """``[*batch, N, k]``: k random orthonormal directions for each member; a fixed draw for the key ``None``."""
-    if key is None:
-        key = jax.random.key(0)
+    key = jax.random.key(0) if key is None else key
     initialisation.key(key)
     return jnp.linalg.qr(jax.random.normal(key, (*batch, N, k), dtype))[0]

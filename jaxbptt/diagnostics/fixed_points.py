@@ -1,6 +1,5 @@
 """Fixed points h = f(x, h) of a cell under a constant input, from many first guesses, and what happens near each."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -151,10 +150,6 @@ def _newton(residual, jacobian, v):
 
 def _first(points, sizes, converged, separation):
     """True where no earlier row that converged is the same point."""
-    distance = jax.vmap(lambda a: jax.vmap(functools.partial(_between, a))(points))(points)
+    distance = jax.vmap(lambda a: jax.vmap(lambda b: _members.norm(a - b))(points))(points)
     same = (distance <= separation * sizes[:, None]) & converged[None, :]
     return converged & ~jnp.any(jnp.tril(same, -1), axis=1)
-
-
-def _between(a, b):
-    return _members.norm(a - b)

@@ -126,10 +126,8 @@ def gradient_flow(
     # Before the sums over all steps, which half precision may not hold.
     count = losses.count(given.weights, T, given.batch, F.dtype) if reduction == "mean" else jnp.ones((), F.dtype)
     z_bars, passed = _over(count, (z_bars, passed))
-    parts = lax.map(
-        lambda z_bars: split.param_vjp(theta.h, *steps, z_bars),
-        jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z_bars),
-    )
+    by_lag = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), z_bars)
+    parts = lax.map(lambda z_bars: split.param_vjp(theta.h, *steps, z_bars), by_lag)
     parts = cotangents.add(parts, jax.vmap(pull_beginning)(_later(cotangents.zeros(h_0), passed)))
     delta_norms = jnp.concatenate([_norms(batch, passed)[1][None], _over(count, delta_norms)])
     loss_of_all = losses.mean(F, count).astype(given.L_dtype)
@@ -179,8 +177,7 @@ def _over(count, tree):
 def _by_loss(row_norms, K):
     """‖∂L_{t+k}/∂h_t‖ at [t - 1, k] put at [s - 1, k] with s = t + k."""
     T = row_norms.shape[0]
-    s, k = jnp.arange(T)[:, None], jnp.arange(K)[None, :]
-    s, k = jnp.broadcast_to(s, (T, K)), jnp.broadcast_to(k, (T, K))
+    s, k = jnp.indices((T, K))
     found = row_norms[jnp.maximum(s - k, 0), k]
     exists = jnp.reshape(s >= k, (T, K) + (1,) * (found.ndim - 2))
     return jnp.where(exists, found, jnp.zeros_like(found))

@@ -92,12 +92,8 @@ def jacobian_spectrum(
         return JacobianSpectrum(singular_values, log_singular_values, None, None)
     of_c = jnp.linalg.eigvals(cs)
     of_products = over_steps(_graded.log_eigenvalues, products, Q_0)
-    return JacobianSpectrum(
-        singular_values,
-        log_singular_values,
-        _sorted(of_c, jnp.abs(of_c)),
-        _sorted(of_products, jnp.real(of_products)),
-    )
+    of_c, of_products = _sorted(of_c, jnp.abs(of_c)), _sorted(of_products, jnp.real(of_products))
+    return JacobianSpectrum(singular_values, log_singular_values, of_c, of_products)
 
 
 def _sorted(values, size):

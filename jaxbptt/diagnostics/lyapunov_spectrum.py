@@ -93,12 +93,7 @@ def lyapunov_spectrum(
     >>> jnp.exp(found.exponents).round(4).tolist()
     [2.0, 0.5]
     """
-    h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
-    k = N if k is None else k
-    _errors.exponents(k, N)
-    _errors.stretches(_axes.time_axis("xs", xs), transient, every)
-    Q_0 = _members.directions(key, batch, N, k, dtype)
-    return _statistics(_growths(cell, theta_h, xs, h_0, batch, Q_0, every, _qr)[transient // every :] / every)
+    return _spectrum(cell, theta_h, xs, h_0, k, transient, every, key, _qr)
 
 
 def largest_exponent(
@@ -139,10 +134,7 @@ def largest_exponent(
     >>> round(float(jnp.exp(found.exponents)), 4)
     2.0
     """
-    h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
-    _errors.stretches(_axes.time_axis("xs", xs), transient, every)
-    v_0 = _members.directions(key, batch, N, 1, dtype)
-    found = _statistics(_growths(cell, theta_h, xs, h_0, batch, v_0, every, _normalise)[transient // every :] / every)
+    found = _spectrum(cell, theta_h, xs, h_0, 1, transient, every, key, _normalise)
     return LyapunovSpectrum(*(leaf[..., 0] for leaf in found))
 
 
@@ -174,6 +166,15 @@ def kaplan_yorke_dimension(exponents: Array) -> Array:
     part = jnp.where(j < k, volume / jnp.where(j < k, jnp.abs(following), jnp.ones_like(volume)), 0 * volume)
     D = (j.astype(part.dtype) + part)[..., 0]
     return jnp.where(jnp.any(jnp.isnan(exponents), axis=-1), jnp.full_like(D, jnp.nan), D)
+
+
+def _spectrum(cell, theta_h, xs, h_0, k, transient, every, key, renormalise):
+    h_0, batch, N, dtype = _members.begin(cell, theta_h, xs, h_0)
+    k = N if k is None else k
+    _errors.exponents(k, N)
+    _errors.stretches(_axes.time_axis("xs", xs), transient, every)
+    V_0 = _members.directions(key, batch, N, k, dtype)
+    return _statistics(_growths(cell, theta_h, xs, h_0, batch, V_0, every, renormalise)[transient // every :] / every)
 
 
 def _growths(cell, theta_h, xs, h_0, batch, V_0, every, renormalise):
@@ -222,6 +223,5 @@ def _statistics(rates):
     if len(samples) < 2:
         return LyapunovSpectrum(exponents, jnp.full_like(exponents, jnp.nan), per_sequence)
     off = (samples - exponents[None]) * jnp.asarray(shares[:, None], samples.dtype)
-    return LyapunovSpectrum(
-        exponents, jnp.sqrt(jnp.sum(off * off, axis=0) / float(1 - np.sum(shares**2))), per_sequence
-    )
+    errors = jnp.sqrt(jnp.sum(off * off, axis=0) / float(1 - np.sum(shares**2)))
+    return LyapunovSpectrum(exponents, errors, per_sequence)

@@ -86,12 +86,13 @@ def power_iteration(
 
     def one(x_t, h_tm1, h_t, v):
         def push(v):
-            return _members.unit(_push(cell, theta_h, x_t, h_tm1, v))
+            v, length = _members.unit(_push(cell, theta_h, x_t, h_tm1, v))
+            return v, jnp.log(length)
 
         def pull(v):
             return _members.unit(_members.pull(cell, theta_h, x_t, h_tm1, h_t, v))[0]
 
-        return _estimate(lambda v: _logs(push(v)), pull, v, iterations)
+        return _estimate(push, pull, v, iterations)
 
     log_norms, log_radii = jax.vmap(lambda *step: _axes.over_members(one, batch, *step, v_0))(xs, hs_tm1, hs)
     return PowerIteration(jnp.exp(log_norms), jnp.exp(log_radii))
@@ -149,11 +150,6 @@ def product_power_iteration(
 
 def _push(cell, theta_h, x_t, h_tm1, v):
     return _members.push(cell, theta_h, x_t, h_tm1, v[:, None])[:, 0]
-
-
-def _logs(unit_and_length):
-    v, length = unit_and_length
-    return v, jnp.log(length)
 
 
 def _estimate(push, pull, v, iterations):

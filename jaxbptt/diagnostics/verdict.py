@@ -96,13 +96,9 @@ def verdict(
     moving = jnp.where(sign == 0, jnp.ones_like(rate), rate)
     reach = jnp.where(rate < 0, _LOG_TINY, _LOG_MAX).astype(rate.dtype)
     never = jnp.full_like(rate, jnp.inf)
-    return Verdict(
-        sign,
-        log_norm,
-        rate,
-        jnp.where(sign == 0, never, reach / moving),
-        jnp.where((sign < 0) | (sign == 2), _LOG_HALF_ULP / moving, never),
-    )
+    horizon = jnp.where(sign == 0, never, reach / moving)
+    sum_horizon = jnp.where((sign < 0) | (sign == 2), _LOG_HALF_ULP / moving, never)
+    return Verdict(sign, log_norm, rate, horizon, sum_horizon)
 
 
 class JacobianBound(NamedTuple):

@@ -10,11 +10,4 @@ from jaxbptt.readouts.linear import LinearReadoutParams, linear
 from jaxbptt.readouts.mixed_precision import mixed_precision
 from jaxbptt.readouts.several import several
 
-__all__ = [
-    "LinearReadoutParams",
-    "from_apply",
-    "identity",
-    "linear",
-    "mixed_precision",
-    "several",
-]
+__all__ = ["LinearReadoutParams", "from_apply", "identity", "linear", "mixed_precision", "several"]

@@ -36,14 +36,11 @@ def from_apply(apply: Callable, init: Callable | None = None) -> Readout:
     if init is not None:
         arguments.called_with("init", init, "key", "hidden_size", "output_size", "dtype")
 
-    def pull(function, theta_o, h, y_hat_bar):
-        return pullback(function, theta_o, h)[1](y_hat_bar)
-
     def vjp(theta_o, h_t, y_hat_bar_t):
-        return pull(apply, theta_o, h_t, y_hat_bar_t)
+        return pullback(apply, theta_o, h_t)[1](y_hat_bar_t)
 
     def vjp_over_time(theta_o, hs, y_hat_bars):
-        return pull(jax.vmap(apply, in_axes=(None, 0)), theta_o, hs, y_hat_bars)
+        return pullback(jax.vmap(apply, in_axes=(None, 0)), theta_o, hs)[1](y_hat_bars)
 
     remedy = "pass `init=` to `readouts.from_apply`, or make the parameters yourself"
     make = init or arguments.absent("init", remedy)

@@ -31,10 +31,6 @@ def mixed_precision(readout: Readout) -> Readout:
     arguments.readout(readout)
     if readout.mixed is not None:
         return readout.mixed(readout)
-    over_time = readout.vjp_over_time
-    return readout._replace(
-        apply=with_bfloat16_products(readout.apply),
-        vjp=with_bfloat16_products(readout.vjp),
-        vjp_over_time=None if over_time is None else with_bfloat16_products(over_time),
-        mixed=lambda readout: readout,
-    )
+    apply, vjp = map(with_bfloat16_products, (readout.apply, readout.vjp))
+    over_time = None if readout.vjp_over_time is None else with_bfloat16_products(readout.vjp_over_time)
+    return readout._replace(apply=apply, vjp=vjp, vjp_over_time=over_time, mixed=lambda readout: readout)

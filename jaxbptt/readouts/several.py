@@ -6,6 +6,7 @@ Pullback: each head's own rule gives its θ_o_bar and its part of h_bar_t, and h
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,15 +52,10 @@ def several(*heads: Readout, **named: Readout) -> Readout:
 def _several(heads, names):
     for head in heads:
         arguments.readout(head)
-    apply, vjp, vjp_over_time = (functools.partial(piece, heads, names) for piece in (_apply, _vjp, _vjp_over_time))
-    return Readout(
-        init=functools.partial(_init, heads, names),
-        apply=apply,
-        vjp=vjp,
-        vjp_over_time=vjp_over_time,
-        check=functools.partial(_check, heads, names),
-        mixed=functools.partial(_mixed, heads, names, (apply, vjp, vjp_over_time)),
-    )
+    pieces: Any = (_init, _apply, _vjp, _vjp_over_time, _check)
+    init, apply, vjp, vjp_over_time, check = (functools.partial(piece, heads, names) for piece in pieces)
+    mixed = functools.partial(_mixed, heads, names, (apply, vjp, vjp_over_time))
+    return Readout(init, apply, vjp, vjp_over_time, check, mixed)
 
 
 def _parts(names, tree):

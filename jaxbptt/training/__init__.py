@@ -8,23 +8,6 @@ from jaxbptt.training.observers import Observer, Progress
 from jaxbptt.training.step import Batch, Metrics, Skipped, Trainer, TrainState, trainer
 
 __all__ = [
-    "Batch",
-    "Best",
-    "Fit",
-    "Metrics",
-    "Observer",
-    "Order",
-    "Progress",
-    "Run",
-    "Saver",
-    "Skipped",
-    "TrainState",
-    "Trainer",
-    "checkpoints",
-    "early_stopping",
-    "evaluator",
-    "fit",
-    "metrics",
-    "shuffled",
-    "trainer",
-]
+    "Batch", "Best", "Fit", "Metrics", "Observer", "Order", "Progress", "Run", "Saver", "Skipped", "TrainState",
+    "Trainer", "checkpoints", "early_stopping", "evaluator", "fit", "metrics", "shuffled", "trainer",
+]  # fmt: skip

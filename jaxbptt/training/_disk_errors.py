@@ -72,30 +72,32 @@ def new_file(path, length):
 
 
 def same_about(path, kept, given):
-    differing = sorted(key for key in kept.keys() | given.keys() if kept.get(key) != given.get(key))
-    if differing:
+    if differing := sorted(key for key in kept | given if kept.get(key) != given.get(key)):
         entries = ", ".join(f"{key}={kept.get(key)!r:.60} there, {given.get(key)!r:.60} here" for key in differing)
         raise ValueError(f"the checkpoint `{path}` is of another run: {entries}; give the same, or another folder")
 
 
 def same_leaves(path, kept, given):
-    for name in sorted(kept.keys() | given.keys()):
-        if kept.get(name) != given.get(name):
-            raise ValueError(
-                f"the checkpoint `{path}` is of another model, optimiser or callback: the leaf `{name}` is "
-                f"{_form(kept.get(name))} there and {_form(given.get(name))} here; give the same, or another folder"
-            )
+    for name, there, here in _differing(kept, given):
+        raise ValueError(
+            f"the checkpoint `{path}` is of another model, optimiser or callback: the leaf `{name}` is {there} there "
+            f"and {here} here; give the same, or another folder"
+        )
 
 
 def same_observed(began, became):
     """A checkpoint is read back into what `init` makes."""
-    for name in sorted(began.keys() | became.keys()):
-        if began.get(name) != became.get(name):
-            raise TypeError(
-                f"`update` of an Observer must keep the tree, shapes and dtypes of its state, so that a checkpoint can "
-                f"be gone on from: got {_form(became.get(name))} at `{name}` of the callbacks' states, expected what "
-                f"`init` makes, {_form(began.get(name))}; begin with `np.float32(0)`, say, or convert in `update`"
-            )
+    for name, first, then in _differing(began, became):
+        raise TypeError(
+            "`update` of an Observer must keep the tree, shapes and dtypes of its state, so that a checkpoint can be "
+            f"gone on from: got {then} at `{name}` of the callbacks' states, expected what `init` makes, {first}; "
+            "begin with `np.float32(0)`, say, or convert in `update`"
+        )
+
+
+def _differing(a, b):
+    """The leaves that are not of the same form, and both forms in words."""
+    return [(name, _form(a.get(name)), _form(b.get(name))) for name in sorted(a | b) if a.get(name) != b.get(name)]
 
 
 def _form(leaf):

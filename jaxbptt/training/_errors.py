@@ -3,28 +3,24 @@
 import operator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt import types
 from jaxbptt._errors import words
 from jaxbptt._errors.arguments import called_with
 from jaxbptt._trees.cotangents import dtype_of, has_derivative
+from jaxbptt.training._leaves import on_host
 
 
 def estimator(value):
     if not isinstance(value, types.GradientEstimator) and not callable(value):
-        raise TypeError(
-            f"`estimator` must be a GradientEstimator or a function F: got {type(value).__name__} ({value!r:.80}); "
-            "make one with `jb.estimators.bptt(model, loss)`, for one"
-        )
+        remedy = "; make one with `jb.estimators.bptt(model, loss)`, for one"
+        raise words.other("estimator", "a GradientEstimator or a function F", value, remedy)
 
 
 def optimizer(value):
     if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
-        raise TypeError(
-            f"`optimizer` must be an optax optimiser: got {type(value).__name__}; `optax.adam(1e-3)`, for one"
-        )
+        raise words.other_type("optimizer", "an optax optimiser", value, "; `optax.adam(1e-3)`, for one")
 
 
 def trainable(theta):
@@ -39,9 +35,7 @@ def trainable(theta):
 
 def train_state(value, state_type):
     if not isinstance(value, state_type):
-        raise TypeError(
-            f"`state` must be a TrainState: got {type(value).__name__}; make one with `trainer.init(theta)`"
-        )
+        raise words.other_type("state", "a TrainState", value, "; make one with `trainer.init(theta)`")
 
 
 def state_without_stream(where):
@@ -88,10 +82,7 @@ def kept_of_this_run(position, first):
 def same_key(given, kept):
     if given is None:
         return
-    given, kept = (
-        np.asarray(jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key)
-        for key in (given, kept)
-    )
+    given, kept = on_host(given), on_host(kept)
     if not np.array_equal(given, kept):
         raise ValueError(
             f"`key` would be ignored: got one of {given.tolist()}, and the run that `checkpoints` holds has its own, "
@@ -145,18 +136,14 @@ def batches(value, steps, checkpoints):
         return
     evaluated(value)
     if checkpoints is not None:
-        raise TypeError(
-            f"`batches` must be a function of the step with `checkpoints`: got {type(value).__name__}, whose position "
-            "cannot be gone back to; `lambda k: batches[k % len(batches)]`, or see `shuffled`"
-        )
+        remedy = ", whose position cannot be gone back to; `lambda k: batches[k % len(batches)]`, or see `shuffled`"
+        raise words.other_type("batches", "a function of the step with `checkpoints`", value, remedy)
 
 
 def evaluated(value):
     """Batches that come to an end."""
     if not hasattr(value, "__iter__") or isinstance(value, (str, dict)) or hasattr(value, "_fields"):
-        raise TypeError(
-            f"`batches` must be an iterable of batches: got {type(value).__name__}; for one batch write `[(xs, ys)]`"
-        )
+        raise words.other_type("batches", "an iterable of batches", value, "; for one batch write `[(xs, ys)]`")
 
 
 def batch(value, batch_type):
@@ -176,19 +163,16 @@ def batch(value, batch_type):
 
 
 def callback(value, observer_type):
-    if isinstance(value, observer_type):
-        return
-    if not callable(value):
-        raise TypeError(f"`callback` must be a function or an Observer, or several: got {type(value).__name__}")
-    called_with("callback", value, "progress")
+    if not isinstance(value, observer_type):
+        if not callable(value):
+            raise words.other_type("callback", "a function or an Observer, or several", value)
+        called_with("callback", value, "progress")
 
 
 def saver(value, saver_type):
     if not isinstance(value, saver_type):
-        raise TypeError(
-            f"`checkpoints` must be a Saver: got {type(value).__name__}; make one with "
-            "`jb.training.checkpoints.saver(folder, every=100)`"
-        )
+        remedy = "; make one with `jb.training.checkpoints.saver(folder, every=100)`"
+        raise words.other_type("checkpoints", "a Saver", value, remedy)
 
 
 def finite_steps(metrics, position, allowed, state):
@@ -198,14 +182,10 @@ def finite_steps(metrics, position, allowed, state):
         return
     k = over[0]
     leaf, loss, norm = (np.asarray(values)[k] for values in (metrics.leaf, metrics.loss, metrics.gradient_norm))
-    parts = (
-        ("∂F/∂θ at `theta", state.theta),
-        ("the updated θ at `theta", state.theta),
-        ("what the optimiser keeps at `opt", state.opt),
-    )
-    places = [
-        f"{what}{jax.tree_util.keystr(path)}`" for what, tree in parts for path, _ in jax.tree.leaves_with_path(tree)
-    ]
+    parts = {"∂F/∂θ at `theta": state.theta, "the updated θ at `theta": state.theta}
+    parts |= {"what the optimiser keeps at `opt": state.opt}
+    named = ((what, path) for what, tree in parts.items() for path, _ in jax.tree.leaves_with_path(tree))
+    places = [f"{what}{jax.tree_util.keystr(path)}`" for what, path in named]
     where = "every leaf of its gradient is finite" if leaf < 0 else f"the first leaf is {places[leaf]}"
     raise FloatingPointError(
         f"step {position - len(np.asarray(metrics.skipped)) + k} (the first is 0) is not finite: {where}, with loss "

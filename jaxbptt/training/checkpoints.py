@@ -13,6 +13,7 @@ Nothing is unpickled: orbax reads arrays, the manifest is JSON, and neither name
 an enemy who writes new hashes.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -78,17 +79,10 @@ def saver(folder: str | os.PathLike, *, every: int, keep: int = 2, about: Mappin
     _disk_errors.orbax()
     _disk_errors.one_process(jax.process_count())
     root = pathlib.Path(folder).absolute()
-
-    def save(step, run):
-        _save(root, step, run, keep, about)
-
-    def restore(run):
-        return _restore(root, run, about)
-
-    return Saver(every, save, restore)
+    return Saver(every, functools.partial(_save, root, keep, about), functools.partial(_restore, root, about))
 
 
-def _save(root, step, tree, keep, about):
+def _save(root, keep, about, step, tree):
     import orbax.checkpoint as ocp
 
     leaves = _leaves.named(tree)
@@ -127,7 +121,7 @@ def _prune(root, step, keep):
             _files.remove(root / f"{s:012d}")
 
 
-def _restore(root, tree, about):
+def _restore(root, about, tree):
     refused = {}
     for step in reversed(_steps(root)):
         path = root / f"{step:012d}"

@@ -204,8 +204,7 @@ def _beginning(train, theta, h_0, key, streaming):
 
 def _restored(checkpoints, begun, first, key):
     """The run that is kept, if any, and is this one."""
-    kept = None if checkpoints is None else checkpoints.restore(begun)
-    if kept is None:
+    if checkpoints is None or (kept := checkpoints.restore(begun)) is None:
         return None
     _errors.kept_of_this_run(int(kept.train.step), first)
     _errors.same_key(key, kept.train.key)
@@ -275,10 +274,7 @@ def _dispatch(train, state, group, whole):
 
 
 def _stack(trees):
-    def stack(*leaves):
-        return np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves)
-
-    return jax.tree.map(stack, *trees)
+    return jax.tree.map(lambda *leaves: (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves), *trees)
 
 
 def _groups(batches, size):

@@ -43,9 +43,9 @@ def summary(progress: Progress) -> dict[str, float | int | None]:
 
 
 def _plain(value):
-    if value is None or isinstance(value, (int, np.integer)):
-        return None if value is None else int(value)
-    return float(value) if math.isfinite(value) else None
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def jsonl(path: str | os.PathLike) -> Observer:
@@ -122,8 +122,7 @@ def tensorboard(folder: str | os.PathLike) -> Observer:
 
         try:
             if not writers:
-                purge_step = None if fresh else int(last) + 1
-                writers.append(SummaryWriter(os.fspath(folder), purge_step=purge_step))
+                writers.append(SummaryWriter(os.fspath(folder), purge_step=None if fresh else int(last) + 1))
             for name, value in summary(progress).items():
                 if name != "step" and value is not None:
                     writers[0].add_scalar(name, value, progress.step, walltime=None)

@@ -100,14 +100,12 @@ def in_turn(callbacks: tuple[Callback, ...]) -> Watch:
         return tuple(updated), progress, pause
 
     def begin():
-        for observer in observers:
-            if observer.begin is not None:
-                observer.begin()
+        for first in (observer.begin for observer in observers if observer.begin is not None):
+            first()
 
     def end():
         with contextlib.ExitStack() as ends:  # all of them, whatever one raises
-            for observer in observers:
-                if observer.end is not None:
-                    ends.callback(observer.end)
+            for last in (observer.end for observer in observers if observer.end is not None):
+                ends.callback(last)
 
     return Watch(init, update, begin, end)

@@ -173,10 +173,9 @@ def trainer(
         initialisation.key(key)
         theta, h_0, key = jax.tree.map(jnp.array, (theta, h_0, key))  # copies: the state will be donated
         begun = gradient.init(theta, h_0)  # which looks at θ, in a stream or not
-        carried = begun if streaming else ()
         opt = jax.tree.map(jnp.array, optimizer.init(theta))  # some keep θ itself, and nothing can be donated twice
         none = Skipped(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
-        return TrainState(theta, opt, carried, jnp.zeros((), jnp.int32), key, none)
+        return TrainState(theta, opt, begun if streaming else (), jnp.zeros((), jnp.int32), key, none)
 
     # Some, such as `reduce_on_plateau`, want the loss; of `MultiSteps`, which is no GradientTransformation, one inside.
     takes_more = isinstance(optimizer, optax.MultiSteps)
@@ -203,9 +202,8 @@ def trainer(
         tame = norm * norm < _largest_square(estimate.grads)
         leaf = jax.lax.cond(tame, lambda: _first(bad), lambda: _first([*bad, *_broken(opt, state.opt)]))
         finite = jnp.isfinite(estimate.loss) & (leaf < 0)
-        carried = after if streaming else ()
-        old = state.theta, state.opt, before if streaming else ()
-        theta, opt, carried = _select(finite, (theta, opt, carried), old)
+        carried, old = (after, before) if streaming else ((), ())
+        theta, opt, carried = _select(finite, (theta, opt, carried), (state.theta, state.opt, old))
         missed = (~finite).astype(jnp.int32)
         skipped = Skipped((state.skipped.in_a_row + 1) * missed, state.skipped.total + missed)
         metrics = Metrics(estimate.loss, norm, finite, skipped.in_a_row, leaf)
