@@ -38,7 +38,11 @@ def l2_loss(y_hat_t, y_t):
     >>> l2_loss(jnp.array([3.0, 1.0]), jnp.array([1.0, 0.0])).item()
     2.5
     """
-    if np.shape(y_hat_t) != np.shape(y_t) or np.ndim(y_t) < 1 or not jnp.issubdtype(dtype_of(y_t), jnp.floating):
+    if (
+        np.shape(y_hat_t) != np.shape(y_t)
+        or np.ndim(y_t) < 1
+        or not all(jnp.issubdtype(dtype_of(y), jnp.floating) for y in (y_hat_t, y_t))
+    ):
         _float_targets("l2_loss", y_hat_t, y_t)
     return jnp.sum(optax.losses.l2_loss(y_hat_t, y_t), axis=-1)
 

@@ -212,7 +212,7 @@ def objective(
     if reduction not in ("mean", "sum", "sequences", "none"):
         remedy = "weigh the loss itself for anything else"
         arguments.one_of("reduction", reduction, ("mean", "sum", "sequences", "none"), remedy)
-    if at not in ("steps", "last") or has_aux not in (True, False):
+    if at not in ("steps", "last") or not isinstance(has_aux, bool):
         arguments.one_of("at", at, ("steps", "last"), "a mask counts any other steps")
         arguments.flag("has_aux", has_aux)
     adjoint = adjoints.full() if adjoint is None else adjoint

@@ -27,8 +27,7 @@ class Row(NamedTuple):
         name: how to write it.
         adjoint: itself.
         bytes: what the compiled gradient takes beside its arguments and results: the compiler's ``temp_size_in_bytes``.
-        extra_steps: how many steps of f `checkpointed` runs again, beyond the T of the first sweep. (The few that two
-            overlapping blocks of another adjoint share are not counted.)
+        extra_steps: how many steps of f `checkpointed` runs beyond the T of the first sweep, again or as padding.
 
     >>> from jaxbptt import adjoints
     >>> Row("full()", adjoints.full(), bytes=2**20, extra_steps=0).bytes

@@ -137,7 +137,7 @@ def _pull(batch, a_t, h_bar_t):
 def _no_sensitivity(batch, theta_h, h_0):
     """a_0 = 0, ``[*batch, N, P]``. Half precision is carried in float32, as it is summed over time."""
     (theta, _), (both, _) = vectors.flatten(theta_h), vectors.flatten((theta_h, h_0))
-    N = (both.size - theta.size) // math.prod(batch)
+    N = (both.size - theta.size) // (math.prod(batch) or 1)
     return jnp.zeros((*batch, N, theta.size), wide(both.dtype))
 
 
