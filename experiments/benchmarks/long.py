@@ -71,9 +71,10 @@ def case(text: str) -> Case:
     Raises:
         BadInputError: unless it is a cell and five positive integers.
     """
-    cell, *sizes = text.split(",")
+    name, *sizes = text.split(",")
+    cell = next((known for known in get_args(works.CellName) if known == name), None)
     right = all(size.strip().isdecimal() and int(size) > 0 for size in sizes)
-    if cell not in get_args(works.CellName) or len(sizes) != 5 or not right:
+    if cell is None or len(sizes) != 5 or not right:
         raise BadInputError(
             f"a case must be a cell and five positive integers, cell,B,T,d,n,m, such as gru,1,1000,4,16,1: got `{text}`"
         )

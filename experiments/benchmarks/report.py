@@ -216,12 +216,7 @@ def _long(rows):
     body = []
     for row in rows:
         B, T, d, n = row["shape"].values()
-        sizes = (
-            4 * B * T * n,
-            row["arguments_bytes"],
-            row["temporaries_bytes"],
-            row["peak_bytes"] - row["before_bytes"],
-        )
+        sizes = (4 * B * T * n, *(row[f"{what}_bytes"] for what in ("arguments", "temporaries", "before", "peak")))
         body.append(
             (
                 f"{row['cell']} {B}, {T}, {d}, {n}, {row['outputs']}",
@@ -232,8 +227,8 @@ def _long(rows):
                 str(row["rounds"]),
             )
         )
-    columns = ("cell B, T, d, n, m", "T·B·n, MiB", "θ, xs, ys", "temporaries", "resident more", "compile, s")
-    columns += ("a gradient, s", "µs a step", "calls")
+    columns = ("cell B, T, d, n, m", "T·B·n, MiB", "θ, xs, ys", "temporaries", "resident before", "peak")
+    columns += ("compile, s", "a gradient, s", "µs a step", "calls")
     return Table(
         "checkpointed, F a mean over all steps: sizes in MiB, times as medians (quartiles)", columns, tuple(body)
     )

@@ -4,6 +4,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 pytest.importorskip("tyro")
@@ -14,15 +15,19 @@ pytest.importorskip("sklearn")
 import jaxbptt as jb
 from experiments.benchmarks import config, long, summary
 from experiments.runner import cli
+from experiments.study import silent
 
 
-def memory(cell, B, T, d, n, m):
+def memory(cell, shape, m):
     """As the compiler has it for a program that is written out here."""
+    B, T, d, n = shape
     model = jb.rnn(getattr(jb.cells, cell)(), jb.readouts.linear())
     F = jb.objective(model, jb.losses.l2_loss, adjoint=jb.adjoints.checkpointed())
     theta = model.init(jax.random.key(5), input_size=d, hidden_size=n, output_size=m)
     xs, ys = jnp.zeros((T, B, d)), jnp.zeros((T, B, m))
-    return jax.jit(jax.grad(F)).lower(theta, xs, ys).compile().memory_analysis()
+    found = jax.jit(jax.grad(F)).lower(theta, xs, ys).compile().memory_analysis()
+    assert found is not None
+    return found
 
 
 def test_the_quick_form_runs_and_its_numbers_are_the_compilers(tmp_path, capsys):
@@ -30,12 +35,12 @@ def test_the_quick_form_runs_and_its_numbers_are_the_compilers(tmp_path, capsys)
     found = json.loads((tmp_path / "result.json").read_text())
     assert [row["cell"] for row in found["long"]] == ["lstm", "gru"]
     for row in found["long"]:
-        compiled = memory(row["cell"], *row["shape"].values(), row["outputs"])
+        compiled = memory(row["cell"], row["shape"].values(), row["outputs"])
         assert row["temporaries_bytes"] == compiled.temp_size_in_bytes > 0
         assert row["arguments_bytes"] == pytest.approx(compiled.argument_size_in_bytes, rel=0.01)
         assert row["rounds"] == len(row["times_ms"]) == config.QUICK["rounds"]
         assert row["us_a_step"] == pytest.approx(1e3 * row["median_ms"] / row["shape"]["T"])
-        assert row["peak_bytes"] >= row["before_bytes"] > 2**20
+        assert min(row["peak_bytes"], row["before_bytes"]) > 2**20
         assert row["compile_seconds"] > 0
     assert found["marks"] == []
     capsys.readouterr()
@@ -51,13 +56,13 @@ def test_what_takes_longer_than_its_seconds_is_called_once(monkeypatch):
         return calls[-1]
 
     monkeypatch.setattr(long, "_clock", clock)
-    row = long.row(long.case("elman,1,3,2,2,1"), 0, 9, lambda *progress: None)
+    row = long.row(long.case("elman,1,3,2,2,1"), 0, 9, silent)
     assert row.seconds.tolist() == [long.SECONDS]
     assert len(calls) == 1
 
 
 def test_the_marks_are_of_the_cases_by_default():
-    rows = [long.Row(long.case(text), 0, 17 * 2**20, 1.0, jnp.ones(1), 0, 0) for text in config.LONG]
+    rows = [long.Row(long.case(text), 0, 17 * 2**20, 1.0, np.ones(1), 0, 0) for text in config.LONG]
     marks = summary.marks([], None, None, False, rows)
     assert [(mark.limit, mark.measured, mark.met) for mark in marks] == [
         ("≤ 16", "17.00", False),
