@@ -104,6 +104,20 @@ def _said(error):
     return f"{kind}{error}"[:500]
 
 
+def alone(measure: Callable, function: Callable, *arguments: Any) -> Any:
+    """``function(*arguments, report)``, whose programs and memory are let go afterwards.
+
+    Args:
+        measure: as of `Attempts.make`.
+        function: `long.row`.
+        arguments: its own.
+
+    Returns:
+        What the function returns.
+    """
+    return measure(_then_let_go, function, *arguments)
+
+
 def everybody(
     measure: Callable,
     function: Callable,

@@ -14,6 +14,7 @@ from experiments.benchmarks import (
     figures,
     kept,
     length,
+    long,
     machine,
     peak,
     report,
@@ -63,7 +64,7 @@ def run(config: Config, report_progress: Report) -> Result:
 
 def _run(config, about, attempt, report_progress):
     numbers: dict[str, Any] = {}
-    rows, checkpointing, lengths = [], None, None
+    rows, checkpointing, lengths, long_rows = [], None, None, []
     lost = collections.Counter()
     for part in config.parts:
         if part == "speed":
@@ -76,12 +77,15 @@ def _run(config, about, attempt, report_progress):
         elif part == "length":
             lengths = _measured_lengths(config, attempt, lost, report_progress)
             numbers["length"] = result.lengths(lengths) if lengths else None
+        elif part == "long":
+            long_rows = _long(config, attempt, report_progress)
+            numbers["long"] = [result.long(row) for row in long_rows]
         else:
             attempt.rest()  # those that measure are to have the device to themselves
             numbers["memory"] = _memory(config, attempt, len(about["machine"]["devices"]), report_progress)
     marks = []
     if not (config.gpu or attempt.cut_off):
-        marks = summary.marks(rows, checkpointing, lengths, machine.multiplies_bfloat16())
+        marks = summary.marks(rows, checkpointing, lengths, machine.multiplies_bfloat16(), long_rows)
     numbers["marks"] = [mark._asdict() for mark in marks]
     missed = {f"{mark.what} is {mark.measured}, not {mark.limit}": not mark.met for mark in marks}
     unjudged = "cut off before the marks" if attempt.cut_off else "no marks for what was measured"
@@ -130,6 +134,15 @@ def _measured_lengths(config, attempt, lost, report_progress):
         report_progress("length: T", k + 1, len(asked))
     found = [one for one in found if one is not None]
     return length.together(config.sweep_cell, shape, found) if found else None
+
+
+def _long(config, attempt, report_progress):
+    found = []
+    for k, case in enumerate(map(long.case, config.long)):
+        how = (long.row, case, config.seed, config.rounds)
+        found.append(attempt.make(f"long, {case}", attempts.alone, *how))
+        report_progress("long: cases", k + 1, len(config.long))
+    return [row for row in found if row is not None]
 
 
 def _memory(config, attempt, number_of_devices, report_progress):

@@ -4,18 +4,19 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments.benchmarks import contenders
+from experiments.benchmarks import contenders, long
 from experiments.benchmarks import work as works
 from experiments.common import options
 from experiments.common.options import BadInputError
 
-What = Literal["speed", "checkpoint", "length", "memory"]
+What = Literal["speed", "checkpoint", "length", "memory", "long"]
 SHAPES = ("1,1000,32,32", "32,200,64,64", "16,784,1,128", "128,96,128,128", "64,256,256,256", "32,64,512,512")
 # A GPU may be there for minutes: first what it is for.
 _GPU_FIRST = ("64,512,1024,1024", "64,256,256,256", "8,4096,16,16", "32,64,512,512", "128,96,128,128")
 GPU_SHAPES = (*_GPU_FIRST, *(shape for shape in SHAPES if shape not in _GPU_FIRST))
 WHAT: tuple[What, ...] = ("speed", "checkpoint", "length", "memory")
 GPU_WHAT: tuple[What, ...] = ("checkpoint", "speed", "memory", "length")
+LONG = ("lstm,16,100000,64,64,64", "lstm,16,100000,64,64,1", "gru,1,10000000,4,16,1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Config:
     gpu: bool = False
     """On the GPU: cuDNN by torch and by JAX as well, and two more shapes; in another order."""
     what: tuple[What, ...] = WHAT
-    """What to measure, in this order; on a GPU the default is in an order of its own."""
+    """What to measure, in this order; on a GPU the default is in an order of its own. ``long`` only when asked for."""
     cells: tuple[works.CellName, ...] = ("elman", "gru", "lstm")
     """Of speed."""
     shapes: tuple[str, ...] = SHAPES
@@ -60,6 +61,8 @@ class Config:
     """T of length."""
     memory_shape: str = "64,256,256,256"
     """B,T,d,n of memory."""
+    long: tuple[str, ...] = LONG
+    """cell,B,T,d,n,m of long, m outputs."""
     markdown: Path | None = None
     """Measures nothing; prints the tables of this result.json as Markdown."""
 
@@ -71,11 +74,13 @@ class Config:
         options.positive("lengths", *self.lengths)
         if self.devices is not None:
             options.at_least("devices", self.devices, 1)
-        for name in ("what", "cells", "shapes"):
+        for name in ("what", "cells", "shapes", "long"):
             if not getattr(self, name):
                 raise BadInputError(f"`--{name}` must name something: got nothing")
         for text in (*self.shapes, self.checkpoint_shape, self.length_shape, self.memory_shape):
             works.shape(text)
+        for text in self.long:
+            long.case(text)
         _known("adjoints", self.adjoints, contenders.flags(contenders.OURS))
         _known("peers", self.peers, contenders.flags((*contenders.PEERS, *contenders.GPU_PEERS)))
 
@@ -106,6 +111,7 @@ QUICK = {
     "slots": (5, 20),
     "lengths": (100, 1000),
     "memory_shape": "8,50,16,16",
+    "long": ("lstm,2,300,4,8,4", "gru,1,1000,2,4,1"),
 }
 
 

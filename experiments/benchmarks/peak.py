@@ -80,15 +80,16 @@ def measure(task: dict) -> dict:
         built = contenders.build(contender, work)
     except LeftOutError as reason:
         return {"left_out": str(reason)}
-    _forget_peak()
-    before, device_before = _resident("VmRSS"), _on_the_device(contender)
+    forget()
+    before, device_before = resident("VmRSS"), _on_the_device(contender)
     for _ in range(_CALLS):
         built.wait(built.run())
     device = _on_the_device(contender)
-    return Peak(before, _resident("VmHWM"), device, None if contender.flag == "torch" else device_before)._asdict()
+    return Peak(before, resident("VmHWM"), device, None if contender.flag == "torch" else device_before)._asdict()
 
 
-def _forget_peak():
+def forget() -> None:
+    """Sets the high-water mark of this process back, where the system lets it."""
     with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak is then that of compiling too
         Path("/proc/self/clear_refs").write_text("5")
     torch = sys.modules.get("torch")
@@ -96,7 +97,7 @@ def _forget_peak():
         torch.cuda.reset_peak_memory_stats()
 
 
-def _resident(field):
+def resident(field: str) -> int:
     """Bytes of this process, now (VmRSS) or at most (VmHWM)."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -22,6 +22,8 @@ def tables(numbers: Mapping[str, Any]) -> tuple[Table, ...]:
         found += [_lengths(lengths), *_missing("length", lengths)]
     if memory := numbers.get("memory"):
         found.append(_memory(memory))
+    if long := numbers.get("long"):
+        found.append(_long(long))
     if failed := numbers.get("failed"):
         found.append(Table("failed", ("what", "why"), tuple(failed.items())))
     if marks := numbers["marks"]:
@@ -208,6 +210,32 @@ def _lengths(found):
     B, _, d, n = found["shape"].values()
     columns = ("", "T", "ms", "µs a step", "temporaries, MiB", "compile, s")
     return Table(f"{found['cell']}, B = {B}, d = {d}, n = {n}, F reads h_T", columns, tuple(body))
+
+
+def _long(rows):
+    body = []
+    for row in rows:
+        B, T, d, n = row["shape"].values()
+        sizes = (4 * B * T * n, *(row[f"{what}_bytes"] for what in ("arguments", "temporaries", "before", "peak")))
+        body.append(
+            (
+                f"{row['cell']} {B}, {T}, {d}, {n}, {row['outputs']}",
+                *map(_mib, sizes),
+                f"{row['compile_seconds']:.2f}",
+                f"{_seconds(row['median_ms'])} ({_seconds(row['low_ms'])} to {_seconds(row['high_ms'])})",
+                _ms(row["us_a_step"]),
+                str(row["rounds"]),
+            )
+        )
+    columns = ("cell B, T, d, n, m", "T·B·n, MiB", "θ, xs, ys", "temporaries", "resident before", "peak")
+    columns += ("compile, s", "a gradient, s", "µs a step", "calls")
+    return Table(
+        "checkpointed, F a mean over all steps: sizes in MiB, times as medians (quartiles)", columns, tuple(body)
+    )
+
+
+def _seconds(milliseconds):
+    return _ms(milliseconds / 1e3)
 
 
 def _memory(found):

@@ -5,6 +5,7 @@ from typing import Any
 from experiments.benchmarks import length, measure, summary
 from experiments.benchmarks.checkpoint import Checkpointing
 from experiments.benchmarks.length import Lengths
+from experiments.benchmarks.long import Row as Long
 from experiments.benchmarks.speed import Row
 
 
@@ -67,6 +68,23 @@ def lengths(found: Lengths) -> dict[str, Any]:
     exponents = {name: length.exponent(own) for name, own in found.points.items()}
     shape = found.shape._asdict()
     return {"cell": found.cell, "shape": shape, "points": points, "exponents": exponents, "left_out": found.left_out}
+
+
+def long(found: Long) -> dict[str, Any]:
+    """One long sequence."""
+    times = _in_ms(found.seconds)
+    return {
+        "cell": found.case.cell,
+        "shape": found.case.shape._asdict(),
+        "outputs": found.case.outputs,
+        **times,
+        "us_a_step": 1e3 * times["median_ms"] / found.case.shape.T,
+        "compile_seconds": found.compile_seconds,
+        "arguments_bytes": found.arguments,
+        "temporaries_bytes": found.temporaries,
+        "before_bytes": found.before,
+        "peak_bytes": found.peak,
+    }
 
 
 def _floor(found, rate):

@@ -11,11 +11,13 @@ from typing import NamedTuple
 from experiments.benchmarks import length, measure
 from experiments.benchmarks.checkpoint import Checkpointing
 from experiments.benchmarks.length import Lengths
+from experiments.benchmarks.long import Row as Long
 from experiments.benchmarks.speed import Row
 
 ONE, ALL, TORCH, BFLOAT16 = "full", "full, split", "torch.nn", "bfloat16"
 BIG = ("lstm", (64, 256, 256, 256))
 PLAIN = length.PLAIN
+LONG_MIB = {("lstm", (16, 100_000, 64, 64)): 16, ("gru", (1, 10_000_000, 4, 16)): 1024}
 
 
 class Ratios(NamedTuple):
@@ -72,7 +74,11 @@ def means(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def marks(
-    rows: Sequence[Row], checkpointing: Checkpointing | None, lengths: Lengths | None, bfloat16_units: bool
+    rows: Sequence[Row],
+    checkpointing: Checkpointing | None,
+    lengths: Lengths | None,
+    bfloat16_units: bool,
+    long: Sequence[Long] = (),
 ) -> list[Mark]:
     """The marks for which something was measured; how fast bfloat16 is counts where the machine has units for it."""
     return [
@@ -80,6 +86,7 @@ def marks(
         *_temporaries(rows),
         *_checkpoint(checkpointing),
         *_length(lengths),
+        *_long(long),
         *_bfloat16(rows, bfloat16_units),
     ]
 
@@ -161,6 +168,13 @@ def _length(found):
         if over:
             mean = measure.geometric_mean(over)
             yield _at_most(f"{name}: compile time / plain scan's, geometric mean over T", mean, 2)
+
+
+def _long(rows):
+    for row in rows:
+        most = LONG_MIB.get((row.case.cell, tuple(row.case.shape)))
+        if most is not None and row.temporaries is not None:
+            yield _at_most(f"checkpointed {row.case}: temporaries, MiB", row.temporaries / 2**20, most)
 
 
 def _bfloat16(rows, units):
