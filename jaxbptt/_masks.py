@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt.cells.combinators.masked import MaskedInput, masked, of_copies, standing
+from jaxbptt.cells.combinators.masked import MaskedInput, masked
 
 
 def standing_still(cell, xs, lengths):
@@ -15,7 +15,7 @@ def standing_still(cell, xs, lengths):
 
 def real(xs, lengths):
     """Which steps are, ``[T, *batch]``: t ≤ the length of the sequence."""
-    T = jax.tree.leaves(xs)[0].shape[0]
+    T, lengths = jax.tree.leaves(xs)[0].shape[0], jnp.asarray(lengths)
     if jnp.iinfo(lengths.dtype).bits < 32:  # T need not be a number of so few
         lengths = lengths.astype(jnp.int32)
     steps = of_members(jnp.arange(T, dtype=lengths.dtype), lengths.shape)
@@ -35,22 +35,15 @@ def weights(mask, real):
 
 
 def in_blocks(run, cell, how, theta_h, xs, h_0):
-    """``run(cell, how, theta_h, xs, h_0) -> (h_T, outputs)`` of blocks of ``how.block`` steps, no divisor of T."""
-    T = jax.tree.leaves(xs)[0].shape[0]
-    cell, xs, _, _ = padded(cell, xs, (), -T % how.block)
-    h_T, outputs = run(cell, how, theta_h, xs, h_0)
-    return h_T, jax.tree.map(lambda leaf: leaf[:T], outputs)
+    """``run(cell, how, theta_h, xs, h_0) -> (h_T, outputs)`` of blocks of ``how.block`` steps, no divisor of T.
 
-
-def padded(cell, xs, ys, rest):
-    """The recursion with `rest` more steps at which the state stands still, and which steps are real.
-
-    They are copies of the last one: what f has a derivative at, it has one at them.
+    Copies of the last step follow it, at which the state stands still.
     """
-    xs, ys = jax.tree.map(lambda leaf: _with_copies(leaf, rest), (xs, ys))
-    steps = jax.tree.leaves(xs)[0].shape[0]
-    real = jnp.arange(steps, dtype=jnp.int32) < steps - rest
-    return standing(cell, of_copies), MaskedInput(xs, real), ys, real
+    T = jax.tree.leaves(xs)[0].shape[0]
+    rest = -T % how.block
+    xs = MaskedInput(jax.tree.map(lambda leaf: _with_copies(leaf, rest), xs), jnp.arange(T + rest, dtype=jnp.int32) < T)
+    h_T, outputs = run(masked(cell), how, theta_h, xs, h_0)
+    return h_T, jax.tree.map(lambda leaf: leaf[:T], outputs)
 
 
 def _with_copies(leaf, rest):

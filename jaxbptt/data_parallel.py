@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -162,7 +163,10 @@ def _forward(split, *primals):
 
 
 def _backward(split, bars, out_bars):
-    return jax.tree.map(lambda bar: out_bars[0].astype(bar.dtype) * bar, bars)
+    F_bar = out_bars[0]
+    if isinstance(F_bar, SymbolicZero):  # of the aux alone, through which no gradient goes
+        return jax.tree.map(jnp.zeros_like, bars)
+    return jax.tree.map(lambda bar: F_bar.astype(bar.dtype) * bar, bars)
 
 
 _value.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -210,8 +210,7 @@ def objective(
         arguments.model(model)
         arguments.callable_argument("loss", loss)
     if reduction not in ("mean", "sum", "sequences", "none"):
-        remedy = "weigh the loss itself for anything else"
-        arguments.one_of("reduction", reduction, ("mean", "sum", "sequences", "none"), remedy)
+        arguments.one_of("reduction", reduction, ("mean", "sum", "sequences", "none"), "weigh the loss for others")
     if at not in ("steps", "last") or not isinstance(has_aux, bool):
         arguments.one_of("at", at, ("steps", "last"), "a mask counts any other steps")
         arguments.flag("has_aux", has_aux)

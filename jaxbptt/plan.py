@@ -77,6 +77,7 @@ def plan(
     h_0: PyTree | None = None,
     *,
     mask: PyTree | None = None,
+    lengths: PyTree | None = None,
     adjoints: Mapping[str, Adjoint] | None = None,
     fits: int | None = None,
 ) -> Plan:
@@ -94,6 +95,7 @@ def plan(
         ys: the targets, leaves ``[T, *batch, …]``. A model or a cell has none: there the fourth argument is h_0.
         h_0: the initial state, leaves ``[*batch, …]``; ``None`` is the model's own.
         mask: ``[T, *batch]``, as F takes it.
+        lengths: ``[*batch]``, likewise.
         adjoints: what to compile, by name, the fastest first. ``None`` is `full`, with gates and with states, and
             `checkpointed` at several numbers of slots, the largest first.
         fits: the bytes there are. The first adjoint that fits ends the search: it is `Plan.best` and the last row.
@@ -126,10 +128,10 @@ def plan(
     if isinstance(target, Objective):
         model, arguments = target.model, (theta, xs, ys, h_0)
     else:
-        _no_loss(ys=None if h_0 is None else ys, mask=mask)
+        _no_loss(ys=None if h_0 is None else ys, mask=mask, lengths=lengths)
         model, h_0 = target, ys if h_0 is None else h_0
         arguments = (theta, xs, h_0)
-    options = {} if mask is None else {"mask": mask}
+    options = {name: given for name, given in (("mask", mask), ("lengths", lengths)) if given is not None}
     found = []
     for name, adjoint in adjoints.items():
         gradient = jax.grad(_with_adjoint(target, adjoint), allow_int=True)

@@ -185,3 +185,12 @@ def test_two_processes_over_loopback(tmp_path):
     for process, path in zip(processes, said, strict=True):
         assert process.wait(timeout=240) == 0, path.read_text()
         assert "agree 2 2" in path.read_text()
+
+
+def test_no_gradient_goes_through_the_aux():
+    model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    theta = model.init(jax.random.key(0), input_size=3, hidden_size=4, output_size=2)
+    F = jb.data_parallel(jb.objective(model, jb.losses.l2_loss, has_aux=True))
+    xs, ys = jnp.ones((5, 2, 3), jnp.float32), jnp.ones((5, 2, 2), jnp.float32)
+    bars = jax.grad(lambda theta: jnp.sum(F(theta, xs, ys)[1].y_hats))(theta)
+    assert all(not jnp.any(bar) for bar in jax.tree.leaves(bars))

@@ -265,3 +265,48 @@ def test_a_learned_beginning_of_sequences_that_end():
         estimator = make(model, jb.losses.l2_loss)
         grads = estimator.update(theta, estimator.init(theta), xs, ys, lengths=lengths)[0].grads.h
         assert_close((grads["w"], grads["start"]), (w_bar, start_bar), 1e-11)
+
+
+def _only_on_its_way(theta_h, x_t, h_tm1):
+    """k counts down; √k has a derivative at the states that a sequence of five steps has, and none at its end."""
+    k, h = h_tm1
+    return k - 1, h + jnp.sqrt(theta_h * k)
+
+
+ENDS = jb.cells.from_step(
+    _only_on_its_way,
+    initial_state=lambda theta_h, batch=(): (jnp.full(batch, 5.0), jnp.zeros(batch)),
+    output=lambda h: h[1],
+)
+OF_ENDS = {
+    "full": jb.adjoints.full(),
+    "full-blocks": jb.adjoints.full(block=2),
+    "tangent-blocks": jb.adjoints.tangent(block=2),
+    "checkpointed": jb.adjoints.checkpointed(slots=3, block=2),
+}
+
+
+@pytest.mark.parametrize("adjoint", OF_ENDS.values(), ids=OF_ENDS)
+@pytest.mark.parametrize("T", [5, 8])
+def test_a_state_that_stands_still_where_f_has_no_derivative(adjoint, T):
+    """Blocks of two don't divide five steps, and three more are no real ones: f is read nowhere but on its way."""
+
+    def last(theta_h, T, **options):
+        F = jb.objective(jb.rnn(ENDS, jb.readouts.identity()), lambda y_hat, y: y_hat, adjoint=adjoint, **options)
+        xs, ys, lengths = jnp.zeros((T, 3)), jnp.zeros((T, 3)), jnp.full(3, 5)
+        return F(jb.Theta(theta_h, ()), xs, ys, ENDS.initial_state(theta_h, (3,)), lengths=lengths if T > 5 else None)
+
+    theta_h = jnp.asarray(2.0)
+    wanted = sum(np.cumsum(np.sqrt(np.arange(5, 0, -1)))) / 5 / (2 * np.sqrt(2.0))  # d√θ/dθ = 1/(2√θ)
+    np.testing.assert_allclose(jax.grad(last)(theta_h, T), wanted, rtol=1e-12)
+
+
+def test_lengths_may_be_an_array_of_numpy():
+    with jax.enable_x64(False):
+        model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+        theta = model.init(jax.random.key(0), input_size=3, hidden_size=4, output_size=2)
+        xs, ys = jnp.ones((7, 2, 3), jnp.float32), jnp.ones((7, 2, 2), jnp.float32)
+        F = jb.objective(model, jb.losses.l2_loss)
+        np.testing.assert_array_equal(
+            F(theta, xs, ys, lengths=np.array([7, 3])), F(theta, xs, ys, lengths=jnp.array([7, 3]))
+        )

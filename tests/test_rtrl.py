@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jaxbptt as jb
 from tests.cases import CELLS, problem
@@ -40,3 +41,12 @@ def test_rtrl_is_not_spoilt_by_a_sensitivity_that_explodes_after_the_last_step_t
     ys = jnp.concatenate([ys, mask[:, None].astype(jnp.float32)], axis=-1)
     estimate, _ = estimator.update(theta, estimator.init(theta), xs, ys)
     assert estimate.grads.h.b.tolist() == [-(1.0 + 4.0 + 13.0)] * 2
+
+
+def test_parameters_may_be_plain_numbers():
+    cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.tanh(theta_h["w"] * h_tm1 + x_t))
+    model, theta = jb.rnn(cell, jb.readouts.identity()), jb.Theta({"w": 0.5}, ())
+    estimators = [make(model, jb.losses.l2_loss) for make in (jb.estimators.rtrl, jb.estimators.bptt)]
+    xs, ys, h_0 = jnp.ones((4, 2)), jnp.zeros((4, 2)), jnp.full(2, 0.3)
+    by_rtrl, by_bptt = (one.update(theta, one.init(theta, h_0), xs, ys)[0].grads.h["w"] for one in estimators)
+    np.testing.assert_allclose(by_rtrl, by_bptt, rtol=1e-12)

@@ -27,6 +27,12 @@ class Steps(NamedTuple):
     residuals: Any
 
 
+def step_vjp(split, theta_h, step, delta_t):
+    """``split.step_vjp`` at one of the `Steps`."""
+    x_t, h_tm1, h_t, residuals_t = step
+    return split.step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t)
+
+
 def forward(split, weights, xs, h_0, *, keep=True):
     """h_K; h_1 … h_K; and, with `keep`, the residuals of each step: h_t = f(x_t, h_{t-1}; θ_h)."""
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbptt._trees.cotangents import from_jax, has_derivative
+from jaxbptt._trees.cotangents import dtype_of, from_jax, has_derivative
 
 
 def flatten(tree):
@@ -33,7 +33,7 @@ def gradient(vector, tree):
     pieces = [piece.reshape(number, *np.shape(leaf)) for piece, number, leaf in zip(pieces, parts, leaves, strict=True)]
     bars = [None if not len(z) else z[0] if len(z) == 1 else lax.complex(z[0], -z[1]) for z in pieces]
     return structure.unflatten(
-        [None if bar is None else bar.astype(leaf.dtype) for bar, leaf in zip(bars, leaves, strict=True)]
+        [None if bar is None else bar.astype(dtype_of(leaf)) for bar, leaf in zip(bars, leaves, strict=True)]
     )
 
 

@@ -107,7 +107,7 @@ class Full:
         of_a_step = jax.tree.structure(step[2])
         recomputed = of_a_step if self.residuals == "states" and of_a_step.num_leaves else None
         most = self.block or blocks.choose(step, theta_h, T, bounded=on_host or recomputed is not None)
-        how = _How(-(-T // -(-T // most)), recomputed, on_host)
+        how = _How(blocks.even(T, most), recomputed, on_host)
         if T % how.block:
             return _masks.in_blocks(_recursion, cell, how, theta_h, xs, h_0)
         return _recursion(cell, how, theta_h, xs, h_0)

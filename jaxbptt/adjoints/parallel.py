@@ -49,17 +49,12 @@ def _backward(cell, kept, bars):
     following = jnp.concatenate([cs[1:], jnp.zeros_like(cs[:1])])  # C_{t+1}; beyond T there is nothing
     deltas = jax.vmap(functools.partial(_tree, batch))(affine.scan(v, following, reverse=True), steps.hs)
 
-    z_bars, c_deltas = jax.vmap(functools.partial(_step_vjp, split, theta_h))(steps, deltas)
+    z_bars, c_deltas = jax.vmap(functools.partial(sweeps.step_vjp, split, theta_h))(steps, deltas)
     theta_bar, xs_bar = (rule(theta_h, *steps, z_bars) for rule in (split.param_vjp, split.input_vjp))
     return theta_bar, xs_bar, jax.tree.map(lambda leaf: leaf[0], c_deltas)
 
 
 _recursion.defvjp(_forward, _backward)
-
-
-def _step_vjp(split, theta_h, step, delta_t):
-    x_t, h_tm1, h_t, residuals_t = step
-    return split.step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t)
 
 
 def _vector(batch, delta):
@@ -81,7 +76,7 @@ def _matrix(split, theta_h, batch, units, step):
 
     def row(unit):
         delta = _tree(batch, jnp.broadcast_to(unit, (*batch, unit.size)), step.hs)
-        return _vector(batch, _step_vjp(split, theta_h, step, delta)[1])
+        return _vector(batch, sweeps.step_vjp(split, theta_h, step, delta)[1])
 
     return jax.vmap(row, out_axes=-2)(units)
 

@@ -65,17 +65,12 @@ def _pushforward(cell, primals, dots):
 
 def _b_transposed(split, theta_h, steps, deltas):
     """δ's ↦ Σ b_tᵀ δ_t, (∂f/∂x_t)ᵀ δ_t."""
-    z_bars = jax.vmap(lambda step, delta: _step_vjp(split, theta_h, step, delta)[0])(steps, deltas)
+    z_bars = jax.vmap(lambda step, delta: sweeps.step_vjp(split, theta_h, step, delta)[0])(steps, deltas)
     return split.param_vjp(theta_h, *steps, z_bars), split.input_vjp(theta_h, *steps, z_bars)
 
 
 def _c_transposed(split, theta_h, step, delta):
-    return _step_vjp(split, theta_h, step, delta)[1]
-
-
-def _step_vjp(split, theta_h, step, delta):
-    x_t, h_tm1, h_t, residuals_t = step
-    return split.step_vjp(theta_h, x_t, residuals_t, h_tm1, h_t, delta)
+    return sweeps.step_vjp(split, theta_h, step, delta)[1]
 
 
 def _recursion(cell, how, theta_h, xs, h_0):

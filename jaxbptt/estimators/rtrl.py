@@ -102,11 +102,8 @@ def _update(model, loss, reduction, theta, state, xs, ys, *, mask=None, lengths=
         _errors.estimator_state(state, RTRLState)
     given = check(model, loss, theta, xs, ys, state.h, mask, lengths, key)
     batch = _axes.batch_shape(model.cell, theta.h, given.h_0, each=True)
-    influence = Influence(
-        init=functools.partial(_no_sensitivity, batch),
-        push=functools.partial(_push, given.cell, batch),
-        pull=functools.partial(_pull, batch),
-    )
+    push, pull = functools.partial(_push, given.cell, batch), functools.partial(_pull, batch)
+    influence = Influence(functools.partial(_no_sensitivity, batch), push, pull)
     zero = influence.init(theta.h, given.h_0)
     a_0 = zero if state.a is None else state.a
     if state.h is None:

@@ -24,8 +24,7 @@ def _forward(readout, theta_o, hs):
 
 
 def _backward(readout, kept, y_hat_bars):
-    theta_o, hs = kept
-    return (readout.vjp_over_time or readout.vjp)(theta_o, hs, y_hat_bars)
+    return (readout.vjp_over_time or readout.vjp)(*kept, y_hat_bars)
 
 
 over_time.defvjp(_forward, _backward)
@@ -33,7 +32,7 @@ over_time.defvjp(_forward, _backward)
 
 def vjp_over_time(readout: Readout, theta_o, hs, y_hat_bars):
     """(Σ_t θ_o_bar, h_bar_1 … h_bar_T), by the readout's own rule."""
-    return (readout.vjp_over_time or readout.vjp)(theta_o, hs, y_hat_bars)
+    return _backward(readout, (theta_o, hs), y_hat_bars)
 
 
 def fits(g, theta_o, h_t):

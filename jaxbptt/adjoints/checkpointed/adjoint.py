@@ -4,13 +4,14 @@ import dataclasses
 from typing import Any, ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 
-from jaxbptt import _masks
 from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._time import blocks
 from jaxbptt.adjoints import _errors
 from jaxbptt.adjoints.checkpointed import rows, rule
+from jaxbptt.cells.combinators.masked import masked
 from jaxbptt.types import Adjoint
 
 
@@ -36,12 +37,10 @@ class Checkpointed:
         padding, ``None`` where all are. Differentiated block by block as well.
         """
         terms = rows.terms(self, cell, theta_h, xs, h_0)
-        K = blocks.even(terms.T, terms.block)
-        real = None
-        if terms.T % K:
-            cell, xs, ys, real = _masks.padded(cell, xs, ys, -terms.T % K)
-        xs, read_of = blocks.cut((xs, (ys, real)), K)
-        return rule.recursion(cell, terms, read, theta_h, xs, h_0, theta_o, read_of)
+        if terms.T % blocks.even(terms.T, terms.block):
+            cell = masked(cell)
+        xs, ys = jax.tree.map(jnp.asarray, (xs, ys))
+        return rule.recursion(cell, terms, read, theta_h, xs, h_0, theta_o, ys)
 
 
 def _outputs(theta_o, outputs, read_of):

@@ -7,16 +7,18 @@ of these kept in turn, until a stretch is short enough for all of its states to 
 `jaxbptt.adjoints.full`. What to keep when is the schedule of `revolve`: a list of small integers, run by one scan, so
 the program is the same for every T.
 
-Time is cut into U units of K steps: ``xs`` and ``ys`` have leaves ``[U, K, *batch, …]``. What the caller wants of the
-outputs of a unit, ``read(theta_o, outputs, ys)``, is made and differentiated in the unit: the outputs themselves for
-`jaxbptt.unroll`, the losses for `jaxbptt.objective`, which then never has an array over all of T.
+Time is U units of K steps. What the caller wants of the outputs of a unit, ``read(theta_o, outputs, (ys, real))``, is
+made and differentiated in the unit: the outputs themselves for `jaxbptt.unroll`, the losses for `jaxbptt.objective`,
+which then never has an array over all of T.
 """
 
 import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
@@ -27,6 +29,7 @@ from jaxbptt.adjoints.checkpointed.revolve import schedule
 from jaxbptt.adjoints.checkpointed.rows import at, empty, put, row, several
 from jaxbptt.adjoints.checkpointed.tables import back_table
 from jaxbptt.cells._from_split import split_of, with_time_axis, without_time_axis
+from jaxbptt.cells.combinators.masked import MaskedInput
 
 
 class _Bars(NamedTuple):
@@ -69,19 +72,36 @@ def recursion(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
     return _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys)[:2]
 
 
+def _steps(K, T, xs, ys, unit):
+    """What a unit reads: inputs, and targets with which steps are real (``None``: all).
+
+    Read where they lie: cut into units, or made longer, they would be copied whole. Beyond T there are copies of the
+    last step, at which the state stands still.
+    """
+    if T % K == 0:
+        xs, ys = several((xs, ys), unit * K, K)
+        return xs, (ys, None)
+    steps = unit * K + jnp.arange(K, dtype=jnp.int32)
+    xs, ys = jax.tree.map(operator.itemgetter(jnp.minimum(steps, T - 1)), (xs, ys))
+    return MaskedInput(xs, steps < T), (ys, steps < T)
+
+
 def _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
     """h_T, what is read, and the rows."""
     plan = schedule(*terms)
-    rows = empty(row(cell, terms.residuals, theta_h, without_time_axis(xs), h_0), plan.rows, xs)
+    steps = functools.partial(_steps, plan.block, terms.T)
+    like = row(cell, terms.residuals, theta_h, jax.eval_shape(steps, xs, ys, 0)[0], h_0)
     f = _prepared(cell, terms, theta_h, h_0)
 
-    def unit(carry, inputs):
-        (h, rows), (xs, ys, row) = carry, inputs
-        h, hs, rows = _advance(f, xs, h, rows, row)
+    def a_unit(carry, inputs):
+        (h, rows), (unit, row) = carry, inputs
+        of_xs, of_ys = steps(xs, ys, unit)
+        h, hs, rows = _advance(f, of_xs, h, rows, row)
         # The value as the pullback has it: forward mode goes through that, and through no rule for reverse mode.
-        return (h, rows), jax.vjp(read, theta_o, jax.vmap(cell.output)(hs), ys)[0]
+        return (h, rows), jax.vjp(read, theta_o, jax.vmap(cell.output)(hs), of_ys)[0]
 
-    (h_T, rows), made = lax.scan(unit, (h_0, rows), (xs, ys, plan.sweep_rows))
+    units = np.arange(len(plan.sweep_rows), dtype=np.int32), plan.sweep_rows
+    (h_T, rows), made = lax.scan(a_unit, (h_0, empty(like, plan.rows, xs)), units)
     return h_T, made, rows
 
 
@@ -99,19 +119,20 @@ def _backward(cell, terms, read, kept, bars):
     nothing_read = all(isinstance(bar, SymbolicZero) for bar in jax.tree.leaves(bars[1]))  # a loss of h_T alone
     h_T_bar, made_bars = _real_zeros(bars[0], xs), None if nothing_read else _real_zeros(bars[1], xs)
     plan, f = schedule(*terms), _prepared(cell, terms, theta_h, h_T)
-    reverse_unit = functools.partial(_reverse_unit, cell, f, read, theta_o)
+    steps, rest = functools.partial(_steps, plan.block, terms.T, xs, ys), -terms.T % plan.block
 
     def instruction(carry, do):
         rows, bars = carry
 
         def advance(_, carry):
             h, rows, unit, row = carry
-            h, _, rows = _advance(f, at(xs, unit), h, rows, row)
+            h, _, rows = _advance(f, steps(unit)[0], h, rows, row)
             return h, rows, unit + 1, row + do.stride
 
         def turn_back(_, carry):
             bars, unit, row = carry
-            return reverse_unit(at((xs, ys, made_bars), unit), rows, row, unit, bars), unit - 1, row - plan.block
+            inputs = *steps(unit), at(made_bars, unit), unit * plan.block
+            return _reverse_unit(cell, f, read, theta_o, inputs, rows, row, bars), unit - 1, row - plan.block
 
         loaded = at(rows[0], do.load), rows, do.unit, do.row
         h, (states, residuals), _, _ = lax.fori_loop(0, do.advance, advance, loaded)
@@ -125,18 +146,22 @@ def _backward(cell, terms, read, kept, bars):
         name: cotangents.zeros(primal, to_sum=name[:5] == "theta") if name in wanted else None
         for name, primal in sums.items()
     }
+    if rest:
+        of_time = {"xs": sums["xs"], "ys": sums["ys"]}
+        sums |= jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:rest]]), of_time)
     bars = _Bars(h_t=h_T, c_delta_tp1=h_T_bar, **sums)
     (_, bars), _ = lax.scan(instruction, (rows, bars), back_table(plan))
     theta_h_bar, theta_o_bar = (
         None if bar is None else cotangents.narrow(bar, theta)
         for bar, theta in ((bars.theta_h, theta_h), (bars.theta_o, theta_o))
     )
-    return theta_h_bar, bars.xs, bars.c_delta_tp1, theta_o_bar, bars.ys
+    xs_bar, ys_bar = (bars.xs, bars.ys) if not rest else jax.tree.map(lambda leaf: leaf[:-rest], (bars.xs, bars.ys))
+    return theta_h_bar, xs_bar, bars.c_delta_tp1, theta_o_bar, ys_bar
 
 
-def _reverse_unit(cell, f, read, theta_o, inputs, rows, row, unit, bars):
+def _reverse_unit(cell, f, read, theta_o, inputs, rows, row, bars):
     """One unit from right to left; the rows have its first step at `row`."""
-    xs, ys, made_bar = inputs
+    xs, ys, made_bar, start = inputs
     hs_tm1, residuals = several(rows, row, jax.tree.leaves(xs)[0].shape[0])
     hs = sweeps.shifted_back(hs_tm1, bars.h_t)
     if not f.keep:
@@ -145,7 +170,7 @@ def _reverse_unit(cell, f, read, theta_o, inputs, rows, row, unit, bars):
     if made_bar is not None:
         of_theta_o, output_bars, of_ys = cotangents.pulled(read, made_bar, theta_o, jax.vmap(cell.output)(hs), ys)
         theta_o_bar = None if theta_o_bar is None else cotangents.accumulate(theta_o_bar, of_theta_o)
-        ys_bar = None if ys_bar is None else put(ys_bar, with_time_axis(of_ys), unit)
+        ys_bar = None if ys_bar is None else put(ys_bar, of_ys[0], start)
     steps = sweeps.Steps(xs, hs_tm1, hs, residuals)
     weights = Weights(f.theta_h, None, None)
     c_delta, z_bars = sweeps.reverse(f.split, weights, steps, output_bars, bars.c_delta_tp1, output=cell.output)
@@ -153,7 +178,8 @@ def _reverse_unit(cell, f, read, theta_o, inputs, rows, row, unit, bars):
     if theta_h_bar is not None:
         theta_h_bar = cotangents.accumulate(theta_h_bar, f.split.param_vjp(f.theta_h, *steps, z_bars))
     if xs_bar is not None:
-        xs_bar = put(xs_bar, with_time_axis(f.split.input_vjp(f.theta_h, *steps, z_bars)), unit)
+        of_xs = f.split.input_vjp(f.theta_h, *steps, z_bars)
+        xs_bar = put(xs_bar, of_xs.x if ys[1] is not None else of_xs, start)
     h_before = without_time_axis(hs_tm1)
     return _Bars(h_before, c_delta, theta_h_bar, xs_bar, theta_o_bar, ys_bar)
 

@@ -42,15 +42,8 @@ def back_table(plan):
     load, unit, advance, dense, store, reverse = plan.instructions.T
     last = np.maximum(reverse - 1, 0)
     columns = BackTable(
-        load=load,
-        unit=unit,
-        row=np.where(dense, load, load + 1),  # not dense: overwritten
-        stride=np.where(dense, plan.block, 0),
-        advance=advance,
-        stores=store >= 0,
-        store=np.maximum(store, 0),
-        last_unit=unit + last,
-        last_row=load + plan.block * last,
-        reverse=reverse,
-    )
+        load=load, unit=unit, row=np.where(dense, load, load + 1),  # not dense: overwritten
+        stride=np.where(dense, plan.block, 0), advance=advance, stores=store >= 0, store=np.maximum(store, 0),
+        last_unit=unit + last, last_row=load + plan.block * last, reverse=reverse,
+    )  # fmt: skip
     return BackTable(*(np.asarray(column, np.int32) for column in columns))

@@ -6,11 +6,11 @@ Pullback: delta_t goes through f where the mask holds, and to h_{t-1}, unchanged
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
@@ -61,18 +61,14 @@ def masked(cell: Cell) -> Cell:
     [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     arguments.cells("cell", (cell,))
-    return standing(cell, _of_f)
-
-
-@factory
-def standing(cell: Cell, given: Callable) -> Cell:
-    """`masked`, whose sums over time read what f reads and gives as ``given(inner, theta_h, xs, hs_tm1, hs)`` says."""
     inner = split_of(cell)
-    pieces = (functools.partial(piece, inner) for piece in (_project, _step, _residuals, _step_vjp))
+    pieces: Any = (_project, _step, _residuals, _step_vjp)
+    sums: Any = (inner.param_vjp, inner.input_vjp)
+    param_vjp, of_x = (functools.partial(_over_time, rule) for rule in sums)
     split = TimeSplit(
-        *pieces,
-        param_vjp=functools.partial(_param_vjp, inner, given),
-        input_vjp=functools.partial(_input_vjp, inner, given),
+        *(functools.partial(piece, inner) for piece in pieces),
+        param_vjp=param_vjp,
+        input_vjp=lambda *stack: MaskedInput(of_x(*stack), None),
         operands=inner.operands,
     )
     return cell_from_split(
@@ -81,7 +77,7 @@ def standing(cell: Cell, given: Callable) -> Cell:
         initial_state=cell.initial_state,
         check=functools.partial(_check, cell),
         output=cell.output,
-        mixed=lambda whole: with_members_of(whole, standing(mixed_precision(cell), given)),
+        mixed=lambda whole: with_members_of(whole, masked(mixed_precision(cell))),
     )
 
 
@@ -113,30 +109,24 @@ def _step_vjp(inner, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
     return cotangents.where(x_t.mask, z_bar_t, none), cotangents.where(x_t.mask, h_bar_tm1, delta_t)
 
 
-def _param_vjp(inner, given, theta_h, xs, hs_tm1, hs, residuals, z_bars):
-    real, hs = given(inner, theta_h, xs, hs_tm1, hs)
-    return inner.param_vjp(theta_h, real, hs_tm1, hs, residuals, z_bars)
-
-
-def _input_vjp(inner, given, theta_h, xs, hs_tm1, hs, residuals, z_bars):
-    real, hs = given(inner, theta_h, xs, hs_tm1, hs)
-    return MaskedInput(inner.input_vjp(theta_h, real, hs_tm1, hs, residuals, z_bars), None)
-
-
-def _of_f(inner, theta_h, xs, hs_tm1, hs):
-    """What f reads, and the h_t that it gives: at a padded step another one than the state.
-
-    There z_bar_t is 0, which by a pullback of h_t is no number where the state is one that f never gives. Sums over
-    time that don't read h_t, as those of all cells here, leave a compiler nothing of this to compute.
+def _over_time(rule, theta_h, xs, hs_tm1, hs, residuals, z_bars):
+    """A sum over time of the inner cell. A padded step adds 0 where f has a derivative, being linear in z_bars: so it
+    is read as a step that was taken. Where there is none, nothing is added.
     """
-    real = _real(xs)
-    given, _ = jax.vmap(inner.step, in_axes=(None, 0, 0))(theta_h, inner.project(theta_h, real), hs_tm1)
-    return real, cotangents.where(xs.mask, hs, given)
+    read = jax.tree.map(functools.partial(_as_taken, xs.mask), (xs.x, hs_tm1, hs, residuals))
+    bar = rule(theta_h, *read, z_bars)
+    return jax.tree.map(lambda leaf: jnp.where(jnp.any(xs.mask), leaf, jnp.zeros_like(leaf)), bar)
 
 
-def of_copies(inner, theta_h, xs, hs_tm1, hs):
-    """The same where a padded step is a copy of the real one before it: the state is then one that f gave."""
-    return xs.x, hs
+def _as_taken(mask, leaf):
+    """``[T, *batch, …]`` with the first step that was taken, of whichever member, in the place of the others."""
+    leaf = jnp.asarray(leaf)
+    if leaf.shape[: mask.ndim] != mask.shape:  # shared by all members
+        mask = jnp.any(mask, axis=tuple(range(1, mask.ndim)))
+    steps = leaf.reshape(mask.size, *leaf.shape[mask.ndim :])
+    taken = lax.dynamic_index_in_dim(steps, jnp.argmax(mask), keepdims=False)
+    is_taken = mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
+    return jnp.where(is_taken, leaf, jnp.broadcast_to(taken, leaf.shape))
 
 
 def _check(cell, theta_h, xs, h_0):
