@@ -38,10 +38,11 @@ class StepVjp(Protocol):
 
 
 class VjpOverTime(Protocol):
-    def __call__(self, theta_h: Any, /, *stack: Any) -> Any:
-        """Parallel, of ``(theta_h, xs, hs_tm1, hs, residuals, z_bars)``: Σ b_tᵀ delta_t over time and batch
-        (`param_vjp`), or ∂F/∂x_t (`input_vjp`). Linear in z_bars.
-        """
+    # `*args, **kwargs`: the stack of steps is handed over as one tuple, whose length a type checker does not know.
+    def __call__(
+        self, theta_h: Any, xs: Any, hs_tm1: Any, hs: Any, residuals: Any, z_bars: Any, /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Parallel: Σ b_tᵀ delta_t over time and batch (`param_vjp`), or ∂F/∂x_t (`input_vjp`). Linear in z_bars."""
 
 
 class Init(Protocol):

@@ -147,8 +147,7 @@ def _backward(cell, terms, read, kept, bars):
         for name, primal in sums.items()
     }
     if rest:
-        of_time = {"xs": sums["xs"], "ys": sums["ys"]}
-        sums |= jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:rest]]), of_time)
+        sums |= jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:rest]]), {k: sums[k] for k in ("xs", "ys")})
     bars = _Bars(h_t=h_T, c_delta_tp1=h_T_bar, **sums)
     (_, bars), _ = lax.scan(instruction, (rows, bars), back_table(plan))
     theta_h_bar, theta_o_bar = (
