@@ -145,10 +145,8 @@ def _forward(split, *primals):
 
     def value_and_bars(*given):
         def of(*chosen):
-            whole = list(given)
-            for k, part in zip(wanted, chosen, strict=True):
-                whole[k] = part
-            return _local(split, *whole)
+            moving = dict(zip(wanted, chosen, strict=True))
+            return _local(split, *(moving.get(k, part) for k, part in enumerate(given)))
 
         (part, aux), pull = cotangents.pullback(of, *(given[k] for k in wanted))
         bars = list(pull((jnp.ones_like(part), cotangents.zeros(aux))))

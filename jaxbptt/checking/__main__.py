@@ -53,9 +53,7 @@ def _import(module_name):
 
 
 def _token_ids(number):
-    if number is None:
-        return None
-    return lambda key, shape, input_size, dtype: jax.random.randint(key, shape, 0, number)
+    return None if number is None else lambda key, shape, *_: jax.random.randint(key, shape, 0, number)
 
 
 def pair_of_integers(text):

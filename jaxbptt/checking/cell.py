@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -78,28 +78,19 @@ def check_cell(
     return report("check_cell", found, scales)
 
 
-class _Programs(NamedTuple):
-    """All that is compiled, once for all cases of a size and batch shape."""
-
-    apply: Callable
-    rule: Callable
-    reference: Callable
-    value: Callable
-    plain: Callable
-    by_hand: dict[str, Callable]
-
-
 def _programs(cell):
+    """All that is compiled, once for each size and batch shape."""
+
     def trajectory(adjoint):
         return jax.jit(functools.partial(_trajectory, cell, adjoint))
 
-    return _Programs(
-        jax.jit(cell.apply),
-        jax.jit(cell.vjp),
-        jax.jit(lambda theta_h, x_t, h_tm1, bar: cotangents.pullback(cell.apply, theta_h, x_t, h_tm1)[1](bar)),
-        jax.jit(lambda bar, *step: _random.inner(bar, cell.apply(*step))),
-        trajectory(adjoints.autodiff()),
-        {residuals: trajectory(adjoints.full(residuals=residuals)) for residuals in ("gates", "states")},
+    return SimpleNamespace(
+        apply=jax.jit(cell.apply),
+        rule=jax.jit(cell.vjp),
+        reference=jax.jit(lambda bar, *step: cotangents.pullback(cell.apply, *step)[1](bar)),
+        value=jax.jit(lambda bar, *step: _random.inner(bar, cell.apply(*step))),
+        plain=trajectory(adjoints.autodiff()),
+        by_hand={residuals: trajectory(adjoints.full(residuals=residuals)) for residuals in ("gates", "states")},
     )
 
 
@@ -126,7 +117,7 @@ def _steps(programs, theta_h, xs, h_tm1, steps, key, scales, case):
         step = {"theta_h": theta_h, "x_t": jax.tree.map(lambda leaf, t=t: leaf[t], xs), "h_tm1": h_tm1}
         h_t, step_key = programs.apply(*step.values()), jax.random.fold_in(key, t)
         h_bar_t = _random.like(h_t, step_key)
-        got, wanted = programs.rule(*step.values(), h_t, h_bar_t), programs.reference(*step.values(), h_bar_t)
+        got, wanted = programs.rule(*step.values(), h_t, h_bar_t), programs.reference(h_bar_t, *step.values())
         value = functools.partial(programs.value, h_bar_t)
         yield compared(step, got, wanted, value, step_key, scales, f"step t={t + 1}, {case}")
         h_tm1 = h_t
