@@ -80,23 +80,23 @@ def read(content: bytes, where: str = "the file") -> Rolls:
 
 
 def padded(rolls: Sequence[np.ndarray], part: int = PART, fill: float = 0.0) -> jb.training.Batch:
-    """The pieces side by side, ``xs`` and ``ys [T, N, 88]``, with a mask ``[T, N]`` that counts the steps they have.
+    """The pieces side by side, ``xs`` and ``ys [T, N, 88]``, with the ``lengths [N]`` that say which steps are real.
 
     Args:
         rolls: ``[T_k, 88]`` each.
         part: T is the smallest multiple of it that holds them all.
-        fill: what stands after the end of a piece; the mask keeps it out of F, NaN included.
+        fill: what stands after the end of a piece. Nothing reads it: it may be NaN.
 
     >>> batch = padded([np.ones((4, 88), np.float32), np.ones((3, 88), np.float32)], part=5)
-    >>> batch.xs.shape, batch.mask.sum(axis=0).tolist()
+    >>> batch.xs.shape, batch.lengths.tolist()
     ((5, 2, 88), [3, 2])
     """
-    steps = np.array([len(roll) - 1 for roll in rolls])
+    steps = np.array([len(roll) - 1 for roll in rolls], np.int32)
     T = -(-int(steps.max()) // part) * part
     xs, ys = np.full((2, T, len(rolls), PITCHES), fill, np.float32)
     for k, roll in enumerate(rolls):
         xs[: steps[k], k], ys[: steps[k], k] = roll[:-1], roll[1:]
-    return jb.training.Batch(xs, ys, mask=np.arange(T)[:, None] < steps)
+    return jb.training.Batch(xs, ys, lengths=steps)
 
 
 def batches(

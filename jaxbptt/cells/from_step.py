@@ -63,7 +63,7 @@ def from_step(
     if output is not None:
         arguments.called_with("output", output, "h_t")
 
-    f = functools.partial(_f, step)
+    f = jax.jit(functools.partial(_f, step), inline=True)  # traced once for all that is made of it below
     vjp = functools.partial(_vjp, f)
     split = TimeSplit(
         project=lambda theta_h, xs: xs,

@@ -21,13 +21,13 @@ def test_padding_reaches_neither_F_nor_a_gradient(rolls):
         F = jax.jit(jax.value_and_grad(jb.objective(model, chorales.LOSS)))
         zeros, nans = (
             jax.tree.map(
-                lambda leaf: leaf if leaf.dtype == bool else leaf.astype(np.float64), music.padded(pieces, fill=fill)
+                lambda leaf: leaf if leaf.dtype == np.int32 else leaf.astype(np.float64), music.padded(pieces, fill=fill)
             )
             for fill in (0.0, math.nan)
         )
         assert np.isnan(nans.xs).any()
-        value, bars = F(theta, zeros.xs, zeros.ys, mask=zeros.mask)
-        value_of_nans, bars_of_nans = F(theta, nans.xs, nans.ys, mask=nans.mask)
+        value, bars = F(theta, zeros.xs, zeros.ys, lengths=zeros.lengths)
+        value_of_nans, bars_of_nans = F(theta, nans.xs, nans.ys, lengths=nans.lengths)
 
         def by_piece(theta):  # without padding, mask or library
             total, steps = 0.0, 0
@@ -52,7 +52,7 @@ def test_what_is_seen_is_the_step_before_what_is_to_be_predicted(rolls):
     assert batch.xs.shape[0] % music.PART == 0
     for k, piece in enumerate(rolls.test):
         steps = len(piece) - 1
-        np.testing.assert_array_equal(batch.mask[:, k], np.arange(len(batch.mask)) < steps)
+        assert batch.lengths[k] == steps
         for t in range(steps):
             np.testing.assert_array_equal(batch.xs[t, k], piece[t])
             np.testing.assert_array_equal(batch.ys[t, k], piece[t + 1])
@@ -64,8 +64,8 @@ def test_a_pass_takes_each_piece_at_most_once_in_an_order_of_its_own(rolls):
     batch = music.batches(rolls.train, 4, (3, 1))
 
     def taken(k):
-        xs, _, _, mask, _ = batch(k)
-        return [found[xs[mask[:, j], j].tobytes()] for j in range(4)]
+        xs, lengths = batch(k).xs, batch(k).lengths
+        return [found[xs[: lengths[j], j].tobytes()] for j in range(4)]
 
     passes = [[taken(4 * e + k) for k in range(4)] for e in range(12)]  # 18 pieces: two are left out
     for one in passes:
@@ -74,11 +74,11 @@ def test_a_pass_takes_each_piece_at_most_once_in_an_order_of_its_own(rolls):
     assert len({str(one) for one in passes}) == 12
     assert [taken(k) for k in (9, 2, 9)] == [passes[2][1], passes[0][2], passes[2][1]]  # position is the step alone
     other = music.batches(rolls.train, 4, (3, 2))
-    assert any(not np.array_equal(other(k).mask, batch(k).mask) for k in range(4))
+    assert any(not np.array_equal(other(k).lengths, batch(k).lengths) for k in range(4))
 
 
 def test_lengths_within_a_batch_are_similar(rolls):
-    spans = [np.ptp(music.batches(rolls.train, 6, (0,), spread=0.5)(k).mask.sum(axis=0)) for k in range(3)]
+    spans = [np.ptp(music.batches(rolls.train, 6, (0,), spread=0.5)(k).lengths) for k in range(3)]
     lengths = np.sort([len(piece) for piece in rolls.train])
     assert sorted(spans) == sorted(np.ptp(lengths.reshape(3, 6), axis=1))
 
