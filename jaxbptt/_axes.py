@@ -42,7 +42,7 @@ def batch_shape_of(cell, theta_h, xs, ys=None, mask=None, lengths=None):
     """The batch axes of a sequence, for a state to begin with: those of `lengths` or `mask`, where there are any.
 
     Floating-point leaves of `xs` have one axis of features behind them, ``[T, *batch, d]``, and other leaves begin with
-    them. Where all are others (token ids, counts, flags) they are the fewest that all leaves of `xs` and `ys` share
+    them, but for those of time alone, which all members share. Where all are others (token ids, counts, flags) they are the fewest that all leaves of `xs` and `ys` share
     with which f returns a state like its own.
     """
     time_axis("xs", xs)
@@ -51,6 +51,7 @@ def batch_shape_of(cell, theta_h, xs, ys=None, mask=None, lengths=None):
     if mask is not None:
         return np.shape(mask)[1:]
     leaves = jax.tree.leaves(xs)
+    leaves = [leaf for leaf in leaves if np.ndim(leaf) > 1] or leaves  # [T]: shared by all members
     shapes = [np.shape(leaf)[1:] for leaf in leaves]
     said = {shape[:-1] for shape, leaf in zip(shapes, leaves, strict=True) if has_derivative(leaf)}
     if not said:
@@ -210,6 +211,12 @@ def check_lengths(cell, theta_h, h_0, lengths):
             f"`lengths` must be one number for each sequence, shape [*batch] = {batch}: got {lengths.shape}; "
             "`jnp.broadcast_to` gives all members the same"
         )
+    for path, leaf in jax.tree.leaves_with_path(h_0):
+        if np.shape(leaf)[: len(batch)] != batch:
+            raise ValueError(
+                f"`h_0{jax.tree_util.keystr(path)}` must have the batch axes of `lengths`, {batch}, as each member's "
+                f"state stands still at an end of its own: got shape {np.shape(leaf)}; use `jnp.broadcast_to`"
+            )
 
 
 def members_shape(cell, theta_h, h_0):

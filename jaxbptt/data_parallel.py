@@ -35,13 +35,10 @@ def data_parallel(F: Any, devices: Sequence[Any] | None = None) -> "DataParallel
     """The same objective, evaluated with its batch split over `devices`; ``jax.grad`` of it just works.
 
     Same value and gradient as `F` to rounding. Time-major arrays (xs, ys, mask) are split along axis 1, states and
-    lengths along axis 0, θ is on every device. One reduction of ∂F/∂θ at the end, none inside the recursion. The
+    lengths along axis 0. θ is on every device, and so is a leaf without that axis, which all members share. One reduction of ∂F/∂θ at the end, none inside the recursion. The
     gradient is computed in the forward pass, as F is a scalar: the reverse pass only scales it. Reverse mode only. A
     loss that closes over what is differentiated gets JAX's error ("non-shard_map tracers"): hand it in through θ or
     ``ys``.
-
-    To use the cores of a CPU as devices, set ``jax.config.update("jax_num_cpu_devices", n)`` before anything runs. θ
-    and its gradient then lie on all of them; see `jaxbptt.diagnostics` before you hand such a θ to a QR.
 
     Args:
         F: from `jaxbptt.objective`, or a function with its attributes (``functools.wraps(F)``) and a value of its own.
@@ -55,7 +52,20 @@ def data_parallel(F: Any, devices: Sequence[Any] | None = None) -> "DataParallel
         TypeError: when F is no objective, or `devices` are not devices; when traced, for an F that was transformed so
             that it is no longer one number: transform what this returns.
         ValueError: for ``reduction="none"``; when traced, for a batch that the devices don't divide, or where another
-            mesh is set (``jax.set_mesh``, ``jax.shard_map``): there use F itself, as the README says.
+            mesh is set (``jax.set_mesh``, ``jax.shard_map``): there use F itself.
+
+    Notes:
+        ``jax.config.update("jax_num_cpu_devices", n)``, before anything runs, makes devices of a CPU's cores. θ and its
+        gradient then lie on all of them; see `jaxbptt.diagnostics` before you hand such a θ to a QR.
+
+        On several hosts run the same script on each, begun with ``jax.distributed.initialize()``. ``jax.devices()`` is
+        then all of theirs; ``jax.make_array_from_process_local_data`` makes a batch of each host's part.
+
+        In a ``jax.shard_map`` of your own F is the mean of a shard: differentiate ``jax.lax.pmean(F(*shard), axis)``.
+        JAX sums the gradient of the θ that the shards share once, after the recursion. That holds for `jaxbptt.unroll`
+        and `estimators.bptt` too (`adjoints.tangent`: for states of floating point), where all axes of the mesh are
+        manual. With ``check_vma=False`` differentiate F alone, and average the gradients yourself. Where the axes are
+        explicit, it is ``jax.sharding.auto_axes(jax.grad(F), out_sharding=P())``.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -92,7 +102,7 @@ class DataParallel:
         """F with its batch split over devices: see `jaxbptt.data_parallel`."""
         _no_other_mesh(jax.sharding.get_abstract_mesh(), _mesh(self).abstract_mesh)
         given = (theta, xs, ys, h_0, mask, lengths, key)
-        _divisible_batch(len(self.devices), given, _specs(self))
+        _divisible_batch(len(self.devices), given, _axes_of(self))
         out: Any = _value(self, *given)
         return out if self.F.has_aux else out[0]
 
@@ -101,25 +111,38 @@ def _mesh(split):
     return Mesh(np.array(split.devices), (_AXIS,))
 
 
-def _specs(split):
-    """Where the batch lies in θ, xs, ys, h_0, mask, lengths and key."""
-    over_time, over_batch = P(None, _AXIS), P(_AXIS)
-    of_F = over_batch if split.F.at == "last" else over_time
-    return (P(), over_time, of_F, over_batch, of_F, over_batch, P())
+def _axes_of(split):
+    """Which axis is the batch's in θ, xs, ys, h_0, mask, lengths and key."""
+    of_F = 0 if split.F.at == "last" else 1
+    return (None, 1, of_F, 0, of_F, 0, None)
 
 
-def _over_shards(split, function, out_specs):
-    return jax.shard_map(function, mesh=_mesh(split), in_specs=_specs(split), out_specs=out_specs, check_vma=False)
+def _specs(axis, tree):
+    """Where the leaves are split; a leaf without the axis is one that all members share."""
+    split = P() if axis is None else P(*[None] * axis, _AXIS)
+    return jax.tree.map(lambda leaf: split if np.ndim(leaf) >= len(split) else P(), tree)
 
 
-def _aux_specs(split):
-    return Aux(P(None, _AXIS), P(_AXIS)) if split.F.has_aux else None
+def _over_shards(split, function, given, out_specs):
+    in_specs = tuple(map(_specs, _axes_of(split), given))
+    return jax.shard_map(function, mesh=_mesh(split), in_specs=in_specs, out_specs=out_specs, check_vma=False)(*given)
+
+
+def _aux_specs(split, given):
+    if not split.F.has_aux:
+        return None
+    _, aux = jax.eval_shape(functools.partial(_called, split.F), *given)
+    return Aux(_specs(1, aux.y_hats), _specs(0, aux.h_T))
+
+
+def _called(F, theta, xs, ys, h_0, mask, lengths, key):
+    given = {"mask": mask, "lengths": lengths, "key": key}  # an F of the user's own may not take all of them
+    return F(theta, xs, ys, h_0, **{name: value for name, value in given.items() if value is not None})
 
 
 def _local(split, theta, xs, ys, h_0, mask, lengths, key):
     """w_s/W F_s of a shard, and what F has made beside it."""
-    given = {"mask": mask, "lengths": lengths, "key": key}  # an F of the user's own may not take all of them
-    returned = split.F(theta, xs, ys, h_0, **{name: value for name, value in given.items() if value is not None})
+    returned = _called(split.F, theta, xs, ys, h_0, mask, lengths, key)
     value, aux = returned if split.F.has_aux else (returned, None)
     _check_value(value)
     if split.F.reduction == "sum":
@@ -136,7 +159,7 @@ def _value(split, *given):
         value, aux = _local(split, *given)
         return lax.psum(value, _AXIS), aux
 
-    return _over_shards(split, total, (P(), _aux_specs(split)))(*given)
+    return _over_shards(split, total, given, (P(), _aux_specs(split, given)))
 
 
 def _forward(split, *primals):
@@ -149,15 +172,13 @@ def _forward(split, *primals):
             return _local(split, *(moving.get(k, part) for k, part in enumerate(given)))
 
         (part, aux), pull = cotangents.pullback(of, *(given[k] for k in wanted))
-        bars = list(pull((jnp.ones_like(part), cotangents.zeros(aux))))
-        if 0 in wanted:
-            bars[0] = lax.psum(bars[0], _AXIS)  # the one reduction
-        return (lax.psum(part, _AXIS), aux), tuple(bars)
+        bars = pull((jnp.ones_like(part), cotangents.zeros(aux)))
+        return (lax.psum(part, _AXIS), aux), tuple(map(_summed, of_wanted, bars))  # θ's: the one reduction
 
-    of_bars = tuple(_specs(split)[k] for k in wanted)
-    out, bars = _over_shards(split, value_and_bars, ((P(), _aux_specs(split)), of_bars))(*given)
-    of_wanted = dict(zip(wanted, bars, strict=True))
-    return out, tuple(of_wanted.get(k) for k in range(len(given)))
+    of_wanted = [_specs(_axes_of(split)[k], cotangents.differentiable(given[k])) for k in wanted]
+    out, bars = _over_shards(split, value_and_bars, given, ((P(), _aux_specs(split, given)), tuple(of_wanted)))
+    by_place = dict(zip(wanted, bars, strict=True))
+    return out, tuple(by_place.get(k) for k in range(len(given)))
 
 
 def _backward(split, bars, out_bars):
@@ -165,6 +186,13 @@ def _backward(split, bars, out_bars):
     if isinstance(F_bar, SymbolicZero):  # of the aux alone, through which no gradient goes
         return jax.tree.map(jnp.zeros_like, bars)
     return jax.tree.map(lambda bar: F_bar.astype(bar.dtype) * bar, bars)
+
+
+def _summed(specs, bar):
+    """The cotangent of what every shard has read is the sum of theirs."""
+    if all(len(spec) for spec in jax.tree.leaves(specs)):
+        return bar
+    return jax.tree.map(lambda spec, leaf: leaf if len(spec) else lax.psum(leaf, _AXIS), specs, bar)
 
 
 _value.defvjp(_forward, _backward, symbolic_zeros=True)
@@ -211,17 +239,14 @@ def _no_other_mesh(context, own):
         )
 
 
-def _divisible_batch(number, given, specs):
-    """The first batch axis of every leaf is one and the same multiple of the number of devices."""
+def _divisible_batch(number, given, axes):
+    """The first batch axis of every leaf that has one is one and the same multiple of the number of devices."""
     first = None
-    for name, tree, spec in zip(_NAMES, given, specs, strict=True):
-        if not len(spec):
-            continue
-        axis = len(spec) - 1
+    for name, tree, axis in zip(_NAMES, given, axes, strict=True):
         for path, leaf in jax.tree.leaves_with_path(tree):
             label = f"{name}{jax.tree_util.keystr(path)}"
-            if np.ndim(leaf) <= axis:
-                raise ValueError(f"`{label}` must have a batch axis to split, axis {axis}: got shape {np.shape(leaf)}")
+            if axis is None or np.ndim(leaf) <= axis:
+                continue
             if np.shape(leaf)[axis] % number:
                 missing = -np.shape(leaf)[axis] % number
                 raise ValueError(
@@ -235,3 +260,7 @@ def _divisible_batch(number, given, specs):
                     f"the batch of `{label}` must be that of `{first[0]}`, {first[1]}: got {np.shape(leaf)[axis]} "
                     f"along axis {axis}; give what all members share a batch axis (`jnp.broadcast_to`)"
                 )
+    if first is None:
+        raise ValueError(
+            f"`xs` must have a batch axis to split, axis 1: got {describe(given[1])}; for what has no batch use F itself"
+        )

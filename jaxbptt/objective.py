@@ -21,6 +21,8 @@ from jaxbptt.types import Adjoint, Cell, Loss, Model, Readout, Theta
 class Aux(NamedTuple):
     """What F has made beside its value: ``y_hats [T, *batch, …]``, and ``h_T``, each member's last state.
 
+    With ``at="last"`` there is one step of y_hats, ``[1, *batch, …]``.
+
     >>> Aux(y_hats=jnp.zeros((7, 4, 2)), h_T=jnp.zeros((4, 5))).h_T.shape
     (4, 5)
     """
@@ -261,9 +263,8 @@ def _check_weights(weights, ys, y_hat_t, batch):
             if np.shape(leaf)[: len(shape)] != shape:
                 came = np.shape(leaf) if name == "ys" else (T, *leaf.shape)
                 raise ValueError(
-                    f"`mask` must have shape [T, *batch] = {(T, *batch)}, which "
-                    f"`{name}{jax.tree_util.keystr(path)}` must begin with: got mask.shape={weights.shape} and "
-                    f"{came}; use `jnp.broadcast_to`"
+                    f"`{name}{jax.tree_util.keystr(path)}` must begin with [T, *batch] = {(T, *batch)}, as a mask "
+                    f"or lengths count its steps: got {came}, and steps {weights.shape}; use `jnp.broadcast_to`"
                 )
     if weights.shape != (T, *batch):
         raise ValueError(

@@ -152,3 +152,15 @@ def test_gates_are_computed_again_not_kept_from_the_forward_pass():
     assert states.count(" dot(") == gates.count(" dot(") + 2  # W_x x and W_h h once more
     gates, states = (compiled(residuals=residuals, block=20).memory_analysis() for residuals in ("gates", "states"))
     assert states.temp_size_in_bytes <= 0.5 * gates.temp_size_in_bytes
+
+
+@pytest.mark.parametrize("residuals", ["gates", "states"])
+def test_a_sum_over_many_blocks_in_half_precision(residuals):
+    """In bfloat16 256 + 1 is 256: ∂F/∂θ_h is summed over blocks in float32."""
+    cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: theta_h * x_t + 0 * h_tm1)
+    ones, adjoint = jnp.ones((2000, 1), jnp.bfloat16), jb.adjoints.full(block=10, residuals=residuals)
+
+    def F(theta_h):
+        return jnp.sum(jb.unroll(cell, theta_h, ones, ones[0], adjoint=adjoint)[1].astype(jnp.float32))
+
+    assert jax.grad(F)(jnp.ones(1, jnp.bfloat16)) == 2000

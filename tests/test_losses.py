@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxbptt as jb
 from jaxbptt import losses
 
 KEYS = jax.random.split(jax.random.key(0), 4)
@@ -121,3 +122,9 @@ def test_labels_of_any_integer_dtype(m, dtype):
     logits = jnp.log(jnp.arange(1.0, m + 1))
     value = losses.softmax_cross_entropy(logits, jnp.array(label, dtype))
     np.testing.assert_allclose(value, np.log(m * (m + 1) / 2) - np.log(label + 1), rtol=1e-12)
+
+
+def test_a_target_that_does_not_count_has_no_cotangent():
+    y_hats, ys = jnp.ones((4, 2)), jnp.full((4, 2), jnp.nan).at[1].set(3.0)
+    bar = jax.grad(lambda ys: jnp.sum(losses.of_steps(jb.losses.l2_loss, y_hats, ys, jnp.arange(4) == 1)))(ys)
+    np.testing.assert_array_equal(bar, jnp.zeros((4, 2)).at[1].set(2.0))

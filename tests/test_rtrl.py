@@ -50,3 +50,16 @@ def test_parameters_may_be_plain_numbers():
     xs, ys, h_0 = jnp.ones((4, 2)), jnp.zeros((4, 2)), jnp.full(2, 0.3)
     by_rtrl, by_bptt = (one.update(theta, one.init(theta, h_0), xs, ys)[0].grads.h["w"] for one in estimators)
     np.testing.assert_allclose(by_rtrl, by_bptt, rtol=1e-12)
+
+
+def test_a_sensitivity_in_half_precision_is_carried_in_float32():
+    """a_t = 1 + a_{t-1}: in bfloat16 256 + 1 is 256."""
+    cell = jb.cells.from_step(
+        lambda theta_h, x_t, h_tm1: h_tm1 + theta_h * x_t,
+        initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, 1), jnp.bfloat16),
+    )
+    model, ones = jb.rnn(cell, jb.readouts.identity()), jnp.ones((1000, 1), jnp.bfloat16)
+    estimator = jb.estimators.rtrl(model, lambda y_hat_t, y_t: jnp.sum(y_hat_t, axis=-1), reduction="sum")
+    theta = jb.Theta(jnp.ones(1, jnp.bfloat16), ())
+    estimate, _ = jax.jit(estimator.update)(theta, estimator.init(theta), ones, ones, mask=jnp.arange(1000) == 999)
+    assert estimate.grads.h == 1000

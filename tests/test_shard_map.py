@@ -98,6 +98,25 @@ def test_shards_are_summed_after_the_recursion(adjoint):
     assert outside > 0
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["h_0", "begun"])
+def test_bptt_with_a_mask(begun):
+    given = problem(LSTM, T=5, batch=(4,))
+    mask = jax.random.bernoulli(jax.random.key(1), 0.6, (5, 4))
+    F, estimator = (
+        make(given.model, jb.losses.l2_loss, reduction="sum") for make in (jb.objective, jb.estimators.bptt)
+    )
+
+    def sums(theta, xs, ys, h_0, mask):
+        estimate, _ = estimator.update(theta, estimator.init(theta, h_0), xs, ys, mask=mask)
+        return jax.lax.psum(estimate.loss, "data"), estimate.grads
+
+    specs = (P(), OVER_TIME, OVER_TIME, OVER_BATCH, OVER_TIME)
+    sharded = jax.jit(jax.shard_map(sums, mesh=mesh(), in_specs=specs, out_specs=P()))
+    arguments = (given.theta, given.xs, given.ys, None if begun else given.h_0)
+    whole = jax.jit(jax.value_and_grad(F))(*arguments, mask=mask)
+    assert_close(sharded(*arguments, mask), whole, 1e-11)
+
+
 @pytest.mark.parametrize("case", CELLS, ids=name)
 def test_bptt_is_the_gradient_of_the_shards_objective(case):
     """As JAX has it there, the sum over the shards that share θ: of f and of g alike."""

@@ -22,6 +22,8 @@ from jax import lax
 
 from jaxbptt._algebra import wide
 
+_NOTHING = np.zeros((), jax.dtypes.float0)
+
 
 def has_derivative(leaf):
     """Whether a leaf is real or complex floating point."""
@@ -38,7 +40,7 @@ def to_jax(bar, primal):
     leaves, treedef = jax.tree.flatten(primal)
     bars = treedef.flatten_up_to(bar)
     return treedef.unflatten(
-        [np.zeros(np.shape(leaf), jax.dtypes.float0) if leaf_bar is None else leaf_bar
+        [lax.broadcast(_NOTHING, np.shape(leaf)) if leaf_bar is None else leaf_bar  # a size may be a symbol
          for leaf, leaf_bar in zip(leaves, bars, strict=True)]
     )  # fmt: skip
 
@@ -94,27 +96,6 @@ def where(condition, a, b):
         return jnp.where(spread, leaf_a, leaf_b)
 
     return jax.tree.map(select, a, b)
-
-
-def without_nonfinite(tree, keep, power=1.0):
-    """`tree` with zeros for the NaN and infinite numbers where `keep` ([T, *batch]) is False.
-
-    What no loss depends on has a zero cotangent, and zero times NaN would be NaN. Finite numbers stay, as f may be
-    singular at zero; with a `power` below 1 those up to that power of the largest number. A leaf without the batch axes
-    keeps what any member keeps.
-    """
-
-    def clean(leaf):
-        if not has_derivative(leaf):
-            return leaf
-        leaf = jnp.asarray(leaf)
-        shared = keep.shape != leaf.shape[: keep.ndim]
-        kept = jnp.any(keep, axis=tuple(range(1, keep.ndim))) if shared else keep
-        spread = jnp.reshape(kept, kept.shape + (1,) * (leaf.ndim - kept.ndim))
-        usual = jnp.abs(leaf) <= float(jnp.finfo(leaf.dtype).max) ** power if power < 1 else jnp.isfinite(leaf)
-        return jnp.where(spread | usual, leaf, jnp.zeros_like(leaf))
-
-    return jax.tree.map(clean, tree)
 
 
 def unpacked(primals):

@@ -34,7 +34,7 @@ def flagged_input(combinator, input_type, xs, h_0):
         came = flag.dtype if hasattr(flag, "dtype") else type(flag).__name__
         raise TypeError(f"`xs.{field}` must be boolean: got {came}; write `jnp.asarray({field}, bool)`")
     for leaf in jax.tree.leaves(xs.x):
-        if np.shape(leaf)[: flag.ndim] != flag.shape:
+        if np.ndim(leaf) > 1 and np.shape(leaf)[: flag.ndim] != flag.shape:  # [T]: shared by all members
             raise ValueError(
                 f"`xs.{field}` must have the leading axes [T, *batch] of `xs.x`: got {flag.shape} and {np.shape(leaf)}"
             )

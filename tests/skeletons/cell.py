@@ -8,6 +8,17 @@ Pullback, with h_bar_t = ∂F/∂h_t:
  2. dz_t = dW_x x_t + W_x dx_t + dW_h h_{t-1} + W_h dh_{t-1} + db.
  3. Read off: W_x_bar = z_bar_t x_tᵀ, W_h_bar = z_bar_t h_{t-1}ᵀ, b_bar = z_bar_t, x_bar_t = W_xᵀ z_bar_t,
     h_bar_{t-1} = W_hᵀ z_bar_t; c_t = diag(cos(z_t)) W_h.
+
+To add one of yours:
+
+* Copy this file to ``jaxbptt/cells/``. The equation and the numbered derivation of its pullback open it.
+* Write six functions: `project` (the products that don't read h_{t-1}), `step` (the rest of f, and its residuals),
+  `residuals` (the same, computed again from states), `step_vjp` (z_bar_t and c_tᵀ delta_t, nothing of the size of a
+  weight), `param_vjp` and `input_vjp` (sums over time). ``jaxbptt/_slots.py`` says what each promises.
+* Make the cell by `matrix_cell` (all products from `_algebra`) or `cell_from_split`. The factory's docstring has cost,
+  exactness and an example. Its names go into ``jaxbptt/cells/__init__.py``.
+* Write the step once more in NumPy in ``tests/oracles.py``, and a line in `CELLS` of ``tests/cases.py``: every law is
+  then tested. What it refuses gets a row each in ``tests/errors/``. Add a line to CHANGELOG.md.
 """
 
 import functools

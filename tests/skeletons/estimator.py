@@ -2,6 +2,17 @@
 
 a_t = b_t + diag(c_t) ∘ a_{t-1}              stands for dh_t/dθ_h of the whole state, one matrix [N, P]
 ∂F/∂θ_h ≈ Σ_t (∂L_t/∂h_t) a_t                ready at every step, no reverse pass
+
+To add one of yours:
+
+* Copy this file to ``jaxbptt/estimators/``. From left to right it is an `Influence` (`init`, `push`, `pull`) under
+  `_forward.sweep`; from right to left start from ``bptt.py``.
+* What is carried goes into the state, what is only worth looking at into the info; each is a NamedTuple.
+* `objective.check` checks the arguments. Without h_0 the beginning is `initial_state(θ_h)`, which may be learned.
+* The docstring says exact, or biased, or noisy, and by how much; and what it costs.
+* Add a line to `EXACT_ESTIMATORS` in ``tests/cases.py``, and to `ONLINE_ESTIMATORS` if it stays exact in chunks. An
+  approximation has a test of where it is exact and that it differs elsewhere, as the tests beside this file show.
+* Its names go into ``jaxbptt/estimators/__init__.py``, what it refuses into ``tests/errors/``, a line into CHANGELOG.md.
 """
 
 import functools

@@ -16,7 +16,7 @@ from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
 from jaxbptt.cells import _errors
-from jaxbptt.cells._from_split import cell_from_split, split_of
+from jaxbptt.cells._from_split import cell_from_split, split_of, with_time_axis, without_time_axis
 from jaxbptt.cells.combinators.mixed_precision import mixed_precision, with_members_of
 from jaxbptt.types import Array, Cell, TimeSplit
 
@@ -38,11 +38,10 @@ class MaskedInput(NamedTuple):
 def masked(cell: Cell) -> Cell:
     """The same cell on inputs ``MaskedInput(x, mask)``: the state stands still where the mask is False.
 
-    For sequences of different lengths, padded anywhere. What a padded step's x holds, NaN included, reaches
-    neither a state nor a gradient (of a cell of yours: where f's derivative is finite at what x holds, and at 0 where
-    that isn't finite or near the largest number: beyond 8e28 in float32, 4e3 in float16). Where a pullback has no
-    finite value at a state that stood still, the gradient and ``jax.jvp`` of it are right, and ``jax.grad`` of
-    ``jax.grad`` is NaN but by `adjoints.autodiff`. As exact as the inner cell; costs that and a few selects.
+    For sequences of different lengths, padded anywhere. What a padded step's x holds reaches neither a state nor a
+    gradient: NaN and numbers near the largest (beyond 8e28 in float32, 4e3 in float16) are read as 0, and so is every
+    integer, a token that no table has among them. A leaf of x that all members share is ``[T]``. As exact as the inner
+    cell; costs that and a few selects.
 
     Args:
         cell: the `Cell` that takes the steps.
@@ -52,6 +51,11 @@ def masked(cell: Cell) -> Cell:
 
     Raises:
         TypeError: when `cell` is not a `Cell`; when used, if the mask is not boolean.
+
+    Notes:
+        By `adjoints.autodiff` and `adjoints.tangent` a cell of yours must have a finite derivative at what is read.
+        Where a pullback has no finite value at a state that stood still, the gradient and ``jax.jvp`` of it are right,
+        and ``jax.grad`` of ``jax.grad`` is NaN but by `adjoints.autodiff`.
 
     >>> from jaxbptt import cells
     >>> cell = masked(cells.elman())
@@ -81,12 +85,33 @@ def masked(cell: Cell) -> Cell:
     )
 
 
-def _real(xs):
-    return cotangents.without_nonfinite(xs.x, xs.mask, 0.75)  # W_x x of larger numbers may be inf - inf
+def _readable(xs):
+    return jax.tree.map(functools.partial(_zero_where_unreadable, xs.mask), xs.x)
+
+
+def _zero_where_unreadable(mask, leaf):
+    """``[T, *batch, …]`` as f may read it: f's pullback gets 0 at a padded step, and 0 · NaN would be NaN.
+
+    Other finite numbers stay, as f may be singular at zero.
+    """
+    if jnp.issubdtype(cotangents.dtype_of(leaf), jax.dtypes.prng_key):
+        return leaf
+    leaf = jnp.asarray(leaf)
+    _, reads = _of_leaf(mask, leaf)
+    if cotangents.has_derivative(leaf):
+        reads = reads | (jnp.abs(leaf) <= float(jnp.finfo(leaf.dtype).max) ** 0.75)  # W_x x of more may be inf - inf
+    return jnp.where(reads, leaf, jnp.zeros_like(leaf))
+
+
+def _of_leaf(mask, leaf):
+    """The mask of a leaf, of all members together where they share it; and once more with the axes of the leaf."""
+    if leaf.shape[: mask.ndim] != mask.shape:
+        mask = jnp.any(mask, axis=tuple(range(1, mask.ndim)))
+    return mask, mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 
 def _project(inner, theta_h, xs):
-    return xs.mask, inner.project(theta_h, _real(xs))
+    return xs.mask, inner.project(theta_h, _readable(xs))
 
 
 def _step(inner, theta_h, projected_t, h_tm1):
@@ -102,7 +127,8 @@ def _residuals(inner, theta_h, projected, hs_tm1, hs):
 
 def _step_vjp(inner, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
     to_f = cotangents.where(x_t.mask, delta_t, jax.tree.map(jnp.zeros_like, delta_t))
-    z_bar_t, h_bar_tm1 = inner.step_vjp(theta_h, _real(x_t), residuals_t, h_tm1, h_t, to_f)
+    real_t = without_time_axis(_readable(with_time_axis(x_t)))
+    z_bar_t, h_bar_tm1 = inner.step_vjp(theta_h, real_t, residuals_t, h_tm1, h_t, to_f)
     # Of a padded step it is 0, being linear in delta_t; but the pullback was read at a state that stood still and is
     # not f's, where what it multiplies 0 by may be no number.
     none = jax.tree.map(jnp.zeros_like, z_bar_t)
@@ -121,11 +147,9 @@ def _over_time(rule, theta_h, xs, hs_tm1, hs, residuals, z_bars):
 def _as_taken(mask, leaf):
     """``[T, *batch, …]`` with the first step that was taken, of whichever member, in the place of the others."""
     leaf = jnp.asarray(leaf)
-    if leaf.shape[: mask.ndim] != mask.shape:  # shared by all members
-        mask = jnp.any(mask, axis=tuple(range(1, mask.ndim)))
+    mask, is_taken = _of_leaf(mask, leaf)
     steps = leaf.reshape(mask.size, *leaf.shape[mask.ndim :])
     taken = lax.dynamic_index_in_dim(steps, jnp.argmax(mask), keepdims=False)
-    is_taken = mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
     return jnp.where(is_taken, leaf, jnp.broadcast_to(taken, leaf.shape))
 
 

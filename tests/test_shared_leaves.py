@@ -1,0 +1,101 @@
+"""Leaves that all members of a batch share: time stamps ``[T]`` among the inputs, a counter in the state."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbptt as jb
+from tests.cases import ADJOINTS, assert_close, normal
+
+T, B, N = 4, 4, 3
+
+
+def step(theta_h, x_t, h_tm1):
+    h_t = h_tm1["h"] * jnp.exp(-x_t["dt"]) + jnp.tanh(x_t["x"] @ theta_h) / (1 + h_tm1["k"].astype(h_tm1["h"].dtype))
+    return {"h": h_t, "k": h_tm1["k"] + 1}
+
+
+def begin(theta_h, batch_shape=()):
+    return {"h": jnp.zeros((*batch_shape, N)), "k": jnp.zeros((), jnp.int32)}
+
+
+def read(h_t):
+    return h_t["h"]
+
+
+model = jb.rnn(jb.cells.from_step(step, initial_state=begin, output=read), jb.readouts.identity())
+of_x = jb.rnn(
+    jb.cells.from_step(
+        lambda theta_h, x_t, h_tm1: h_tm1 * jnp.exp(-x_t["dt"]) + jnp.tanh(x_t["x"] @ theta_h),
+        initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, N)),
+    ),
+    jb.readouts.identity(),
+)
+keys = jax.random.split(jax.random.key(0), 3)
+theta = jb.Theta(normal(keys[0], (N, N)), ())
+xs = {"x": normal(keys[1], (T, B, N)), "dt": jnp.linspace(0.1, 1.0, T)}
+ys = normal(keys[2], (T, B, N))
+SOME = ("full", "full-blocks-states", "checkpointed", "tangent", "autodiff")
+adjoints = pytest.mark.parametrize("adjoint", [ADJOINTS[name] for name in SOME], ids=SOME)
+
+
+def by_hand(theta, xs, ys, counted=False, lengths=(T,) * B):
+    """F, member by member and step by step."""
+    total = 0.0
+    for b, length in enumerate(lengths):
+        h = jnp.zeros(N)
+        for t in range(length):
+            h = h * jnp.exp(-xs["dt"][t]) + jnp.tanh(xs["x"][t, b] @ theta.h) / (1 + t * counted)
+            total += 0.5 * jnp.sum((h - ys[t, b]) ** 2)
+    return total / sum(lengths)
+
+
+def both(F, *arguments, **given):
+    value, (theta_bar, xs_bar) = jax.jit(jax.value_and_grad(F, (0, 1)))(*arguments, **given)
+    return value, theta_bar, xs_bar
+
+
+@adjoints
+def test_time_stamps_and_a_counter(adjoint):
+    """Their batch is read from what has one; ∂F/∂dt_t is the sum over the members."""
+    F = jb.objective(model, jb.losses.l2_loss, adjoint=adjoint)
+    assert_close(both(F, theta, xs, ys), both(lambda *given: by_hand(*given, counted=True), theta, xs, ys), 1e-11)
+
+
+@adjoints
+def test_time_stamps_of_padded_sequences(adjoint):
+    lengths = (3, 0, 4, 1)
+    F = jb.objective(of_x, jb.losses.l2_loss, adjoint=adjoint)
+    found = both(F, theta, xs, ys, lengths=jnp.array(lengths))
+    assert_close(found, both(lambda *given: by_hand(*given, lengths=lengths), theta, xs, ys), 1e-11)
+
+
+def test_an_end_that_nobody_reaches_may_have_no_time():
+    """A time stamp of NaN, where no member has a step."""
+    stamped = xs | {"dt": xs["dt"].at[3].set(jnp.nan)}
+    found, wanted = (
+        both(jb.objective(of_x, jb.losses.l2_loss), theta, one, ys, lengths=jnp.array([3, 0, 2, 1]))
+        for one in (stamped, xs)
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("has_aux", [False, True], ids=["value", "aux"])
+@pytest.mark.parametrize("h_0", [None, begin(theta.h, (B,))], ids=["begun", "given"])
+def test_over_devices(h_0, has_aux):
+    """∂F/∂dt_t, and the counter of the last state, too."""
+    F = jb.objective(model, jb.losses.l2_loss, has_aux=has_aux)
+    one, two = (
+        jax.jit(jax.value_and_grad(f, (0, 1), has_aux=has_aux))(theta, xs, ys, h_0) for f in (F, jb.data_parallel(F))
+    )
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    assert_close(one, two, 1e-12)
+    assert np.all(np.asarray(two[1][1]["dt"])[1:] != 0)
+
+
+def test_a_counter_cannot_stop_for_one_member():
+    F = jb.objective(model, jb.losses.l2_loss)
+    with pytest.raises(ValueError, match=r"`h_0\['k'\]` must have the batch axes of `lengths`, \(4,\)"):
+        F(theta, xs, ys, lengths=jnp.array([3, 0, 4, 1]))
