@@ -41,9 +41,9 @@ def time_axis(name, tree):
 def batch_shape_of(cell, theta_h, xs, ys=None, mask=None, lengths=None):
     """The batch axes of a sequence, for a state to begin with: those of `lengths` or `mask`, where there are any.
 
-    Floating-point leaves of `xs` have one axis of features behind them, ``[T, *batch, d]``, and other leaves begin with
-    them, but for those of time alone, which all members share. Where all are others (token ids, counts, flags) they are the fewest that all leaves of `xs` and `ys` share
-    with which f returns a state like its own.
+    Floating-point leaves of `xs` have one axis of features behind them, ``[T, *batch, d]``; other leaves begin with
+    them. A leaf ``[T]`` is shared by all members. Without floating point (token ids, counts, flags) the batch is the
+    fewest axes shared by all leaves of `xs` and `ys` with which f returns a state like its own.
     """
     time_axis("xs", xs)
     if lengths is not None:

@@ -31,9 +31,8 @@ def test_the_first_block_is_two_lines_to_paste():
         assert line.startswith("python3 -m venv")
 
 
-LAYOUT = re.findall(
-    r"\b(?:jaxbptt/[\w./]+|tests/|experiments/)", README.read_text().split("## Layout")[1].split("\n## ")[0]
-)
+WHERE = README.read_text().split("## Where things are")[1].split("\n## ")[0]
+LAYOUT = re.findall(r"\b(?:jaxbptt/[\w./]+|tests/|experiments/)", WHERE)
 
 
 @pytest.mark.parametrize("name", LAYOUT)

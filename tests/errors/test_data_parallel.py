@@ -74,8 +74,8 @@ row(
 row(
     "batch-axis",
     ValueError,
-    rf"`ys` must have a batch axis to split, axis 1: got shape \({T},\)",
-    lambda: split(ys=ones(T)),
+    rf"`xs` must have a batch axis to split, axis 1: got .*\[{T}\]; for what has no batch use F itself",
+    lambda: split(xs=ones(T), ys=ones(T), h_0=None),
 )
 row(
     "one-batch",

@@ -40,6 +40,20 @@ def looked_up(theta_h, x_t, h_tm1):
     return h_tm1 + theta_h[x_t[0]]
 
 
+def begun_counting(theta_h, batch_shape=()):
+    return np.zeros((*batch_shape, n)), np.zeros((), int)
+
+
+_COUNTING = jb.rnn(
+    jb.cells.from_step(
+        lambda theta_h, x_t, h_tm1: (h_tm1[0] + x_t, h_tm1[1] + 1),
+        initial_state=begun_counting,
+        output=lambda h_t: h_t[0],
+    ),
+    jb.readouts.identity(),
+)
+
+
 def two_states(theta_h, batch_shape):
     return np.zeros((*batch_shape, n))
 
@@ -227,12 +241,20 @@ row(
     "xs-of-integers-without-a-batch",
     ValueError,
     r"`h_0` can't be made, as with no batch axes that the leaves of `xs` share does f return a state like its own: got "
-    r"xs=.*int32\[5, 6\].*bool\[5\].*; pass `h_0`",
+    r"xs=.*int32\[5, 6\].*bool\[5, 7\].*; pass `h_0`",
     lambda: objective(
         jb.rnn(jb.cells.from_step(looked_up, initial_state=two_states), jb.readouts.identity()),
         theta=jb.Theta(ones(7, n), ()),
-        xs=(ints(T, B), flags(T)),
+        xs=(ints(T, B), flags(T, B + 1)),
         h_0=None,
+    ),
+)
+row(
+    "lengths-of-a-counter",
+    ValueError,
+    r"`h_0\[1\]` must have the batch axes of `lengths`, \(6,\), .*: got shape \(\); use `jnp.broadcast_to`",
+    lambda: jb.objective(_COUNTING, jb.losses.l2_loss)(
+        jb.Theta(ones(n), ()), ones(T, B, n), ones(T, B, n), lengths=np.full(B, T)
     ),
 )
 row(

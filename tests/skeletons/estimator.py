@@ -12,7 +12,7 @@ To add one of yours:
 * The docstring says exact, or biased, or noisy, and by how much; and what it costs.
 * Add a line to `EXACT_ESTIMATORS` in ``tests/cases.py``, and to `ONLINE_ESTIMATORS` if it stays exact in chunks. An
   approximation has a test of where it is exact and that it differs elsewhere, as the tests beside this file show.
-* Its names go into ``jaxbptt/estimators/__init__.py``, what it refuses into ``tests/errors/``, a line into CHANGELOG.md.
+* Its names go into ``jaxbptt/estimators/__init__.py``, what it refuses into ``tests/errors/``.
 """
 
 import functools
