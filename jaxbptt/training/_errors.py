@@ -33,6 +33,28 @@ def trainable(theta):
             )
 
 
+def made_by(function, *given, **more):
+    """What ``init`` or ``update`` of an optimiser returns."""
+    try:
+        return function(*given, **more)
+    except words.OF_ARGUMENTS as error:
+        raise TypeError(
+            "`optimizer` must make its update of a gradient, θ and the loss alone: it got them and raised "
+            f"{type(error).__name__} ({error!s:.200}); for one that evaluates F anew, as a line search does, or keeps "
+            "a θ of its own form, as `lookahead` does, write the loop by hand"
+        ) from error
+
+
+def not_donated(name, value):
+    """A step takes the arrays of its state."""
+    leaves = (leaf for leaf in jax.tree.leaves(value) if isinstance(leaf, jax.Array))
+    if any(leaf.is_deleted() for leaf in leaves if not isinstance(leaf, jax.core.Tracer)):
+        raise ValueError(
+            f"`{name}` must be arrays that are still there: got some that were deleted, as `trainer.step` and `steps` "
+            "donate the state they are given; use the one they return, or give a copy, `jax.tree.map(jnp.array, state)`"
+        )
+
+
 def train_state(value, state_type):
     if not isinstance(value, state_type):
         raise words.other_type("state", "a TrainState", value, "; make one with `trainer.init(theta)`")
@@ -162,6 +184,16 @@ def batch(value, batch_type):
     return value
 
 
+def stacked(batches):
+    """Several batches, along a leading axis of every leaf."""
+    leading = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
+    if len(leading) != 1 or () in leading:
+        raise ValueError(
+            f"`steps` must be given batches that are stacked along one leading axis: got {words.describe(batches)}; "
+            "one batch goes to `step`, and `jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)` stacks several"
+        )
+
+
 def callback(value, observer_type):
     if not isinstance(value, observer_type):
         if not callable(value):
@@ -184,6 +216,7 @@ def finite_steps(metrics, position, allowed, state):
     leaf, loss, norm = (np.asarray(values)[k] for values in (metrics.leaf, metrics.loss, metrics.gradient_norm))
     parts = {"∂F/∂θ at `theta": state.theta, "the updated θ at `theta": state.theta}
     parts |= {"what the optimiser keeps at `opt": state.opt}
+    parts |= {"what the optimiser lost, as its own norm of so large a gradient is infinite, at `theta": state.theta}
     named = ((what, path) for what, tree in parts.items() for path, _ in jax.tree.leaves_with_path(tree))
     places = [f"{what}{jax.tree_util.keystr(path)}`" for what, path in named]
     where = "every leaf of its gradient is finite" if leaf < 0 else f"the first leaf is {places[leaf]}"

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import pathlib
 
 import numpy as np
 
@@ -63,7 +62,7 @@ def jsonl(path: str | os.PathLike) -> Observer:
     Raises:
         OSError: while it runs, when the file can't be written, or holds another run's lines.
 
-    >>> import tempfile, optax, jax
+    >>> import pathlib, tempfile, optax, jax
     >>> import jax.numpy as jnp, jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
     >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
@@ -74,7 +73,7 @@ def jsonl(path: str | os.PathLike) -> Observer:
     ...     [json.loads(line)["step"] for line in path.read_text().splitlines()]
     [8, 16, 24]
     """
-    path = pathlib.Path(path)
+    path = _disk_errors.path("path", path)
 
     def begin():
         try:
@@ -114,6 +113,7 @@ def tensorboard(folder: str | os.PathLike) -> Observer:
     >>> int(observer.init(None))
     0
     """
+    folder = _disk_errors.path("folder", folder)
     _disk_errors.tensorboard()
     writers, fresh = [], []
 
