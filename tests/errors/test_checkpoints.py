@@ -107,7 +107,7 @@ def with_a_file(call):
 row(
     "save-on-a-file",
     OSError,
-    r"the checkpoint of step 3 could not be written to .*; there is none before it\. Make room",
+    r"the checkpoint of step 3 could not be written to .*; there is none before it\. Give a folder that can be",
     lambda: with_a_file(lambda path: jb.training.checkpoints.saver(path, every=1).save(3, {"a": singles(2)})),
 )
 
