@@ -9,7 +9,7 @@ from jaxbptt import types
 from jaxbptt._errors import words
 from jaxbptt._errors.arguments import called_with
 from jaxbptt._trees.cotangents import dtype_of, has_derivative
-from jaxbptt.training._leaves import on_host
+from jaxbptt.training._leaves import form, on_host
 
 
 def estimator(value):
@@ -104,11 +104,11 @@ def kept_of_this_run(position, first):
 def same_key(given, kept):
     if given is None:
         return
-    given, kept = on_host(given), on_host(kept)
-    if not np.array_equal(given, kept):
+    given, kept = (f"{on_host(key).tolist()} ({form(key).get('key', 'old style')})" for key in (given, kept))
+    if given != kept:
         raise ValueError(
-            f"`key` would be ignored: got one of {given.tolist()}, and the run that `checkpoints` holds has its own, "
-            f"of {kept.tolist()}; leave it out to go on with that run, or give each fit a folder of its own"
+            f"`key` would be ignored: got one of {given}, and the run that `checkpoints` holds has its own, "
+            f"of {kept}; leave it out to go on with that run, or give each fit a folder of its own"
         )
 
 

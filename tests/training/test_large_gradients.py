@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from jaxbptt.training import Batch, fit, trainer
-from tests.training.given import arrays, assert_equal
+from tests.training.given import STILL, arrays, assert_equal
 
 HUGE, THETA = 3e200, np.array([1.0, -2.0])
 CALM, SPIKE = np.array([3.0, 4.0]), np.array([HUGE, -HUGE])
@@ -26,7 +26,8 @@ def after(optimizer, *gradients, theta=THETA, **options):
 
 @pytest.mark.parametrize("gradient", [[3.0, 4.0], [3e200, -4e200], [1e154, 1e154], [np.inf, 1.0], [0.0, 0.0]])
 def test_a_norm_does_not_overflow(gradient):
-    _, metrics = trainer(F, optax.sgd(0.0)).step(trainer(F, optax.sgd(0.0)).init(THETA), (np.array(gradient),) * 2)
+    train, gradient = trainer(F, STILL), np.array(gradient)
+    _, metrics = train.step(train.init(THETA), Batch(gradient, gradient))
     np.testing.assert_allclose(metrics.gradient_norm, math.hypot(*gradient), rtol=1e-14)
 
 
@@ -50,7 +51,9 @@ KEEPS = {
     "sgd": optax.sgd(1e-200),
     "sign": optax.sign_sgd(0.1),
     "a rate of 0": optax.chain(CLIP, optax.sgd(0.0)),
-    "a sum that is not yet whole": optax.MultiSteps(optax.chain(CLIP, optax.sgd(0.1)), 3, accumulator_dtype=jnp.float64),
+    "a sum that is not yet whole": optax.MultiSteps(
+        optax.chain(CLIP, optax.sgd(0.1)), 3, accumulator_dtype=jnp.float64
+    ),
 }
 
 
