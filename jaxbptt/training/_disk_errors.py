@@ -4,7 +4,6 @@ import errno
 import importlib.util
 import json
 import os
-import pathlib
 import warnings
 from typing import NoReturn
 
@@ -47,7 +46,6 @@ def json_object(name, value):
 def path(name, value):
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
         raise words.other(name, "a path, as a str or a pathlib.Path", value)
-    return pathlib.Path(value)
 
 
 def in_use(root, error) -> NoReturn:

@@ -4,7 +4,6 @@ import operator
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
 from jaxbptt import types
 from jaxbptt._errors import words
@@ -48,12 +47,18 @@ def made_by(function, *given, **more):
 
 def not_donated(name, value):
     """A step takes the arrays of its state."""
-    leaves = (leaf for leaf in jax.tree.leaves(value) if isinstance(leaf, jax.Array))
-    if any(leaf.is_deleted() for leaf in leaves if not isinstance(leaf, Tracer)):
+    if any(map(_is_deleted, jax.tree.leaves(value))):
         raise ValueError(
             f"`{name}` must be arrays that are still there: got some that were deleted, as `trainer.step` and `steps` "
             "donate the state they are given; use the one they return, or give a copy, `jax.tree.map(jnp.array, state)`"
         )
+
+
+def _is_deleted(leaf):
+    try:
+        return isinstance(leaf, jax.Array) and leaf.is_deleted()
+    except jax.errors.ConcretizationTypeError:  # a traced one is still there
+        return False
 
 
 def train_state(value, state_type):

@@ -19,6 +19,7 @@ import functools
 import hashlib
 import json
 import os
+import pathlib
 import re
 import threading
 import uuid
@@ -78,12 +79,13 @@ def saver(folder: str | os.PathLike, *, every: int, keep: int = 2, about: Mappin
     (0, True)
     >>> folder.cleanup()
     """
-    root = _disk_errors.path("folder", folder).absolute()
+    _disk_errors.path("folder", folder)
     arguments.count("every", every)
     arguments.count("keep", keep)
     about = _disk_errors.json_object("about", about)
     _disk_errors.orbax()
     _disk_errors.one_process(jax.process_count())
+    root = pathlib.Path(folder).absolute()
     save, restore = functools.partial(_save, root, keep, about), functools.partial(_restore, root, about)
     return Saver(every, save, restore, functools.partial(_alone, root))
 

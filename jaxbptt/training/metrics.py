@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pathlib
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def jsonl(path: str | os.PathLike) -> Observer:
     Raises:
         OSError: while it runs, when the file can't be written, or holds another run's lines.
 
-    >>> import pathlib, tempfile, optax, jax
+    >>> import tempfile, optax, jax
     >>> import jax.numpy as jnp, jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
     >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
@@ -73,7 +74,8 @@ def jsonl(path: str | os.PathLike) -> Observer:
     ...     [json.loads(line)["step"] for line in path.read_text().splitlines()]
     [8, 16, 24]
     """
-    path = _disk_errors.path("path", path)
+    _disk_errors.path("path", path)
+    path = pathlib.Path(path)
 
     def begin():
         try:
@@ -113,7 +115,7 @@ def tensorboard(folder: str | os.PathLike) -> Observer:
     >>> int(observer.init(None))
     0
     """
-    folder = _disk_errors.path("folder", folder)
+    _disk_errors.path("folder", folder)
     _disk_errors.tensorboard()
     writers, fresh = [], []
 
