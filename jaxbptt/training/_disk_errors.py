@@ -48,11 +48,11 @@ def path(name, value):
         raise words.other(name, "a path, as a str or a pathlib.Path", value)
 
 
-def in_use(root, error) -> NoReturn:
+def in_use(root) -> NoReturn:
     raise BlockingIOError(
         f"`{root}` is in use by another run, of this process or another: a folder of checkpoints is for one at a time; "
         "wait for its end, or give each run a folder of its own"
-    ) from error
+    )
 
 
 def not_saved(root, step, last, error) -> NoReturn:

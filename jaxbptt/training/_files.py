@@ -3,7 +3,6 @@ what is written.
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import pathlib
@@ -45,29 +44,28 @@ def append(path: pathlib.Path, at: int, content: bytes) -> int:
 
 
 @contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds a file, made where there is none, for this thread alone; `BlockingIOError` when another has it.
+def locked(path: pathlib.Path) -> Iterator[bool]:
+    """Holds a file, made where there is none, for this one alone; False when another has it, of this process or not.
 
     The kernel lets go of it when the process dies, and a fork of it does not have it. Where there can be no such file,
     or the file system knows no locks, nothing is held.
     """
     import fcntl  # there is none on Windows
 
-    name, ours = os.path.realpath(path), object()
-    if _LOCKED.setdefault(name, ours) is not ours:
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    name, mark, ours = os.path.realpath(path), object(), True
     with contextlib.ExitStack() as held:
+        if _LOCKED.setdefault(name, mark) is not mark:
+            yield False
+            return
         held.callback(_LOCKED.pop, name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             held.callback(os.close, descriptor)
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass
-        yield
+        except OSError as error:
+            ours = not isinstance(error, BlockingIOError)
+        yield ours
 
 
 def length(path: pathlib.Path) -> int:

@@ -93,11 +93,9 @@ def saver(folder: str | os.PathLike, *, every: int, keep: int = 2, about: Mappin
 @contextlib.contextmanager
 def _alone(root):
     """The folder is this run's until the end."""
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(_files.locked(root / "lock"))
-        except BlockingIOError as error:
-            _disk_errors.in_use(root, error)
+    with _files.locked(root / "lock") as ours:
+        if not ours:
+            _disk_errors.in_use(root)
         yield
 
 
