@@ -7,6 +7,8 @@ import os
 import warnings
 from typing import NoReturn
 
+from jaxbptt._errors import words
+
 
 def orbax():
     _installed("orbax.checkpoint", "orbax-checkpoint")
@@ -41,11 +43,24 @@ def json_object(name, value):
         raise TypeError(f"`{name}` must be a mapping that JSON can hold, such as flags: {error}") from None
 
 
+def path(name, value):
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
+        raise words.other(name, "a path, as a str or a pathlib.Path", value)
+
+
+def in_use(root) -> NoReturn:
+    raise BlockingIOError(
+        f"`{root}` is in use by another run, of this process or another: a folder of checkpoints is for one at a time; "
+        "wait for its end, or give each run a folder of its own"
+    )
+
+
 def not_saved(root, step, last, error) -> NoReturn:
     kept = f"the last good one, of step {last}, is as it was" if last is not None else "there is none before it"
+    remedies = [remedy for code, remedy in _REFUSALS.items() if remedy and os.strerror(code) in str(error)]
     raise OSError(
-        f"the checkpoint of step {step} could not be written to `{root}`: {_reason(error)}; {kept}. Make room or give "
-        "a folder that can be written, then start again"
+        f"the checkpoint of step {step} could not be written to `{root}`: {_reason(error)}; {kept}. "
+        + (f"{remedies[0]}, then start again" if remedies else "The same call goes on from there")
     ) from error
 
 
@@ -60,7 +75,9 @@ def _reason(error):
     return f"{', '.join(said)} ({type(error).__name__})" if said else f"{type(error).__name__}: {line:.200}"
 
 
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR)
+_ROOM, _ELSEWHERE = "Make room", "Give a folder that can be written"
+_REFUSALS = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: None, errno.EIO: None}
+_REFUSALS |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR), _ELSEWHERE)
 
 
 def new_file(path, length):

@@ -9,7 +9,7 @@ from jaxbptt import types
 from jaxbptt._errors import words
 from jaxbptt._errors.arguments import called_with
 from jaxbptt._trees.cotangents import dtype_of, has_derivative
-from jaxbptt.training._leaves import on_host
+from jaxbptt.training._leaves import form, on_host
 
 
 def estimator(value):
@@ -31,6 +31,34 @@ def trainable(theta):
                 f"`theta{jax.tree_util.keystr(path)}` must be floating point to be trained: got {dtype_of(leaf)}; keep "
                 "what is not learned out of θ: in the functions of the cell, or in the state"
             )
+
+
+def made_by(function, *given, **more):
+    """What ``init`` or ``update`` of an optimiser returns."""
+    try:
+        return function(*given, **more)
+    except words.OF_ARGUMENTS as error:
+        raise TypeError(
+            "`optimizer` must make its update of a gradient, θ and the loss alone: it got them and raised "
+            f"{type(error).__name__} ({error!s:.200}); for one that evaluates F anew, as a line search does, or keeps "
+            "a θ of its own form, as `lookahead` does, write the loop by hand"
+        ) from error
+
+
+def not_donated(name, value):
+    """A step takes the arrays of its state."""
+    if any(map(_is_deleted, jax.tree.leaves(value))):
+        raise ValueError(
+            f"`{name}` must be arrays that are still there: got some that were deleted, as `trainer.step` and `steps` "
+            "donate the state they are given; use the one they return, or give a copy, `jax.tree.map(jnp.array, state)`"
+        )
+
+
+def _is_deleted(leaf):
+    try:
+        return isinstance(leaf, jax.Array) and leaf.is_deleted()
+    except jax.errors.ConcretizationTypeError:  # a traced one is still there
+        return False
 
 
 def train_state(value, state_type):
@@ -82,11 +110,11 @@ def kept_of_this_run(position, first):
 def same_key(given, kept):
     if given is None:
         return
-    given, kept = on_host(given), on_host(kept)
-    if not np.array_equal(given, kept):
+    given, kept = (f"{on_host(key).tolist()} ({form(key).get('key', 'old style')})" for key in (given, kept))
+    if given != kept:
         raise ValueError(
-            f"`key` would be ignored: got one of {given.tolist()}, and the run that `checkpoints` holds has its own, "
-            f"of {kept.tolist()}; leave it out to go on with that run, or give each fit a folder of its own"
+            f"`key` would be ignored: got one of {given}, and the run that `checkpoints` holds has its own, "
+            f"of {kept}; leave it out to go on with that run, or give each fit a folder of its own"
         )
 
 
@@ -162,6 +190,16 @@ def batch(value, batch_type):
     return value
 
 
+def stacked(batches):
+    """Several batches, along a leading axis of every leaf."""
+    leading = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
+    if len(leading) != 1 or () in leading:
+        raise ValueError(
+            f"`steps` must be given batches that are stacked along one leading axis: got {words.describe(batches)}; "
+            "one batch goes to `step`, and `jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)` stacks several"
+        )
+
+
 def callback(value, observer_type):
     if not isinstance(value, observer_type):
         if not callable(value):
@@ -184,6 +222,7 @@ def finite_steps(metrics, position, allowed, state):
     leaf, loss, norm = (np.asarray(values)[k] for values in (metrics.leaf, metrics.loss, metrics.gradient_norm))
     parts = {"∂F/∂θ at `theta": state.theta, "the updated θ at `theta": state.theta}
     parts |= {"what the optimiser keeps at `opt": state.opt}
+    parts |= {"what the optimiser lost, as its own norm of so large a gradient is infinite, at `theta": state.theta}
     named = ((what, path) for what, tree in parts.items() for path, _ in jax.tree.leaves_with_path(tree))
     places = [f"{what}{jax.tree_util.keystr(path)}`" for what, path in named]
     where = "every leaf of its gradient is finite" if leaf < 0 else f"the first leaf is {places[leaf]}"

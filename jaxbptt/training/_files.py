@@ -8,8 +8,10 @@ import os
 import pathlib
 import shutil
 import stat
+from collections.abc import Iterator
 
 NO_FILE = "not a file"
+_LOCKED: dict = {}  # by this process, whose threads a lock of the kernel's does not tell apart
 
 
 def write(path: pathlib.Path, content: bytes) -> None:
@@ -39,6 +41,31 @@ def append(path: pathlib.Path, at: int, content: bytes) -> int:
         return min(length, at) + len(content)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[bool]:
+    """Holds a file, made where there is none, for this one alone; False when another has it, of this process or not.
+
+    The kernel lets go of it when the process dies, and a fork of it does not have it. Where there can be no such file,
+    or the file system knows no locks, nothing is held.
+    """
+    import fcntl  # there is none on Windows
+
+    name, mark, ours = os.path.realpath(path), object(), True
+    with contextlib.ExitStack() as held:
+        if _LOCKED.setdefault(name, mark) is not mark:
+            yield False
+            return
+        held.callback(_LOCKED.pop, name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            held.callback(os.close, descriptor)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            ours = not isinstance(error, BlockingIOError)
+        yield ours
 
 
 def length(path: pathlib.Path) -> int:

@@ -1,5 +1,6 @@
 """Many training steps: batches by number or from an iterator, several a dispatch; watched, and kept on disk."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ class Saver(NamedTuple):
         every: `save` is called at the first end of a dispatch at or after each multiple of so many steps.
         save: ``(step, run) -> None``.
         restore: ``run -> run``, with the tree of the one given; ``None`` when nothing is kept yet.
+        alone: makes what a fit stays in, as by ``with``, from before ``restore`` to its end; it refuses a second run.
 
     >>> kept = {}
     >>> in_memory = Saver(every=16, save=kept.__setitem__, restore=lambda run: kept[max(kept)] if kept else None)
@@ -51,6 +53,7 @@ class Saver(NamedTuple):
     every: int
     save: Callable[[int, Run], None]
     restore: Callable[[Run], Run | None]
+    alone: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
 
 
 class Fit(NamedTuple):
@@ -162,18 +165,19 @@ def fit(
     train = trainer(estimator, optimizer, streaming=streaming)
     state = _beginning(train, theta, h_0, key, streaming)
     begun, first = Run(state, watch.init(jax.tree.map(jnp.array, state.theta)), np.array(False)), int(state.step)
-    restored = _restored(checkpoints, begun, first, key)
-    run = begun if restored is None else restored
-    position = int(run.train.step)
-    left = None if steps is None else _errors.not_beyond(position, first + steps)
-    groups = _groups(_taken(batches, position, left), steps_per_dispatch)
-    try:
-        if restored is None:
-            watch.begin()
-            _keep(checkpoints, position, run)  # what the folder cannot take is known before the first step
-        run, history = _gone_on(train, watch, run, groups, steps_per_dispatch, skip_nonfinite or 0, checkpoints)
-    finally:
-        watch.end()
+    with contextlib.nullcontext() if checkpoints is None else checkpoints.alone():
+        restored = _restored(checkpoints, begun, first, key)
+        run = begun if restored is None else restored
+        position = int(run.train.step)
+        left = None if steps is None else _errors.not_beyond(position, first + steps)
+        groups = _groups(_taken(batches, position, left), steps_per_dispatch)
+        try:
+            if restored is None:
+                watch.begin()
+                _keep(checkpoints, position, run)  # what the folder cannot take is known before the first step
+            run, history = _gone_on(train, watch, run, groups, steps_per_dispatch, skip_nonfinite or 0, checkpoints)
+        finally:
+            watch.end()
     if restored is None:
         _errors.trained(len(history))
     collected = jax.tree.map(lambda *leaves: np.concatenate(leaves), *history) if history else _NO_STEPS
@@ -199,6 +203,7 @@ def _beginning(train, theta, h_0, key, streaming):
         return train.init(theta, h_0, key=key)
     _errors.no_state_beside_its_own(streaming, h_0)
     _errors.no_key_beside_its_own(key)
+    _errors.not_donated("theta", theta)
     return jax.tree.map(jnp.array, theta)
 
 

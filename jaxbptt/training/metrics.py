@@ -74,6 +74,7 @@ def jsonl(path: str | os.PathLike) -> Observer:
     ...     [json.loads(line)["step"] for line in path.read_text().splitlines()]
     [8, 16, 24]
     """
+    _disk_errors.path("path", path)
     path = pathlib.Path(path)
 
     def begin():
@@ -114,6 +115,7 @@ def tensorboard(folder: str | os.PathLike) -> Observer:
     >>> int(observer.init(None))
     0
     """
+    _disk_errors.path("folder", folder)
     _disk_errors.tensorboard()
     writers, fresh = [], []
 

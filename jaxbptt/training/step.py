@@ -1,11 +1,14 @@
 """One training step: an estimate of the gradient, then an optax update. Pure, jitted, its state donated.
 
 A step whose loss, gradient or new θ is not finite leaves θ, the optimiser and the stream as they were and is counted:
-a NaN in θ spoils all that follows, and a file of it is worse than none. So is one that breaks a number of the
-optimiser's state: the square of a finite gradient may be infinite, and Adam then never moves that weight again. How
-many such steps a run may have is `jaxbptt.training.fit`'s to say.
+a NaN in θ spoils all that follows, and a file of it is worse than none. So does one whose gradient is finite and its
+square is not: Adam would never move such a weight again, and a clip makes 0 of it. How many such steps a run may have
+is `jaxbptt.training.fit`'s to say.
+
+A batch of which no step counts leaves θ and the optimiser as they were, too: momentum would move θ by it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxbptt._algebra import wide
+from jaxbptt import _masks
 from jaxbptt._errors import arguments, initialisation
 from jaxbptt._factory import factory
 from jaxbptt.estimators.from_objective import from_objective
-from jaxbptt.training import _errors
+from jaxbptt.training import _errors, _finite
 from jaxbptt.types import Array, GradientEstimator, PyTree
 
 
@@ -36,7 +39,7 @@ class Batch(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Steps left out because something was not finite: those in a row up to now, and all.
+    """Steps left out: ``in_a_row``, up to now, as something was not finite; ``total``, those of which none counts too.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -78,11 +81,12 @@ class Metrics(NamedTuple):
 
     Attributes:
         loss: F.
-        gradient_norm: ‖∂F/∂θ‖ over all leaves; infinite where only the sum of squares is.
-        finite: False when the step was skipped.
-        skipped: how many steps in a row were, this one included; 0 where ``finite``.
-        leaf: which leaf is the first that is not finite, counted in ∂F/∂θ, on in the updated θ, and on in what the
-            optimiser keeps (there an array with a number that was finite before and is no longer); -1 for none.
+        gradient_norm: ‖∂F/∂θ‖ over all leaves, however large.
+        finite: False when the step was skipped, as something was not finite or no step of its batch counts.
+        skipped: how many steps in a row were not finite, this one included; 0 where ``finite``.
+        leaf: which leaf is the first that is not finite, counted in ∂F/∂θ, on in the updated θ, on in what the
+            optimiser keeps (there an array with a number that was finite before and is no longer), and on in θ again
+            for a gradient that the optimiser lost, as its own norm of it is infinite; -1 for none.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -103,6 +107,9 @@ class Metrics(NamedTuple):
 class Trainer(NamedTuple):
     """``init(theta, h_0=None, *, key=None) -> TrainState``, ``step(state, batch) -> (state, Metrics)``, and ``steps``,
     the same for batches stacked along a new leading axis, in one dispatch.
+
+    The call tells one batch ``[T, B, d]`` from T stacked sequences ``[B, d]``, nothing else can: `step` takes the first
+    axis as time, `steps` as batches and the second as time.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -132,7 +139,7 @@ def trainer(
         estimator: what makes the gradient, such as ``jaxbptt.estimators.bptt(model, loss)``; or an F of your own, which
             stands for `jaxbptt.estimators.from_objective` of it.
         optimizer: any optax optimiser, those that want the loss (``value=``) too, but not one that evaluates F anew, as
-            a line search does, or keeps a θ of its own form, as ``lookahead`` and ``contrib.sam`` do. A learning rate
+            a line search and ``contrib.sam`` do, or keeps a θ of its own form, as ``lookahead`` does. A learning rate
             that changes is an optax schedule given to it. For the gradient of k batches in one update wrap it,
             ``optax.MultiSteps(optimizer, k)``: when the batches count equally many steps, that is the update of the one
             big batch, but for an optimiser that reads the loss, which gets that of the last. (It sums in float32 unless
@@ -143,12 +150,14 @@ def trainer(
     Returns:
         A `Trainer`. ``step`` and ``steps`` are jitted and donate the state: use the one they return, not the one
         you gave. ``steps`` runs its batches by ``lax.scan``. A step that is not finite changes nothing but ``step`` and
-        ``skipped``; ``Metrics`` says so. The same arguments give the same object.
+        ``skipped``; ``Metrics`` says so. One whose batch has no step that counts (by ``mask`` and ``lengths``) leaves θ
+        and the optimiser alone and carries a stream on. The same arguments give the same object.
 
     Raises:
         TypeError, ValueError: for what is not an estimator or an optimiser; from ``init``, for a leaf of θ that is not
             floating point, and for a stream without h_0; when traced, for a stream of an estimator that carries no
-            state from chunk to chunk, and as the estimator does.
+            state from chunk to chunk, for an optimiser that wants more than a gradient, and as the estimator does; for
+            a state that was given to a step before.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -165,6 +174,7 @@ def trainer(
 
     def init(theta, h_0=None, *, key=None):
         _errors.trainable(theta)
+        _errors.not_donated("theta", theta)
         if streaming and h_0 is None:
             _errors.stream_without_state()
         if not streaming and h_0 is not None:
@@ -173,7 +183,8 @@ def trainer(
         initialisation.key(key)
         theta, h_0, key = jax.tree.map(jnp.array, (theta, h_0, key))  # copies: the state will be donated
         begun = gradient.init(theta, h_0)  # which looks at θ, in a stream or not
-        opt = jax.tree.map(jnp.array, optimizer.init(theta))  # some keep θ itself, and nothing can be donated twice
+        begun_opt = _errors.made_by(optimizer.init, theta)
+        opt = jax.tree.map(jnp.array, begun_opt)  # some keep θ itself, and nothing can be donated twice
         none = Skipped(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
         return TrainState(theta, opt, begun if streaming else (), jnp.zeros((), jnp.int32), key, none)
 
@@ -192,54 +203,47 @@ def trainer(
         estimate, after = gradient.update(state.theta, before, xs, ys, mask=mask, lengths=lengths, key=key)
         if streaming:
             _errors.carried_on(before, after)
-        norm = optax.tree.norm(jax.tree.map(lambda bar: bar.astype(wide(bar.dtype)), estimate.grads))
         # Of a complex z = x + iy ``jax.grad`` gives ∂F/∂x - i ∂F/∂y; F falls against ∂F/∂x + i ∂F/∂y.
         uphill = jax.tree.map(jnp.conj, estimate.grads)
-        updates, opt = update(uphill, state.opt, state.theta, value=estimate.loss)
+
+        def updated(c):
+            smaller = uphill if c is None else jax.tree.map(lambda bar: bar / c.astype(bar.dtype), uphill)
+            return _errors.made_by(update, smaller, state.opt, state.theta, value=estimate.loss)
+
+        updates, opt = updated(None)
         theta: Any = optax.apply_updates(state.theta, updates)
-        bad = [jnp.any(~_is_finite(leaf)) for leaf in jax.tree.leaves((estimate.grads, theta))]
-        # Squares that may overflow are rare, and what the optimiser keeps is as large as θ: read only then.
-        tame = norm * norm < _largest_square(estimate.grads)
-        leaf = jax.lax.cond(tame, lambda: _first(bad), lambda: _first([*bad, *_broken(opt, state.opt)]))
+        norm, leaf = _finite.examined(estimate.grads, theta, opt, state.opt, updates, lambda c: updated(c)[0])
+        counts = _counts(mask, lengths)
         finite = jnp.isfinite(estimate.loss) & (leaf < 0)
         carried, old = (after, before) if streaming else ((), ())
-        theta, opt, carried = _select(finite, (theta, opt, carried), (state.theta, state.opt, old))
-        missed = (~finite).astype(jnp.int32)
-        skipped = Skipped((state.skipped.in_a_row + 1) * missed, state.skipped.total + missed)
-        metrics = Metrics(estimate.loss, norm, finite, skipped.in_a_row, leaf)
+        carried = _select(finite, carried, old)  # time passes in a chunk of which no step counts
+        made = finite & counts
+        theta, opt = _select(made, (theta, opt), (state.theta, state.opt))
+        in_a_row = jnp.where(finite, jnp.where(counts, 0, state.skipped.in_a_row), state.skipped.in_a_row + 1)
+        skipped = Skipped(in_a_row, state.skipped.total + (~made).astype(jnp.int32))
+        metrics = Metrics(estimate.loss, norm, made, skipped.in_a_row, leaf)
         return TrainState(theta, opt, carried, state.step + 1, state.key, skipped), metrics
 
-    step = jax.jit(one, donate_argnums=0)
-    steps = jax.jit(lambda state, batches: jax.lax.scan(one, state, batches), donate_argnums=0)
-    return Trainer(init, step, steps)
+    def many(state, batches):
+        _errors.stacked(_errors.batch(batches, Batch))
+        return jax.lax.scan(one, state, batches)
+
+    return Trainer(init, *(functools.partial(_run, jax.jit(program, donate_argnums=0)) for program in (one, many)))
 
 
-def _broken(opt, old):
-    """Leaf by leaf, whether an array holds a number that was finite before and is no longer.
-
-    A single number is the optimiser's own affair: a bound that a schedule lifts, the best loss so far.
-    """
-
-    def is_broken(new, old):
-        new, old = jnp.asarray(new), jnp.asarray(old)
-        return jnp.any(~_is_finite(new) & _is_finite(old)) if new.ndim else jnp.array(False)
-
-    return jax.tree.leaves(jax.tree.map(is_broken, opt, old))
+def _run(program, state, batch):
+    """One of the two, on a state that is still there."""
+    _errors.not_donated("state", state)
+    return program(state, batch)
 
 
-def _largest_square(grads):
-    """What no square of a gradient may reach, in the narrowest of its dtypes."""
-    return min(float(jnp.finfo(bar.dtype).max) for bar in jax.tree.leaves(grads))
-
-
-def _is_finite(leaf):
-    """Entry by entry. What is no floating point has no NaN, and some of it no ``isfinite``: keys."""
-    return jnp.isfinite(leaf) if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.array(True)
-
-
-def _first(flags):
-    """The index of the first that is true, or -1."""
-    return jnp.where(jnp.any(jnp.stack(flags)), jnp.argmax(jnp.stack(flags)), -1).astype(jnp.int32)
+def _counts(mask, lengths):
+    """Whether any step of the batch does. The mask of an F of the user's own may be of any form."""
+    if hasattr(mask, "shape") and hasattr(lengths, "shape") and lengths.shape in (mask.shape, mask.shape[1:]):
+        real = lengths > 0 if lengths.shape == mask.shape else _masks.real(mask, lengths)  # of the last step, or of all
+        mask, lengths = real & mask.astype(bool), None
+    flags = [[jnp.any(leaf.astype(bool)) for leaf in jax.tree.leaves(given)] for given in (mask, lengths)]
+    return jnp.all(jnp.array([jnp.any(jnp.array(any_of)) for any_of in flags if any_of], bool))
 
 
 def _select(condition, a, b):

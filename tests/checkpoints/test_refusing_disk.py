@@ -118,13 +118,22 @@ def test_a_disk_that_became_read_only_is_a_clear_error_and_the_last_good_one_sta
     assert_same(saver.restore(tree(0)), tree(1))
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "Make room, then"),
+        (errno.EROFS, "Give a folder that can be written, then"),
+        (errno.EIO, "The same call"),
+    ],
+)
 @pytest.mark.parametrize("at", ["new_folder", "digests", "write", "replace"])
 @pytest.mark.parametrize("step", [30, 20])
-def test_an_error_at_any_moment_of_saving_leaves_the_last_good_one(copy, monkeypatch, step, at, code):
+def test_an_error_at_any_moment_of_saving_leaves_the_last_good_one(copy, monkeypatch, step, at, code, remedy):
     with monkeypatch.context() as patch:
         patch.setattr(_files, at, refusing(getattr(_files, at), code))
-        with pytest.raises(OSError, match=rf"step {step} could not .*{os.strerror(code)}.*of step 20, is as it"):
+        with pytest.raises(
+            OSError, match=rf"step {step} could not .*{os.strerror(code)}.*of step 20, is as .*{remedy}"
+        ):
             saver_of(copy).save(step, tree(3))
     assert_same(saver_of(copy).restore(tree(0)), tree(2))
 

@@ -14,6 +14,7 @@ import jaxbptt as jb
 from jaxbptt.training import checkpoints
 from tests import survivor
 from tests.checkpoints.kept import assert_same, flipped
+from tests.training.given import SGD
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,26 @@ def test_a_run_with_other_callbacks_or_settings_is_refused(tmp_path):
     other = checkpoints.saver(tmp_path / "run", every=survivor.EVERY, about={"seed": 4})
     with pytest.raises(ValueError, match="is of another run: seed=3 there, 4 here"):
         survivor.train(tmp_path, saver=other)
+
+
+def test_a_run_with_another_key_is_refused(tmp_path):
+    """It would go on with the key that it has; data and algorithm both tell keys apart, whoever keeps the run."""
+    model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
+    theta = model.init(jax.random.key(0), input_size=3, hidden_size=4, output_size=2, dtype=jnp.float64)
+    estimator, batch = jb.estimators.bptt(model, jb.losses.l2_loss), (np.ones((3, 4, 3)), np.ones((3, 4, 2)))
+    kept = {}
+    in_memory = jb.training.Saver(1, kept.__setitem__, lambda run: kept[max(kept)] if kept else None)
+
+    def fit(key, steps, saver):
+        options = {"key": key, "steps": steps, "checkpoints": saver, "steps_per_dispatch": 1}
+        return jb.training.fit(estimator, SGD, theta, lambda k: batch, **options)
+
+    for saver in (in_memory, checkpoints.saver(tmp_path, every=1)):
+        fit(jax.random.key(5, impl="rbg"), 1, saver)
+        for other in (jax.random.key(6, impl="rbg"), jax.random.key(5), jax.random.key(5, impl="unsafe_rbg")):
+            with pytest.raises(ValueError, match=r"`key` would be ignored|\.train\.key"):
+                fit(other, 2, saver)
+        assert len(fit(jax.random.key(5, impl="rbg"), 2, saver).metrics.loss) == 1
 
 
 def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, undisturbed):

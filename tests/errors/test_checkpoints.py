@@ -107,9 +107,36 @@ def with_a_file(call):
 row(
     "save-on-a-file",
     OSError,
-    r"the checkpoint of step 3 could not be written to .*; there is none before it\. Make room",
+    r"the checkpoint of step 3 could not be written to .*; there is none before it\. Give a folder that can be",
     lambda: with_a_file(lambda path: jb.training.checkpoints.saver(path, every=1).save(3, {"a": singles(2)})),
 )
+
+
+def in_a_folder_in_use():
+    with tempfile.TemporaryDirectory() as folder:
+        saver = jb.training.checkpoints.saver(folder, every=1)
+        with saver.alone():
+            fit(batches=lambda k: (ones(T, B, d), ones(T, B, m)), steps=1, checkpoints=saver)
+
+
+row(
+    "fit-in-a-folder-in-use",
+    BlockingIOError,
+    r"is in use by another run, of this process or another: .* wait for its end, or give each run a folder of its own",
+    in_a_folder_in_use,
+)
+for name, call in (
+    ("folder", lambda value: jb.training.checkpoints.saver(value, every=1)),
+    ("path", jb.training.metrics.jsonl),
+    ("folder", jb.training.metrics.tensorboard),
+):
+    for value in (None, 3, b"runs"):
+        row(
+            f"{name}-{value}-{len(ROWS)}",
+            TypeError,
+            rf"`{name}` must be a path, as a str or a pathlib.Path: got {type(value).__name__} \({value}\)",
+            lambda call=call, value=value: call(value),
+        )
 
 
 def kept_in_memory(steps):
@@ -130,7 +157,7 @@ def another_key():
 row(
     "fit-with-another-key-than-kept",
     ValueError,
-    r"`key` would be ignored: got one of \[0, 2\], and the run that `checkpoints` holds has its own, of \[0, 1\]; le",
+    r"`key` would be ignored: got one of \[0, 2\] \(.*fry.*\), and .* has its own, of \[0, 1\] \(.*fry.*\); leave",
     another_key,
 )
 

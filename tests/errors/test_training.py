@@ -1,7 +1,9 @@
 """`training`: the trainer, `fit` and its batches; who watches, and checkpoints, have files of their own."""
 
 import types
+import warnings
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -31,9 +33,17 @@ from tests.errors.rows import (
 ROWS, row = table()
 
 
+TRAINER = jb.training.trainer(BPTT, SGD)
+
+
 def train(name, change, batch):
-    trainer = jb.training.trainer(BPTT, SGD)
-    return getattr(trainer, name)(change(trainer.init(THETA)), batch)
+    return getattr(TRAINER, name)(change(TRAINER.init(THETA)), batch)
+
+
+def in_standard_promotion(call):
+    with jax.numpy_dtype_promotion("standard"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        call()
 
 
 # What is trained, and how
@@ -62,6 +72,49 @@ row(
     r"`optimizer` must be an optax optimiser: got function",
     lambda: jb.training.trainer(BPTT, optax.adam),
 )
+for name, optimizer, came in (
+    ("lbfgs", optax.lbfgs, "'grad' and 'value_fn'"),
+    ("lookahead", lambda: optax.lookahead(SGD, 3, 0.5), "AttributeError.*fast"),
+    ("sam", lambda: optax.contrib.sam(SGD, SGD), "TypeError.*'value'"),
+    ("sophia", lambda: optax.contrib.sophia(0.1), "ValueError.*obj_fn"),
+):
+    row(
+        f"trainer-optimizer-{name}",
+        TypeError,
+        rf"`optimizer` must make its update of a gradient, θ and the loss alone: .*{came}.*write the loop by hand",
+        lambda optimizer=optimizer: in_standard_promotion(lambda: fit(optimizer=optimizer())),
+    )
+
+
+def spent():
+    """A state that a step has taken."""
+    state = TRAINER.init(THETA)
+    TRAINER.step(state, Batch(ones(T, B, d), ones(T, B, m)))
+    return state
+
+
+for name, call in (
+    ("trainer.step-state", lambda: TRAINER.step(spent(), Batch(ones(T, B, d), ones(T, B, m)))),
+    ("trainer.steps-state", lambda: TRAINER.steps(spent(), Batch(ones(2, T, B, d), ones(2, T, B, m)))),
+    ("trainer.init-theta", lambda: TRAINER.init(spent().theta)),
+    ("fit-theta", lambda: fit(theta=spent())),
+):
+    row(
+        f"{name}-donated",
+        ValueError,
+        rf"`{name.split('-')[1]}` must be arrays that are still there: got some that were deleted.* donate .* a copy",
+        call,
+    )
+for name, batch in (
+    ("of-one", Batch(ones(T, B, d), ones(T, B, m), lengths=ints(B))),
+    ("of-numbers", Batch(ones(), ones())),
+):
+    row(
+        f"trainer.steps-{name}",
+        ValueError,
+        r"`steps` must be given batches that are stacked along one leading axis: got .*; one batch goes to `step`",
+        lambda batch=batch: TRAINER.steps(TRAINER.init(THETA), batch),
+    )
 for value, kind in ((0, ValueError), (2.0, TypeError)):
     for name, call in (
         ("skip_nonfinite", lambda value: fit(skip_nonfinite=value)),

@@ -2,10 +2,12 @@
 
 import itertools
 
+import jax
 import numpy as np
 
 import jaxbptt as jb
 from jaxbptt.training import Batch, fit, trainer
+from tests.cases import assert_close
 from tests.training.given import (
     BPTT,
     GIVEN,
@@ -49,3 +51,10 @@ def test_steps_compile_once_for_each_shape():
         seen.append(next(traces))
     news = np.diff([-1, *seen]) > 1
     assert news.tolist() == [True, False, True, False, False]
+
+
+def test_a_step_may_be_part_of_a_larger_program():
+    train, (xs, ys) = trainer(BPTT, MOMENTUM), batches(1)[0]
+    wanted, _ = train.step(train.init(GIVEN.theta), Batch(xs, ys))
+    found = jax.jit(lambda theta: train.step(train.init(theta), Batch(xs, ys))[0].theta)(GIVEN.theta)
+    assert_close(found, wanted.theta, 1e-12)

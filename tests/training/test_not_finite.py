@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jaxbptt as jb
-from jaxbptt.training import Batch, fit, trainer
+from jaxbptt.training import Batch, Saver, fit, trainer
 from tests.cases import assert_close
 from tests.training.given import (
     BPTT,
@@ -81,6 +81,20 @@ def test_the_leaf_that_is_not_finite_is_named(leaf, message):
     broken = jb.GradientEstimator(lambda theta, h_0=None, *, key=None: (), update)
     with pytest.raises(FloatingPointError, match=message):
         fit(broken, SGD, GIVEN.theta, batches(1))
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3])
+def test_what_is_kept_is_from_before_the_error(bad):
+    """In the midst of a run and at its end: who goes on from it comes to the bad batch again."""
+    data, kept = batches(4), {}
+    data[bad] = with_nan(data[bad])
+    for every, size in ((2, 1), (2, 3), (100, 2)):
+        kept.clear()
+        saver = Saver(every, save=kept.__setitem__, restore=lambda run: None)
+        with pytest.raises(FloatingPointError, match=f"step {bad} "):
+            fit(BPTT, SGD, GIVEN.theta, data.__getitem__, steps=4, steps_per_dispatch=size, checkpoints=saver)
+        assert max(kept) <= bad
+        assert int(kept[max(kept)].train.skipped.total) == 0
 
 
 def test_an_update_that_overflows_is_not_made():
