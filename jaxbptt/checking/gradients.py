@@ -54,7 +54,7 @@ def check_gradients(
     Raises:
         GradientMismatchError: at the first leaf beyond rounding, with the leaf, both values and the step t where, going
             back from T, the rule first departs.
-        TypeError, ValueError: as `jaxbptt.objective` does.
+        TypeError, ValueError: as `jaxbptt.objective` does, and where all of ∂F/∂θ_h is zero, which any rule passes.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.identity())
@@ -84,6 +84,7 @@ def check_gradients(
         scales = tolerances(dtype)
         where = _first_departure(got[1], wanted[1], scales.autodiff)
         errors = compared(primals, got, wanted, forward, jax.random.key(seed), scales, where)
+        _errors.some_gradient(wanted)
     return report("check_gradients", [errors], scales)
 
 
