@@ -63,6 +63,8 @@ def check_gradients(
     >>> [row.leaf for row in table.rows]
     ['theta.h.W_x', 'theta.h.W_h', 'theta.h.b', 'xs', 'h_0']
     """
+    for name, tree in (("xs", xs), ("ys", ys)):
+        _axes.time_axis(name, tree)
     adjoint = adjoints.full() if adjoint is None else adjoint
     F, plain = (objective(model, loss, adjoint=choice) for choice in (adjoint, adjoints.autodiff()))
     sharp = dtype is not None and jnp.dtype(dtype).itemsize == 8
