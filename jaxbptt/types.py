@@ -173,11 +173,12 @@ class Theta(NamedTuple):
     o: PyTree
 
     def __repr__(self):
-        sizes = [getattr(leaf, "size", None) for leaf in jax.tree.leaves(self)]
-        if None in sizes or not sizes:
+        leaves = jax.tree.leaves(self)
+        if not leaves or not all(hasattr(leaf, "size") for leaf in leaves):  # shapes or words in the place of arrays
             return f"Theta(h={self.h!r}, o={self.o!r})"
-        number = f"{sum(sizes):,} parameter{'' if sum(sizes) == 1 else 's'}"
-        return f"Theta(h={type(self.h).__name__}, o={type(self.o).__name__}, {number})"
+        number = sum(leaf.size for leaf in leaves)
+        kinds = f"h={type(self.h).__name__}, o={type(self.o).__name__}"
+        return f"Theta({kinds}, {number:,} parameter{'' if number == 1 else 's'})"
 
 
 class InitModel(Protocol):
