@@ -29,6 +29,11 @@ def time_axis(name, tree):
                 f"`{name}{jax.tree_util.keystr(path)}` must have time as its first axis: got {came}, "
                 f"expected [T, *batch, …]{remedy}"
             )
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSUMm":
+            raise TypeError(
+                f"`{name}{jax.tree_util.keystr(path)}` must hold numbers: got an array of dtype {leaf.dtype}; write "
+                f"`{name}.astype(np.float32)`, or number your tokens"
+            )
         lengths[jax.tree_util.keystr(path)] = np.shape(leaf)[0]
     if len(set(lengths.values())) > 1:
         raise ValueError(f"all leaves of `{name}` must share their time axis: got lengths {lengths}")

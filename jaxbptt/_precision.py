@@ -15,7 +15,12 @@ def in_bfloat16(theta):
 
 def with_bfloat16_weights(function):
     """``function(theta, …)``, made of `_algebra`'s products, with bfloat16 operands in all of them."""
-    return lambda theta, *arguments: function(in_bfloat16(theta), *arguments)
+
+    @functools.wraps(function)
+    def wrapped(theta, *arguments):
+        return function(in_bfloat16(theta), *arguments)
+
+    return wrapped
 
 
 def with_bfloat16_products(function):

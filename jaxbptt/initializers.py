@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt._algebra import wide
-from jaxbptt._errors import arguments
+from jaxbptt._errors import arguments, initialisation
 from jaxbptt._factory import factory
 
 __all__ = [
@@ -76,7 +76,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
         whichever are fewer. One QR.
 
     Raises:
-        ValueError: from it, for a shape that is no matrix's.
+        TypeError, ValueError: for a scale that is no finite number; from it, for a shape that is no matrix's.
 
     Source: Saxe, McClelland and Ganguli (2014).
 
@@ -84,6 +84,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
     >>> bool(jnp.allclose(W_h @ W_h.T, 0.81 * jnp.eye(4), atol=1e-6))
     True
     """
+    arguments.numbers(scale=scale)
     draw = jax.nn.initializers.orthogonal(scale=scale, column_axis=-1)
 
     def init(key, shape, dtype=jnp.float32):
@@ -104,11 +105,12 @@ def identity(scale: float = 1.0) -> Initializer:
         An `Initializer`, ``(key, shape, dtype=float32) -> array``.
 
     Raises:
-        ValueError: from it, for a shape that is not square.
+        TypeError, ValueError: for a scale that is no finite number; from it, for a shape that is not square.
 
     >>> identity()(jax.random.key(0), (2, 2)).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
+    arguments.numbers(scale=scale)
 
     def init(key, shape, dtype=jnp.float32):
         return jnp.asarray(scale, dtype) * jnp.eye(_square("identity", shape), dtype=dtype)
@@ -138,6 +140,7 @@ def spectral_radius(rho: float) -> Initializer:
     0.9
     """
     arguments.at_least("rho", rho, 0)
+    arguments.numbers(rho=rho)
 
     def largest(W):
         return np.asarray(np.abs(np.linalg.eigvals(W)).max(axis=-1), W.dtype)
@@ -167,7 +170,7 @@ def non_normal(rho: float, strength: float) -> Initializer:
         An `Initializer`, ``(key, shape, dtype=float32) -> array``. One QR and two products.
 
     Raises:
-        ValueError: from it, for a shape that is not square.
+        TypeError, ValueError: for what is no finite number; from it, for a shape that is not square.
 
     Source: Trefethen and Embree (2005), Spectra and pseudospectra, ch. 7; in recurrent networks, Goldman (2009).
 
@@ -175,6 +178,7 @@ def non_normal(rho: float, strength: float) -> Initializer:
     >>> bool(np.linalg.norm(np.linalg.matrix_power(W_h, 3), 2) > 1)
     True
     """
+    arguments.numbers(rho=rho, strength=strength)
 
     def init(key, shape, dtype=jnp.float32):
         n = _square("non_normal", shape)
@@ -198,11 +202,12 @@ def gate_bias(*values: float) -> Initializer:
         An `Initializer`, ``(key, shape, dtype=float32) -> array`` for the shape ``(gates, n)``.
 
     Raises:
-        ValueError: from it, for another number of gates.
+        TypeError, ValueError: for what is no finite number; from it, for another number of gates.
 
     >>> gate_bias(0, 1, 0, 0)(jax.random.key(0), (4, 2)).tolist()
     [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
     """
+    arguments.numbers(**{f"values[{k}]": value for k, value in enumerate(values)})
 
     def init(key, shape, dtype=jnp.float32):
         _gate_rows("gate_bias", shape, len(values))
@@ -234,6 +239,7 @@ def chrono(T_max: int) -> Initializer:
     True
     """
     arguments.at_least("T_max", T_max, 3)
+    arguments.numbers(T_max=T_max)
 
     def init(key, shape, dtype=jnp.float32):
         _gate_rows("chrono", shape, 3, 4)
@@ -255,9 +261,14 @@ def per_gate(init: Initializer, gates: int) -> Initializer:
     Returns:
         An `Initializer` that is asked for the shape of one gate, ``(n, k)``, and makes ``[gates · n, k]``.
 
+    Raises:
+        TypeError, ValueError: for what is no initialiser, or gates that are no positive integer.
+
     >>> per_gate(orthogonal(), 3)(jax.random.key(0), (4, 4)).shape
     (12, 4)
     """
+    (init,) = initialisation.initializers(init=init)
+    arguments.count("gates", gates)
 
     def stacked(key, shape, dtype=jnp.float32):
         keys = jax.random.split(key, gates)

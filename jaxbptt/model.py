@@ -55,9 +55,15 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
     return Model(init, initial_state, apply, cell, readout, step)
 
 
-def _init(cell, readout, key, *, input_size, hidden_size, output_size, dtype=jnp.float32):
+def _init(cell, readout, key, *other, input_size=None, hidden_size=None, output_size=None, dtype=jnp.float32):
     """A `Theta` drawn by the initialisers of cell and readout."""
     initialisation.key(key)
+    if other or any(size is None for size in (input_size, hidden_size, output_size)):
+        came = f"{other} by position" if other else f"{input_size=}, {hidden_size=}, {output_size=}"
+        raise TypeError(
+            f"sizes of a model must be keywords, all three: got {came}; write "
+            "`model.init(key, input_size=…, hidden_size=…, output_size=…)`"
+        )
     key_h, key_o = jax.random.split(key)
     return Theta(
         h=cell.init(key_h, input_size, hidden_size, dtype), o=readout.init(key_o, hidden_size, output_size, dtype)

@@ -98,6 +98,9 @@ class Cell(NamedTuple):
     check: Check | None = None
     mixed: "Callable[[Cell], Cell] | None" = None
 
+    def __repr__(self):
+        return f"Cell({_name(self.apply if self.split is None else self.split.step)})"
+
 
 class Readout(NamedTuple):
     """g: from state to prediction, ``ŷ_t = g(h_t; θ_o)``, and its pullback.
@@ -126,6 +129,18 @@ class Readout(NamedTuple):
     check: CheckReadout | None = None
     mixed: "Callable[[Readout], Readout] | None" = None
 
+    def __repr__(self):
+        return f"Readout({_name(self.apply)})"
+
+
+def _name(function):
+    """The library's file that a function is of, or the name of a user's own."""
+    while inner := getattr(function, "func", None) or getattr(function, "__wrapped__", None):  # partial, jit
+        function = inner
+    module = getattr(function, "__module__", "") or ""
+    own = getattr(function, "__qualname__", type(function).__name__)
+    return module.rpartition(".")[2] if module.startswith("jaxbptt.") else own
+
 
 class Policy(NamedTuple):
     """In which precision a model computes: what becomes of its cell and of its readout.
@@ -150,10 +165,20 @@ class Theta(NamedTuple):
     >>> theta = Theta(h={"W": 1.0}, o=())
     >>> theta._replace(h={"W": 2.0})
     Theta(h={'W': 2.0}, o=())
+    >>> jax.tree.map(jax.numpy.zeros_like, theta)  # of arrays, how many numbers
+    Theta(h=dict, o=tuple, 1 parameter)
     """
 
     h: PyTree
     o: PyTree
+
+    def __repr__(self):
+        leaves = jax.tree.leaves(self)
+        if not leaves or not all(hasattr(leaf, "size") for leaf in leaves):  # shapes or words in the place of arrays
+            return f"Theta(h={self.h!r}, o={self.o!r})"
+        number = sum(leaf.size for leaf in leaves)
+        kinds = f"h={type(self.h).__name__}, o={type(self.o).__name__}"
+        return f"Theta({kinds}, {number:,} parameter{'' if number == 1 else 's'})"
 
 
 class InitModel(Protocol):
@@ -195,6 +220,9 @@ class Model(NamedTuple):
     cell: Cell
     readout: Readout
     step: StepModel
+
+    def __repr__(self):
+        return f"Model({self.cell!r}, {self.readout!r})"
 
 
 class Estimate(NamedTuple):

@@ -1,6 +1,7 @@
 """Arguments of factories: functions, choices, counts, cells, readouts, models, adjoints."""
 
 import inspect
+import math
 
 import numpy as np
 
@@ -12,9 +13,10 @@ def not_hashable(function, given):
     """The error of a factory given something that can't be hashed."""
     several = ((name, value if isinstance(value, tuple) else (value,)) for name, value in given.items())
     name, part = next((name, part) for name, parts in several for part in parts if not _is_hashable(part))
+    one_by_one = f", as in `{function.lstrip('_')}(*{name})`" if isinstance(given[name], tuple) else ""
     return TypeError(
-        f"`{name}` of {function} must be hashable, as factories are cached: got a {type(part).__name__}; "
-        "pass functions, numbers or Cells one by one, not in a list or an array"
+        f"`{name}` of {function.lstrip('_')} must be hashable, as factories are cached: got a {type(part).__name__}; "
+        f"pass functions, numbers or Cells one by one, not in a list or an array{one_by_one}"
     )
 
 
@@ -81,6 +83,15 @@ def at_least(name, value, least):
         raise ValueError(f"`{name}` must be a number, at least {least}: got {value!r}")
 
 
+def numbers(**values):
+    """Real and finite ones."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+            raise other(name, "a number", value)
+        if not math.isfinite(value):
+            raise ValueError(f"`{name}` must be a finite number: got {value!r}")
+
+
 def count(name, value, least=1):
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         kind = ValueError if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else TypeError
@@ -103,6 +114,7 @@ def cells(name, values):
         if not isinstance(value, types.Cell):
             hint = "; call the factory, as in `cells.gru()`" if callable(value) else ""
             hint = "; take its `.cell`" if isinstance(value, types.Model) else hint
+            hint = f"; pass Cells one by one, as in `*{name}`" if type(value) is tuple else hint
             raise other(name, "a Cell", value, hint)
 
 

@@ -19,7 +19,7 @@ def key(value):
 
 def floating_dtype(dtype):
     try:
-        found = jnp.dtype(dtype)
+        found = None if dtype is None else jnp.dtype(dtype)  # NumPy takes None for float64
     except TypeError:
         found = None
     if found is None or not jnp.issubdtype(found, jnp.floating):

@@ -5,7 +5,8 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt._axes import state_tree
+from jaxbptt._axes import one_step, state_tree
+from jaxbptt._errors import words
 from jaxbptt._errors.trees import like
 
 
@@ -16,11 +17,28 @@ def parameters(params_type, theta_h):
         )
 
 
+def arrays(theta_h):
+    if not all(hasattr(leaf, "shape") for leaf in theta_h):
+        came = f"{type(theta_h).__name__}({', '.join(type(leaf).__name__ for leaf in theta_h)})"
+        raise TypeError(f"`theta_h` must hold arrays: got {came}; write `jnp.asarray` around each")
+
+
 def layers(theta_h, h_0, number):
     for name, value in (("theta_h", theta_h), ("h_0", h_0)):
         if not isinstance(value, tuple) or len(value) != number:
             came = f"{len(value)} entries" if isinstance(value, tuple) else type(value).__name__
             raise TypeError(f"`{name}` of {number} stacked layers must be a tuple of {number}: got {came}")
+
+
+def upper_layer(check, k, theta_h, xs, h_0):
+    """What layer k + 1 of a stack refuses, and what its `xs` is: nothing that was given."""
+    try:
+        check(theta_h, xs, h_0)
+    except words.OF_ARGUMENTS as error:
+        raise words.kind(error)(
+            f"layer {k + 1} of the stack, with `theta_h[{k}]` = {words.describe(theta_h)}, reads the output of layer "
+            f"{k}, {words.describe(one_step(xs))} at each step, as its `xs`: {error}"
+        ) from error
 
 
 def flagged_input(combinator, input_type, xs, h_0):

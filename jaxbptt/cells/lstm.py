@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from jaxbptt import initializers
 from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
-from jaxbptt._errors import initialisation
+from jaxbptt._errors import arguments, initialisation
 from jaxbptt._factory import factory
 from jaxbptt.cells import _errors
 from jaxbptt.cells._from_split import matrix_cell, matrix_fits, zero_state
@@ -137,7 +137,8 @@ def lstm(
         A `Cell`. Equal arguments give the same object.
 
     Raises:
-        ValueError: for a `forget_bias` other than 1 beside a `b_init`, which would not be read.
+        TypeError, ValueError: for a `forget_bias` that is no finite number, or is not 1 beside a `b_init`, where it
+            would not be read.
 
     Source: Hochreiter and Schmidhuber (1997); the forget gate, Gers, Schmidhuber and Cummins (2000).
 
@@ -147,6 +148,7 @@ def lstm(
     >>> h_1.h.shape, h_1.c.shape, cell.output(h_1).shape
     ((2, 5), (2, 5), (2, 5))
     """
+    arguments.numbers(forget_bias=forget_bias)
     if b_init is None:
         b_init = initializers.gate_bias(0.0, forget_bias, 0.0, 0.0)
     else:

@@ -27,7 +27,7 @@ def load(target) -> Cell | Readout:
         _errors.not_checkable(target, f"there is no file `{module_name}` in {os.getcwd()}")
     try:
         value = _import(module_name)
-    except Exception as error:  # whatever the file does when it runs
+    except (Exception, SystemExit) as error:  # whatever the file does when it runs
         _errors.not_checkable(target, f"importing `{module_name}` failed ({type(error).__name__}: {error})")
     for part in name.split("."):
         if not hasattr(value, part):
@@ -36,7 +36,7 @@ def load(target) -> Cell | Readout:
     if not isinstance(value, (Cell, Readout)) and callable(value):
         try:
             value = value()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _errors.not_checkable(target, f"calling `{name}()` failed ({type(error).__name__}: {error})")
     if isinstance(value, (Cell, Readout)):
         return value
@@ -86,7 +86,7 @@ def main(arguments=None):
     except (TypeError, ValueError, NotImplementedError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    except Exception:  # of the rule itself: where in it, the traceback says
+    except (Exception, SystemExit):  # of the rule itself: where in it, the traceback says
         traceback.print_exc()
         return 2
     sys.stdout.write(f"{table}\n")

@@ -10,7 +10,7 @@ from jaxbptt._axes import one_step
 from jaxbptt._errors import words
 from jaxbptt._errors.arguments import count
 from jaxbptt._errors.initialisation import floating_dtype
-from jaxbptt._trees.cotangents import dtype_of, has_derivative
+from jaxbptt._trees.cotangents import dtype_of, from_jax, has_derivative
 
 
 class GradientMismatchError(AssertionError):
@@ -83,6 +83,16 @@ def check_dtype(dtype):
         raise ValueError(
             f"`dtype` of a check must be float32 or wider, as rounding hides a wrong rule in less: "
             f"got {jnp.dtype(dtype)}; pass `dtype=jnp.float64`"
+        )
+
+
+def some_gradient(bars):
+    """Something was compared: of ∂F/∂θ_h, or of all there is where no θ_h has a derivative."""
+    leaves = jax.tree.leaves(from_jax((bars[0].h,))) or jax.tree.leaves(from_jax(bars))
+    if not any(np.any(leaf) for leaf in leaves):
+        raise ValueError(
+            "all of ∂F/∂θ_h is zero, so that a wrong rule would pass: got a `mask` that counts no step, units that are "
+            "all dead, or a loss that reads no state; check at another `theta` or with other data"
         )
 
 

@@ -54,7 +54,7 @@ def check_gradients(
     Raises:
         GradientMismatchError: at the first leaf beyond rounding, with the leaf, both values and the step t where, going
             back from T, the rule first departs.
-        TypeError, ValueError: as `jaxbptt.objective` does.
+        TypeError, ValueError: as `jaxbptt.objective` does, and where all of ∂F/∂θ_h is zero, which any rule passes.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.identity())
@@ -63,6 +63,8 @@ def check_gradients(
     >>> [row.leaf for row in table.rows]
     ['theta.h.W_x', 'theta.h.W_h', 'theta.h.b', 'xs', 'h_0']
     """
+    for name, tree in (("xs", xs), ("ys", ys)):
+        _axes.time_axis(name, tree)
     adjoint = adjoints.full() if adjoint is None else adjoint
     F, plain = (objective(model, loss, adjoint=choice) for choice in (adjoint, adjoints.autodiff()))
     sharp = dtype is not None and jnp.dtype(dtype).itemsize == 8
@@ -84,6 +86,7 @@ def check_gradients(
         scales = tolerances(dtype)
         where = _first_departure(got[1], wanted[1], scales.autodiff)
         errors = compared(primals, got, wanted, forward, jax.random.key(seed), scales, where)
+        _errors.some_gradient(wanted)
     return report("check_gradients", [errors], scales)
 
 

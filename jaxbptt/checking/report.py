@@ -15,14 +15,17 @@ class Row(NamedTuple):
     """One leaf: its worst relative errors against ``jax.vjp`` and against central differences.
 
     NaN where it was not measured, and where no difference tells a derivative: at a corner, and where gradients explode.
+    `uncertainty` is that of the difference itself, as far as two step sizes disagree; a rule may be off by that much
+    more than the tolerance.
 
-    >>> Row("W_h", autodiff=1e-16, differences=2e-11).leaf
+    >>> Row("W_h", autodiff=1e-16, differences=2e-11, uncertainty=3e-11).leaf
     'W_h'
     """
 
     leaf: str
     autodiff: float
     differences: float
+    uncertainty: float
 
 
 class Report(NamedTuple):
@@ -44,16 +47,29 @@ class Report(NamedTuple):
         width = max([len("leaf"), *(len(row.leaf) for row in self.rows)])
         lines = [
             f"{self.title}: {self.cases} case{'s' if self.cases != 1 else ''}, worst relative error",
-            f"{'leaf':<{width}}  {'jax':>9}  {'differences':>11}",
-            *(f"{row.leaf:<{width}}  {row.autodiff:9.1e}  {_number(row.differences):>11}" for row in self.rows),
-            f"{'allowed':<{width}}  {self.tolerance:9.1e}  {self.difference_tolerance:11.1e}",
+            f"{'leaf':<{width}}  {'jax':>9}  {'differences':>11}  {'uncertainty':>11}",
+            *(_line(row, width) for row in self.rows),
+            f"{'allowed':<{width}}  {self.tolerance:9.1e}  {self.difference_tolerance:11.1e}  {'beyond it':>11}",
         ]
         return "\n".join(lines)
+
+
+def _line(row, width):
+    differences, uncertainty = map(_number, row[2:])
+    return f"{row.leaf:<{width}}  {row.autodiff:9.1e}  {differences:>11}  {uncertainty:>11}"
 
 
 def _number(value):
     """A dash for what was not measured."""
     return "-" if value != value else f"{value:.1e}"
+
+
+_NOT_MEASURED = (float("nan"), float("nan"))
+
+
+def _error(pair):
+    """What pairs of error and uncertainty are compared by: less than any where it was not measured."""
+    return -1.0 if np.isnan(pair[0]) else pair[0]
 
 
 class Tolerances(NamedTuple):
@@ -114,12 +130,12 @@ def largest(bars):
 
 
 def difference_errors(name, function, primal, got, key, scales, where):
-    """{leaf: error of ⟨got, v⟩ against a fourth-order central difference along v}, with v random and ‖v‖ = 1.
+    """{leaf: (error, uncertainty)} of ⟨got, v⟩ against a fourth-order central difference along a random v, ‖v‖ = 1.
 
-    The error is relative to ‖got‖ / √size, the size ⟨got, v⟩ typically has, or, where the gradient is so small that the
+    Both are relative to ‖got‖ / √size, the size ⟨got, v⟩ typically has, or, where the gradient is so small that the
     rounding of the function drowns it, to a hundredth of |function(p)|. Ten times what two step sizes disagree by
-    is the uncertainty of the difference itself, and not counted. NaN where no difference tells the derivative
-    (`_tells_otherwise`).
+    is the uncertainty of the difference itself, which an error may have beyond the tolerance. NaN where no difference
+    tells the derivative (`_tells_otherwise`).
     """
     paths, treedef = jax.tree.flatten_with_path(primal)
     leaves = [leaf for _, leaf in paths]
@@ -150,15 +166,15 @@ def difference_errors(name, function, primal, got, key, scales, where):
     uncertainty = 10 * max((spread for *_, spread, _, _ in measured.values()), default=0.0)
     errors = {}
     for label, (derivative, difference, _, scale, at) in measured.items():
-        error = max(abs(derivative - difference) - uncertainty, 0.0) / scale
+        errors[label] = abs(derivative - difference) / scale, uncertainty / scale
         resolved = np.isfinite([derivative, difference, uncertainty]).all()
-        errors[label] = error if resolved else float("inf")
-        if not errors[label] <= scales.differences:
+        beyond = errors[label][0] - errors[label][1] if resolved else float("inf")
+        if not beyond <= scales.differences:
             if resolved and not _tells_otherwise(at, derivative, difference, scales.step):
-                errors[label] = float("nan")
+                errors[label] = _NOT_MEASURED
                 continue
             where += "; jax.vjp agrees with the rule, so what is wrong lies inside f, if f has no corner there"
-            found = f"⟨{label}, v⟩", derivative, difference, errors[label], scales.differences
+            found = f"⟨{label}, v⟩", derivative, difference, beyond, scales.differences
             _errors.mismatch(*found, "a central difference", where)
     return errors
 
@@ -205,9 +221,10 @@ def _moved(value, primals, k, primal):
 def report(title, cases, scales) -> Report:
     """The table of the worst error of each leaf, from a list of ``(errors against jax.vjp, against differences)``."""
     autodiff, differences = {}, {}
-    for case in cases:
-        for worst, errors in zip((autodiff, differences), case, strict=True):
-            for label, error in errors.items():
-                worst[label] = np.fmax(worst.get(label, np.nan), error).item()  # NaN: not measured in this case
-    rows = tuple(Row(label, error, differences.get(label, float("nan"))) for label, error in autodiff.items())
+    for errors, measured in cases:
+        for label, error in errors.items():
+            autodiff[label] = max(error, autodiff.get(label, 0.0))
+        for label, pair in measured.items():
+            differences[label] = max(differences.get(label, _NOT_MEASURED), pair, key=_error)
+    rows = tuple(Row(label, error, *differences.get(label, _NOT_MEASURED)) for label, error in autodiff.items())
     return Report(title, rows, len(cases), scales.autodiff, scales.differences)

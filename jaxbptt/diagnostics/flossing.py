@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from jaxbptt._errors import arguments
 from jaxbptt.diagnostics.lyapunov_spectrum import lyapunov_spectrum
 from jaxbptt.types import Array, Cell, PyTree
 
@@ -40,7 +41,7 @@ def flossing(
         A scalar.
 
     Raises:
-        TypeError, ValueError: as `jaxbptt.diagnostics.lyapunov_spectrum` does.
+        TypeError, ValueError: as `jaxbptt.diagnostics.lyapunov_spectrum` does, and for a target that is no number.
 
     Source: Engelken (2023), Gradient flossing: improving gradient descent through dynamic control of Jacobians.
 
@@ -54,5 +55,7 @@ def flossing(
     >>> bool(step[0, 0] < 0)  # against the gradient: W_h grows
     True
     """
+    if not hasattr(target, "dtype"):  # an array, which `jax.jit` may have made of a number
+        arguments.numbers(target=target)
     found = lyapunov_spectrum(cell, theta_h, xs, h_0, k=k, transient=transient, every=every, key=key)
     return jnp.mean(jnp.square(found.per_sequence - target))

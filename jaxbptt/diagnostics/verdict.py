@@ -108,7 +108,7 @@ class JacobianBound(NamedTuple):
         sigma: σ_1(W_h).
         eta: γ σ_1.
         vanishing_is_certain: eta < 1, whatever the inputs.
-        exploding_is_possible: eta > 1, which is necessary for it and not sufficient.
+        exploding_is_possible: eta > 1, which is necessary for it and not sufficient; or NaN, which excludes nothing.
         float32_horizon: the lag from which on the bound is below float32's 2⁻¹²⁶; inf when eta ≥ 1.
 
     >>> jacobian_bound(jnp.eye(3), gamma=2.0).exploding_is_possible.item()
@@ -151,4 +151,4 @@ def jacobian_bound(W_h: Array, gamma: float = 1.0) -> JacobianBound:
     certain = eta < 1
     horizon = _LOG_TINY / jnp.log(jnp.where(certain, eta, jnp.full_like(eta, 0.5)))
     elsewhere = jnp.where(jnp.isnan(eta), eta, jnp.full_like(eta, jnp.inf))
-    return JacobianBound(sigma, eta, certain, eta > 1, jnp.where(certain, horizon, elsewhere))
+    return JacobianBound(sigma, eta, certain, ~(eta <= 1), jnp.where(certain, horizon, elsewhere))

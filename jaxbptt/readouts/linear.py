@@ -85,9 +85,11 @@ def linear(bias: bool = True, *, W_o_init=initializers.glorot_uniform, b_init=in
 def _check(theta_o, hs):
     """θ_o against what the cell puts out, ``hs [T, *batch, n]``."""
     W_o, b = getattr(theta_o, "W_o", None), getattr(theta_o, "b", None)
-    if W_o is None or not hasattr(W_o, "shape"):
+    if W_o is None or not hasattr(W_o, "shape") or not (b is None or hasattr(b, "shape")):
+        came = f"(W_o={type(W_o).__name__}, b={type(b).__name__})" if hasattr(theta_o, "W_o") else ""
         raise TypeError(
-            f"`theta.o` must be LinearReadoutParams, as `readout.init` makes it: got {type(theta_o).__name__}"
+            "`theta.o` must be LinearReadoutParams, as `readout.init` makes it: got "
+            f"{type(theta_o).__name__}{came}{'; write `jnp.asarray` around each' if came else ''}"
         )
     if not hasattr(hs, "shape"):
         raise TypeError(

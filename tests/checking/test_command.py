@@ -32,6 +32,13 @@ def failing_rule(theta_h, x_t, h_tm1, h_t, h_bar_t):
 
 
 FAILS = RIGHT._replace(vjp=failing_rule)
+
+
+def ending(*step):
+    raise SystemExit(0)
+
+
+ENDS = RIGHT._replace(vjp=ending)
 """
 
 
@@ -41,10 +48,11 @@ def users_file(tmp_path, monkeypatch):
     (tmp_path / "users_cells.py").write_text(USERS_FILE)
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     (tmp_path / "undefined.py").write_text("CELL = nothing\n")
+    (tmp_path / "ends.py").write_text("import sys\n\nsys.exit(0)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    for name in ("users_cells", "broken", "undefined", "sub", "sub.users_cells"):
+    for name in ("users_cells", "broken", "undefined", "ends", "sub", "sub.users_cells"):
         sys.modules.pop(name, None)
 
 
@@ -69,7 +77,7 @@ def test_the_command(users_file):
     out, err, status = ended["users_cells:RIGHT"]
     assert status == 0, err
     assert out.startswith("check_cell: ")
-    assert re.search(r"^theta_h\.W_h +\d\.\de[+-]\d\d +\d\.\de[+-]\d\d$", out, re.MULTILINE)
+    assert re.search(r"^theta_h\.W_h( +\d\.\de[+-]\d\d){3}$", out, re.MULTILINE)
 
     out, err, status = ended["users_cells.py:WRONG"]
     assert (status, out) == (1, "")
@@ -93,6 +101,8 @@ def test_the_command(users_file):
         ("broken:CELL", "importing `broken` failed (ModuleNotFoundError: No module named 'nowhere_to_be_found')"),
         ("undefined:CELL", "importing `undefined` failed (NameError: name 'nothing' is not defined)"),
         ("users_cells:wrong_rule", "calling `wrong_rule()` failed"),  # a function, but it makes no cell
+        ("ends:CELL", "importing `ends` failed (SystemExit: 0)"),
+        ("users_cells:ending", "calling `ending()` failed (SystemExit: 0)"),
     ],
 )
 def test_the_command_with_nothing_to_check(target, message, capsys):
@@ -118,11 +128,12 @@ def test_the_command_with_a_readout(capsys, monkeypatch):
 @pytest.mark.usefixtures("users_file")
 def test_a_rule_that_fails_is_not_a_rule_that_is_wrong(capsys):
     """Where it fails, the traceback says."""
-    assert command.main(["users_cells:FAILS", "--seeds", "1", "--sizes", "2,3"]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "in failing_rule" in err
-    assert "ZeroDivisionError" in err
+    for name, where, error in (("FAILS", "failing_rule", "ZeroDivisionError"), ("ENDS", "ending", "SystemExit")):
+        assert command.main([f"users_cells:{name}", "--seeds", "1", "--sizes", "2,3"]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert f"in {where}" in err
+        assert error in err
 
 
 @pytest.mark.usefixtures("users_file")

@@ -112,6 +112,7 @@ def test_a_difference_that_is_not_finite_is_a_mismatch():
         )
 
 
+LARGE_STEPS = report.Tolerances(1e-12, 1e-8, 0.1)
 STEP = float(jnp.finfo(jnp.float64).eps) ** (1 / 3)
 
 
@@ -150,8 +151,39 @@ def test_differences_of_what_explodes_are_not_counted():
     x, bars = {"steep": np.zeros(1), "flat": np.zeros(2)}, {"steep": np.full(1, 1e7), "flat": np.ones(2)}
     scales = report.tolerances(jnp.float64)
     errors = report.difference_errors("x", F, x, bars, jax.random.key(0), scales, "here")
-    assert np.isnan(errors["x['steep']"])
-    assert errors["x['flat']"] <= scales.differences
+    assert np.isnan(errors["x['steep']"]).all()
+    error, uncertainty = errors["x['flat']"]
+    assert error - uncertainty <= scales.differences
+
+
+def test_a_difference_is_shown_as_it_was_measured():
+    """F(x) = x⁵ at 1 with steps of 0.1: an error that is not zero, within what two step sizes disagree by."""
+    errors = report.difference_errors(
+        "x", lambda x: float(x[0] ** 5), np.ones(1), np.full(1, 5.0), jax.random.key(0), LARGE_STEPS, "here"
+    )
+    ((error, uncertainty),) = errors.values()
+    # By hand, the difference is 5 - 4 ε⁴, and the slopes over ε and 2ε are 30 ε² + 15 ε⁴ apart.
+    np.testing.assert_allclose(error, 4e-4 / 5, rtol=1e-9)
+    np.testing.assert_allclose(uncertainty, 10 * (30e-2 + 15e-4) / 5, rtol=1e-9)
+    wrong = np.full(1, 5.0 + 5 * uncertainty)
+    with pytest.raises(WRONG, match="central difference"):
+        report.difference_errors(
+            "x", lambda x: float(x[0] ** 5), np.ones(1), wrong, jax.random.key(0), LARGE_STEPS, "here"
+        )
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("what", ["mask", "dead"])
+@pytest.mark.parametrize("rule", ["right", "wrong"])
+def test_where_no_gradient_reaches_the_state_nothing_was_checked(what, rule):
+    """The readout's bias has a gradient still, where all units are dead."""
+    p = given("elman-relu")
+    theta = p.theta._replace(h=p.theta.h._replace(b=p.theta.h.b - (100.0 if what == "dead" else 0.0)))
+    mask = np.full((6, 3), what != "mask")
+    (one,) = (mutation for mutation in MUTATIONS if mutation.name == "split_no_bias_bar")
+    model = p.model if rule == "right" else jb.rnn(one.mutate(p.case.cell), p.model.readout)
+    with pytest.raises(ValueError, match="all of ∂F/∂θ_h is zero, so that a wrong rule would pass"):
+        jb.check_gradients(model, jb.losses.l2_loss, theta, p.xs, p.ys, jax.tree.map(abs, p.h_0), mask=mask)
 
 
 def test_a_relu_cell_passes_in_single_precision():

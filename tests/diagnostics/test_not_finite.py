@@ -75,6 +75,13 @@ def test_a_gradient_that_is_no_number_has_no_shares(n):
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(nothing.shares))
 
 
+def test_the_bound_of_a_weight_that_is_no_number_excludes_nothing():
+    bound = D.jacobian_bound(jnp.stack([jnp.eye(2).at[0, 0].set(jnp.nan), jnp.eye(2), 2 * jnp.eye(2)]))
+    assert bound.vanishing_is_certain.tolist() == [False, False, False]
+    assert bound.exploding_is_possible.tolist() == [True, False, True]
+    assert np.isnan(bound.float32_horizon).tolist() == [True, False, False]
+
+
 def test_a_state_that_begins_at_minus_infinity_has_not_overflown():
     """A running maximum, beside h: its derivative is right."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import jaxbptt as jb
 from jaxbptt.checking import GradientMismatchError
 from jaxbptt.checking.__main__ import load
-from tests.errors.rows import ELMAN, LINEAR, B, T, assert_refused, check_gradients, d, each, table
+from tests.errors.rows import ELMAN, LINEAR, B, T, assert_refused, check_gradients, d, each, flags, table
 
 ROWS, row = table()
 
@@ -92,6 +92,12 @@ row(
     ValueError,
     r"itself gives NaN or infinity for `theta",
     lambda: check_gradients(xs=np.full((T, B, d), np.nan)),
+)
+row(
+    "check_gradients-zero",
+    ValueError,
+    "all of ∂F/∂θ_h is zero, so that a wrong rule would pass: got a `mask` that counts no step.*at another `theta`",
+    lambda: check_gradients(mask=~flags(T, B)),
 )
 for name, call in (
     ("check_cell", lambda: jb.check_cell(LINEAR, dtype=jnp.bfloat16)),

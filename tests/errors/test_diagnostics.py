@@ -110,6 +110,8 @@ row("lyapunov-every-transient", ValueError, "`every` must divide `transient`=2: 
     every=T, transient=2))  # fmt: skip
 row("power_iteration-iterations", ValueError, "`iterations` must be an integer, at least 2: got 1", lambda: diagnostic(
     DIAGNOSTICS.power_iteration, iterations=1))  # fmt: skip
+row("flossing-target", TypeError, r"`target` must be a number: got str \('0'\)", lambda: diagnostic(
+    DIAGNOSTICS.flossing, k=2, target="0"))  # fmt: skip
 for value, kind, pattern in (
     (1.0, ValueError, "`factor` must be a finite number above 1: got 1.0"),
     (np.inf, ValueError, "`factor` must be a finite number above 1: got inf"),

@@ -124,8 +124,20 @@ row("from_objective-F", TypeError, r"`F` must be a function that can be called a
 row(
     "stacked-list",
     TypeError,
-    r"`layers` of stacked must be hashable.*got .*list",
+    r"`layers` of stacked must be hashable.*got .*list.*, as in `stacked\(\*layers\)`",
     lambda: jb.cells.stacked([ELMAN, GRU]),
+)
+row(
+    "stacked-tuple",
+    TypeError,
+    r"`layers` must be a Cell: got tuple \(\(Cell\(elman\), Cell\(gru\)\)\); pass Cells one by one, as in `\*layers`",
+    lambda: jb.cells.stacked((ELMAN, GRU)),
+)
+row(
+    "several-list",
+    TypeError,
+    r"`heads` of several must be hashable.*got .*list.*, as in `several\(\*heads\)`",
+    lambda: jb.readouts.several([jb.readouts.linear()]),
 )
 row(
     "gate_bias-list",

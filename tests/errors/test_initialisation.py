@@ -56,7 +56,7 @@ for name, init in INITS.items():
             rf"`key` must be one random key: got {came}.*jax.random.key\(seed\)",
             lambda init=init, bad=bad: init(bad(), 3, 3),
         )
-    for dtype, came in ((np.int32, "int32"), (np.complex64, "complex64"), ("foo", "'foo'")):
+    for dtype, came in ((np.int32, "int32"), (np.complex64, "complex64"), ("foo", "'foo'"), (None, "None")):
         row(
             f"{name}.init-{came}",
             TypeError,
@@ -90,6 +90,16 @@ row(
     r"`output_size` must be an integer, at least 1: got -1",
     lambda: MODEL.init(key(), input_size=3, hidden_size=4, output_size=-1),
 )
+for name, sizes, came in (
+    ("by-position", (3, 32, 2), r"\(3, 32, 2\) by position"),
+    ("missing", (), "input_size=3, hidden_size=4, output_size=None"),
+):
+    row(
+        f"rnn.init-sizes-{name}",
+        TypeError,
+        rf"sizes of a model must be keywords, all three: got {came}; write `model.init\(key, input_size=…",
+        lambda sizes=sizes: MODEL.init(key(), *sizes, **({} if sizes else {"input_size": 3, "hidden_size": 4})),
+    )
 row(
     "identity-sizes",
     ValueError,

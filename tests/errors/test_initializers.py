@@ -28,6 +28,36 @@ for T_max in (2, None):
         lambda T_max=T_max: initializers.chrono(T_max),
     )
 
+for name, made in (
+    ("scale", initializers.orthogonal),
+    ("scale", initializers.identity),
+    ("strength", lambda value: initializers.non_normal(0.5, value)),
+    ("rho", lambda value: initializers.non_normal(value, 1.0)),
+    ("forget_bias", lambda value: jb.cells.lstm(forget_bias=value)),
+    (r"values\[1\]", lambda value: initializers.gate_bias(0, value)),
+):
+    for value, kind, pattern in (
+        ("1", TypeError, r"a number: got str \('1'\)"),
+        (None, TypeError, r"a number: got NoneType"),
+        (True, TypeError, "a number: got bool"),
+        (1j, TypeError, "a number: got complex"),
+        (np.inf, ValueError, "a finite number: got inf"),
+    ):
+        row(
+            f"{getattr(made, '__name__', '')}-{name}-{value}",
+            kind,
+            f"`{name}` must be {pattern}",
+            lambda made=made, value=value: made(value),
+        )
+for name, made in (("rho", initializers.spectral_radius), ("T_max", initializers.chrono)):
+    row(f"{name}-inf", ValueError, f"`{name}` must be a finite number: got inf", lambda made=made: made(np.inf))
+for name, arguments, kind, pattern in (
+    ("none", (None, 4), TypeError, "`init` must be a function: got NoneType"),
+    ("factory", (initializers.orthogonal, 4), TypeError, "`init` must be an initialiser: got the factory orthogonal"),
+    ("gates", (initializers.zeros, 0), ValueError, "`gates` must be an integer, at least 1: got 0"),
+):
+    row(f"per_gate-{name}", kind, pattern, lambda arguments=arguments: initializers.per_gate(*arguments))
+
 # Shapes
 
 for name, init in (("orthogonal", initializers.orthogonal()), ("glorot_uniform", initializers.glorot_uniform)):

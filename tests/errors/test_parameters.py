@@ -83,6 +83,12 @@ for name in ("linear", "elman", "gru", "lstm"):
         lambda name=name: unroll(name, theta_h=PARAMS[name]._replace(W_x=[[1.0]])),
     )
     row(
+        f"{name}-initial_state-lists",
+        TypeError,
+        rf"`theta_h` must hold arrays: got {params.__name__}\(ndarray, list.*\); write `jnp.asarray` around each",
+        lambda name=name: CELLS[name][0].initial_state(PARAMS[name]._replace(W_h=[[1.0]])),
+    )
+    row(
         f"{name}-params-integer",
         TypeError,
         r"`theta_h.W_h` must be floating point: got int32; complex parameters go through `cells.from_step`",
@@ -139,7 +145,8 @@ row(
 row(
     "stacked-upper-layer",
     ValueError,
-    r"`xs` must have shape \[T, \*batch, d\] with d=3 .*got xs.shape=\(5, 6, 4\)",
+    r"layer 2 of the stack, with `theta_h\[1\]` = GRUParams\(W_x='float64\[12, 3\]'.*, reads the output of layer 1, "
+    r"float64\[6, 4\] at each step, as its `xs`: `xs` must have shape \[T, \*batch, d\] with d=3",
     lambda: unroll("stacked", theta_h=(PARAMS["elman"], PARAMS["gru"]), h_0=(ones(B, n), ones(B, n))),
 )
 

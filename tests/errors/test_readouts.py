@@ -37,7 +37,8 @@ row("rnn-readout-str", TypeError, r"`readout` must be a Readout: got str", lambd
 row("check_readout", TypeError, r"`readout` must be a Readout: got Cell", lambda: jb.check_readout(GRU))
 for what, o, pattern in (
     ("tuple", (ones(m, n), ones(m)), r"`theta.o` must be LinearReadoutParams, as `readout.init` makes it: got tuple"),
-    ("lists", LinearReadoutParams([[1.0]], None), r"`theta.o` must be LinearReadoutParams"),
+    ("lists", LinearReadoutParams([[1.0]], None), r"got LinearReadoutParams\(W_o=list, b=NoneType\); write `jnp.asa"),
+    ("b-list", THETA_O._replace(b=[1.0] * m), r"got LinearReadoutParams\(W_o=ndarray, b=list\); write `jnp.asarray`"),
     ("n", THETA_O._replace(W_o=ones(m, n + 1)), r"`theta.o.W_o` must have shape \[m, n\] .*n=4: got \(2, 5\)"),
     ("rank", THETA_O._replace(W_o=ones(n)), r"`theta.o.W_o` must have shape \[m, n\] .*got \(4,\)"),
     ("b", THETA_O._replace(b=ones(m + 1)), r"`theta.o.b` must have shape \[m\] = \(2,\): got \(3,\)"),

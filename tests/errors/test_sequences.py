@@ -200,6 +200,15 @@ for name, call in {
                 rf"`{argument}` {pattern}",
                 lambda call=call, argument=argument, value=value: call(**{argument: value}),
             )
+        for dtype, came in ((str, "<U32"), (object, "object")):
+            row(
+                f"{name}-{argument}-{came}",
+                TypeError,
+                rf"`{argument}` must hold numbers: got an array of dtype {came}; write `{argument}.astype\(np",
+                lambda call=call, argument=argument, shape=(T, B, last), dtype=dtype: call(
+                    **{argument: ones(*shape).astype(dtype)}
+                ),
+            )
     if name not in ("unroll", "apply"):
         row(
             f"{name}-T",

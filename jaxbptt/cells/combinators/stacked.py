@@ -138,7 +138,9 @@ def _check(layers, theta_h, xs, h_0):
     _errors.layers(theta_h, h_0, len(layers))
     T = _axes.time_axis("xs", xs)
     for k, layer in enumerate(layers):
-        if layer.check is not None:
+        if layer.check is not None and k == 0:
             layer.check(theta_h[k], xs, h_0[k])
+        elif layer.check is not None:
+            _errors.upper_layer(layer.check, k, theta_h[k], xs, h_0[k])
         h_k = jax.eval_shape(layer.output, h_0[k])
         xs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((T, *leaf.shape), leaf.dtype), h_k)
