@@ -185,7 +185,10 @@ def run(config: Config, report: Report) -> Result:
         "training_steps": steps,
         "worst_gradient_error": worst,
         "gradient_errors": {
-            moment: {leaf: {"jax_grad": row.autodiff, "differences": row.differences} for leaf, row in rows.items()}
+            moment: {
+                leaf: {"jax_grad": row.autodiff, "differences": max(row.differences - row.uncertainty, 0.0)}
+                for leaf, row in rows.items()
+            }
             for moment, rows in checks.items()
         },
         "curves": curves._asdict(),
