@@ -35,10 +35,9 @@ def data_parallel(F: Any, devices: Sequence[Any] | None = None) -> "DataParallel
     """The same objective, evaluated with its batch split over `devices`; ``jax.grad`` of it just works.
 
     Same value and gradient as `F` to rounding. Time-major arrays (xs, ys, mask) are split along axis 1, states and
-    lengths along axis 0. θ is on every device, and so is a leaf without that axis, which all members share. One reduction of ∂F/∂θ at the end, none inside the recursion. The
-    gradient is computed in the forward pass, as F is a scalar: the reverse pass only scales it. Reverse mode only. A
-    loss that closes over what is differentiated gets JAX's error ("non-shard_map tracers"): hand it in through θ or
-    ``ys``.
+    lengths along axis 0. θ is on every device, and so is a leaf without that axis, which all members share. ∂F/∂θ is
+    reduced once, at the end. The gradient is computed in the forward pass, as F is a scalar. Reverse mode only. What is
+    differentiated comes through θ or ``ys``, never through a closure of the loss ("non-shard_map tracers").
 
     Args:
         F: from `jaxbptt.objective`, or a function with its attributes (``functools.wraps(F)``) and a value of its own.
@@ -262,5 +261,6 @@ def _divisible_batch(number, given, axes):
                 )
     if first is None:
         raise ValueError(
-            f"`xs` must have a batch axis to split, axis 1: got {describe(given[1])}; for what has no batch use F itself"
+            f"`xs` must have a batch axis to split, axis 1: got {describe(given[1])}; for what has no batch use F "
+            "itself"
         )

@@ -79,7 +79,7 @@ def _apply(cell, readout, theta, xs, h_0=None, *, mask=None, lengths=None, key=N
         h_0 = cell.initial_state(theta.h, _axes.batch_shape_of(cell, theta.h, xs, (), mask, lengths))
     if lengths is not None:
         _axes.check_lengths(cell, theta.h, h_0, lengths)
-        cell, xs, _ = _masks.standing_still(cell, xs, lengths)
+        cell, xs, _ = _masks.masked_by_lengths(cell, xs, lengths)
     h_T, hs = unroll(cell, theta.h, xs, h_0, adjoint=adjoint)
     readouts.fits(readout, theta.o, _axes.one_step(hs))
     y_hats_of = readouts.by_jax if getattr(adjoint, "keeps_forward_mode", False) else readouts.over_time

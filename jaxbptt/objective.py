@@ -99,7 +99,7 @@ def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=Non
     cell, weights = model.cell, mask
     if lengths is not None:
         _axes.check_lengths(cell, theta.h, h_0, lengths)
-        cell, xs, real = _masks.standing_still(cell, xs, lengths)
+        cell, xs, real = _masks.masked_by_lengths(cell, xs, lengths)
         weights = _masks.weights(mask, real[:1] if at == "last" else real)  # without a step there is no last one
     h_0 = checked(cell, theta.h, xs, h_0)
     batch = _axes.batch_shape(cell, theta.h, h_0)
@@ -156,7 +156,7 @@ class _Losses:
         y_hats = readouts.over_time(self.readout, theta_o, outputs)
         if real is not None:
             batch = jax.eval_shape(jax.vmap(self.loss), y_hats, ys).shape[1:]
-            weights = _masks.weights(weights, _masks.of_members(real, batch))
+            weights = _masks.weights(weights, _masks.over_batch(real, batch))
         return jnp.sum(losses.of_steps(self.loss, y_hats, ys, weights), axis=0)
 
 

@@ -11,7 +11,7 @@ from jaxbptt import _axes
 from jaxbptt._errors import arguments
 from jaxbptt._errors.trees import same_float_dtype
 from jaxbptt._precision import in_bfloat16, with_bfloat16_weights
-from jaxbptt._time.loop import apart
+from jaxbptt._time.loop import barrier
 from jaxbptt._trees.cotangents import dtype_of, from_jax
 from jaxbptt.cells import _errors
 from jaxbptt.types import Cell, TimeSplit
@@ -175,12 +175,12 @@ def split_of(cell: Cell) -> TimeSplit:
 
 
 def _implied_step(cell, theta_h, x_t, h_tm1):
-    return apart(cell.apply(theta_h, x_t, h_tm1)), ()
+    return barrier(cell.apply(theta_h, x_t, h_tm1)), ()
 
 
 def _implied_step_vjp(cell, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
     _, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, delta_t)
-    return delta_t, apart(from_jax(h_bar_tm1))
+    return delta_t, barrier(from_jax(h_bar_tm1))
 
 
 def _implied_sums(cell, theta_h, xs, hs_tm1, hs, residuals, deltas):

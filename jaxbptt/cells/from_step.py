@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
-from jaxbptt._time.loop import apart
+from jaxbptt._time.loop import barrier
 from jaxbptt._trees.cotangents import pullback
 from jaxbptt.cells._from_split import identity_output
 from jaxbptt.types import Cell, TimeSplit
@@ -67,7 +67,7 @@ def from_step(
     vjp = functools.partial(_vjp, f)
     split = TimeSplit(
         project=lambda theta_h, xs: xs,
-        step=lambda theta_h, x_t, h_tm1: (apart(f(theta_h, x_t, h_tm1)), ()),
+        step=lambda theta_h, x_t, h_tm1: (barrier(f(theta_h, x_t, h_tm1)), ()),
         residuals=lambda theta_h, xs, hs_tm1, hs: (),
         step_vjp=functools.partial(_step_vjp, f),
         param_vjp=functools.partial(_param_vjp, jax.vmap(f, in_axes=(None, 0, 0))),
@@ -102,7 +102,7 @@ def _vjp(f, theta_h, x_t, h_tm1, h_t, h_bar_t):
 def _step_vjp(f, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
     _, pull = pullback(lambda h_tm1: f(theta_h, x_t, h_tm1), h_tm1)
     (h_bar_tm1,) = pull(delta_t)
-    return delta_t, apart(h_bar_tm1)
+    return delta_t, barrier(h_bar_tm1)
 
 
 def _param_vjp(steps, theta_h, xs, hs_tm1, hs, residuals, deltas):

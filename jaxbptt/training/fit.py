@@ -206,7 +206,7 @@ def _restored(checkpoints, begun, first, key):
     """The run that is kept, if any, and is this one."""
     if checkpoints is None or (kept := checkpoints.restore(begun)) is None:
         return None
-    _errors.kept_of_this_run(int(kept.train.step), first)
+    _errors.checkpoint_of_this_run(int(kept.train.step), first)
     _errors.same_key(key, kept.train.key)
     return _copied(kept)
 
