@@ -21,20 +21,23 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
     Args:
         cell: f.
         readout: g.
-        policy: the precision to compute in, such as `jaxbptt.policies.mixed_precision()`; ``None`` takes that of the
-            parameters.
+        policy: the precision to compute in, such as `jaxbptt.policies.mixed_precision()`. ``None``: that of θ.
 
     Returns:
-        A `Model`. ``init(key, *, input_size, hidden_size, output_size, dtype=float32)`` makes a `Theta`;
-        ``initial_state(theta, batch_shape=())`` makes h_0; ``apply(theta, xs, h_0=None, *, mask=None, lengths=None,
-        key=None, adjoint=None, return_state=False)`` gives ``y_hats [T, *batch, m]``, or ``(y_hats, h_T)``: with
-        lengths each member's last real state; ``step(theta, x_t, h_tm1, *, key=None)`` gives ``(y_hat_t, h_t)``.
-        Under ``jax.grad`` the readout is differentiated by its own rule, except with
-        `adjoints.autodiff` and `adjoints.tangent`: there JAX differentiates it, so that forward mode goes through. The
-        same arguments give the same object.
+        A `Model`. The same arguments give the same object. Its functions:
+
+        * ``init(key, *, input_size, hidden_size, output_size, dtype=float32)`` makes a `Theta`.
+        * ``initial_state(theta, batch_shape=())`` makes h_0.
+        * ``apply(theta, xs, h_0=None, *, mask=None, lengths=None, key=None, adjoint=None, return_state=False)`` gives
+          ``y_hats [T, *batch, m]``, or ``(y_hats, h_T)``. With lengths, h_T is each member's last real state.
+        * ``step(theta, x_t, h_tm1, *, key=None)`` gives ``(y_hat_t, h_t)``.
 
     Raises:
         TypeError: when an argument is not a `Cell`, a `Readout` or a `Policy`.
+
+    Notes:
+        Under ``jax.grad`` the readout is differentiated by its own rule. With `adjoints.autodiff` and
+        `adjoints.tangent` JAX differentiates it, so that forward mode goes through.
 
     >>> import jaxbptt as jb
     >>> model = rnn(jb.cells.lstm(), jb.readouts.linear())
