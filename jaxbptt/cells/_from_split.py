@@ -37,7 +37,7 @@ def _zeros(params_type, state_type, theta_h, batch_shape=()):
 
 
 def matrix_fits(params_type, gates, theta_h, xs, h_0):
-    """Checks the sizes of a cell with W_x, W_h and biases, all with `gates` blocks of rows."""
+    """Sizes of a cell whose parameters are W_x, W_h and biases with `gates` blocks of rows."""
     name = params_type.__name__
     if not isinstance(theta_h, params_type):
         _errors.parameters(params_type, theta_h)
