@@ -182,7 +182,7 @@ def _forward(split, *primals):
 
 def _backward(split, bars, out_bars):
     F_bar = out_bars[0]
-    if isinstance(F_bar, SymbolicZero):  # of the aux alone, through which no gradient goes
+    if isinstance(F_bar, SymbolicZero):  # only aux was differentiated, and no gradient goes through it
         return jax.tree.map(jnp.zeros_like, bars)
     return jax.tree.map(lambda bar: F_bar.astype(bar.dtype) * bar, bars)
 

@@ -1,4 +1,4 @@
-"""What an adjoint asks for: memory, a number of steps, the residuals of a split."""
+"""The needs of an adjoint: memory, a number of steps, the residuals of a split."""
 
 import math
 

@@ -91,7 +91,7 @@ _recursion.defvjp(_forward, _backward)
 
 @dataclasses.dataclass(frozen=True)
 class Full:
-    """The adjoint `full`: how many steps a block has, what is kept of each, and where."""
+    """The adjoint `full`: the steps of a block, and the residuals and memory it keeps."""
 
     block: int | None
     residuals: str

@@ -18,7 +18,7 @@ from jaxbptt.types import Cell, TimeSplit
 
 
 def identity_output(h_t):
-    """What g reads when the state is one vector: the state."""
+    """The output of a cell whose state is one vector: the state itself."""
     return h_t
 
 

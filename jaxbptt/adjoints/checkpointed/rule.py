@@ -67,7 +67,7 @@ def _advance(f, xs, h, rows, row):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def recursion(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
-    """h_T, and what is read of each unit, stacked."""
+    """h_T, and the result of `read` for each unit, stacked."""
     return _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys)[:2]
 
 
@@ -86,7 +86,7 @@ def _steps(K, T, xs, ys, unit):
 
 
 def _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
-    """h_T, what is read, and the rows."""
+    """The first sweep: h_T, the results of `read`, and the rows."""
     plan = schedule(*terms)
     steps = functools.partial(_steps, plan.block, terms.T)
     like = row(cell, terms.residuals, theta_h, jax.eval_shape(steps, xs, ys, 0)[0], h_0)
