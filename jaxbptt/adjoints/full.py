@@ -4,7 +4,7 @@
 
 With h_bar_t the cotangent that reaches h_t from outside the recursion (through the readout):
 
- 1. h_t reaches F directly, and through h_{t+1}. Its cotangent along both paths:
+ 1. h_t reaches F directly, and through h_{t+1} only. Its cotangent along both paths:
         delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1},      delta_T = h_bar_T.
  2. θ_h enters every step. Step t's copy reaches F through h_t only:
         ∂F/∂θ_h = Σ_t b_tᵀ delta_t.

@@ -45,7 +45,7 @@ def from_step(
         TypeError: when an argument is no function, or not one of these arguments.
 
     Notes:
-        Traced values reach `step` as arguments only: pass what is differentiated through ``theta_h``, ``x_t`` or
+        Traced values must reach `step` as arguments: pass what is differentiated through ``theta_h``, ``x_t`` or
         ``h_tm1``. For others JAX says "unexpected tracer" or "no constant handler for type".
 
         Without `initial_state`, `objective`, estimators and diagnostics can't tell batch axes from others. They take
