@@ -1,8 +1,7 @@
-"""The products every hand-written rule is made of, for any leading axes (time, batch, both or none); the dtype of sums.
+"""The products of every hand-written rule, for any leading axes (time, batch, both or none); the dtype of sums.
 
-A product rounds its operands to the dtype of the weight, accumulates in float32 at least, and returns the dtype of the
-vector. Where all are alike that is nothing special; with bfloat16 weights and float32 vectors it is mixed precision
-(`jaxbptt.policies`).
+A product rounds its operands to the dtype of the weight. It sums in float32 at least, and returns the dtype of the
+vector. With bfloat16 weights and float32 vectors this is mixed precision (`jaxbptt.policies`).
 """
 
 import jax.numpy as jnp
@@ -43,12 +42,12 @@ def total(z_bar):
 
 
 def wide(dtype):
-    """float32 for half precision, whose sums over time stop growing; any other dtype is its own."""
+    """The dtype to sum in: float32 for half precision, whose sums over time stop growing; else the dtype itself."""
     dtype = jnp.dtype(dtype)
     return jnp.dtype(jnp.float32) if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4 else dtype
 
 
 def to_sum(L):
-    """What a loss returned, in a dtype to sum over time in; truth values as numbers."""
+    """The result of a loss, in a dtype for sums over time; truth values as numbers."""
     L = jnp.asarray(L)
     return L.astype(wide(L.dtype) if jnp.issubdtype(L.dtype, jnp.floating) else jnp.float32)

@@ -1,4 +1,4 @@
-"""Time and batch: which axes of inputs and states are theirs, and what goes through a batch member by member."""
+"""Time and batch: their axes in inputs and states, and functions applied member by member."""
 
 import jax
 import jax.numpy as jnp
@@ -71,9 +71,9 @@ def batch_shape_of(cell, theta_h, xs, ys=None, mask=None, lengths=None):
 
 
 def _fewest_axes(cell, theta_h, xs, shapes, shapes_of_ys):
-    """With fewer axes than the batch has, f returns a state of more than it was given, or refuses it.
+    """The fewest axes that the leaves share with which f returns a state like its own.
 
-    All that the leaves share where f reads none of them, and nothing tells.
+    With too few, f refuses the state or returns a larger one. Where f reads no leaf: all axes that the leaves share.
     """
     if getattr(type(xs), "flags_every_member", False):  # `MaskedInput`, `ResetInput`: flags of T and the batch alone
         batch = np.shape(xs[1])[1:]
@@ -81,7 +81,7 @@ def _fewest_axes(cell, theta_h, xs, shapes, shapes_of_ys):
             return batch
     both = shapes + shapes_of_ys
     shared = [both[0][:k] for k in range(min(map(len, both)) + 1) if len({shape[:k] for shape in both}) == 1]
-    state_without_batch(cell, theta_h)  # says what is wrong with one that takes none
+    state_without_batch(cell, theta_h)  # raises for a cell that takes no empty batch shape
     for batch in shared:
         h_0 = jax.eval_shape(lambda theta_h, batch=batch: cell.initial_state(theta_h, batch), theta_h)
         if _fits(cell, theta_h, xs, h_0):
@@ -91,7 +91,7 @@ def _fewest_axes(cell, theta_h, xs, shapes, shapes_of_ys):
             "`h_0` can't be made, as with no batch axes that the leaves of `xs` share does f return a state like its "
             f"own: got xs={words.describe(xs)}; pass `h_0`"
         )
-    return shared[-1]  # the recursion says what f does not accept
+    return shared[-1]  # the recursion raises for inputs that f does not accept
 
 
 def _fits(cell, theta_h, xs, h_0):
@@ -133,7 +133,7 @@ def state_without_batch(cell, theta_h):
 
 
 def one_step(tree):
-    """The shapes of one step of what is stacked over time."""
+    """The shapes of one step of a tree that is stacked over time."""
     leaves, structure = jax.tree.flatten(tree)
     weak = [getattr(leaf, "weak_type", False) for leaf in leaves]
     return structure.unflatten(
@@ -143,7 +143,7 @@ def one_step(tree):
 
 
 def traced(name, function, *arguments):
-    """The shapes that a function of the user returns."""
+    """The shapes that a user's function returns."""
     try:
         return jax.eval_shape(function, *arguments)
     except words.OF_ARGUMENTS as error:
@@ -184,8 +184,8 @@ def beginning(model, theta, h_0, *sequence):
 def batch_shape(cell, theta_h, h_0, *, each=False):
     """The batch axes of a state: those that the cell's state for no batch doesn't have.
 
-    A leaf may lack them (a counter, a key that all members share), but for a number where `each` member is to have its
-    own cotangent. A cell without `initial_state` is taken to have one feature axis: ``h [*batch, n]``.
+    A leaf may lack them: a counter or a key that all members share. With `each`, every member has its own cotangent and
+    no number may lack them. A cell without `initial_state` is taken to have one feature axis: ``h [*batch, n]``.
     """
     leaves = jax.tree.leaves(h_0)
     ranks = [leaf.ndim for leaf in jax.tree.leaves(state_without_batch(cell, theta_h))] or [1] * len(leaves)
@@ -225,8 +225,9 @@ def check_lengths(cell, theta_h, h_0, lengths):
 
 
 def members_shape(cell, theta_h, h_0):
-    """`batch_shape`, but ``()`` where the whole state counts as one member, which is always right: for a cell that
-    doesn't say, and where a number of the state is every member's.
+    """`batch_shape`, or ``()`` to count the whole state as one member, which is always right.
+
+    That is for a cell without `initial_state`, and where members share a number of the state.
     """
     leaves, single = jax.tree.leaves(h_0), jax.tree.leaves(state_without_batch(cell, theta_h))
     has_axes = [np.ndim(h) > one.ndim for h, one in zip(leaves, single or leaves, strict=True)]
@@ -237,8 +238,7 @@ def members_shape(cell, theta_h, h_0):
 def over_members(function, batch, *given):
     """`function` for each member of the batch.
 
-    A leaf without the batch axes is shared by all. One that begins with their sizes by chance is cut like the others:
-    nothing in its shape tells.
+    A leaf without the batch axes is shared by all. One that begins with their sizes by chance is cut like the others.
     """
     leaves, structure = jax.tree.flatten(given)
     axes = structure.unflatten([0 if np.shape(leaf)[: len(batch)] == batch else None for leaf in leaves])

@@ -1,4 +1,4 @@
-"""bfloat16 operands: given to our own products as bfloat16 weights, asked of JAX for the products of a user."""
+"""bfloat16 operands: our own products get bfloat16 weights; for a user's products, JAX is asked to round."""
 
 import functools
 
@@ -9,7 +9,7 @@ from jaxbptt._time.loop import on_cpu
 
 
 def in_bfloat16(theta):
-    """The weights in bfloat16; a bias, with one axis, is no operand of a product."""
+    """The weights in bfloat16. A bias, with one axis, is no operand of a product."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if jnp.ndim(leaf) > 1 else leaf, theta)
 
 
@@ -24,9 +24,9 @@ def with_bfloat16_weights(function):
 
 
 def with_bfloat16_products(function):
-    """`function` traced with JAX's own products asked for bfloat16 operands and sums in float32; not for a CPU.
+    """`function`, traced so that JAX's products have bfloat16 operands and float32 sums. On a CPU: unchanged.
 
-    There float32 is not rounded when asked to, float64 is, and jaxlib 0.10 can't multiply a vector so.
+    A CPU asked to do so rounds float64 but not float32, and jaxlib 0.10 can't multiply a vector so.
     """
 
     @functools.wraps(function)

@@ -1,7 +1,7 @@
-"""What each function of a cell, a readout, a model and an estimator takes, gives and promises.
+"""The functions of a cell, a readout, a model and an estimator: what each takes, returns and promises.
 
-*Parallel* functions are called with steps stacked along a leading time axis, which may be of length 1; *sequential*
-ones see one step. The letters are those of `jaxbptt.types`.
+*Parallel* functions take steps stacked along a leading time axis, which may have length 1. *Sequential* ones take one
+step. The letters are those of `jaxbptt.types`.
 """
 
 from typing import Any, Protocol
@@ -9,36 +9,40 @@ from typing import Any, Protocol
 
 class Project(Protocol):
     def __call__(self, theta_h: Any, xs: Any, /) -> Any:
-        """Parallel: the products that don't read h_{t-1}. What is elementwise, such as adding a bias, costs less in
-        `Step`: here it is one more pass over all of time.
+        """Parallel: the products that don't read h_{t-1}.
+
+        Elementwise work, such as adding a bias, costs less in `Step`: here it is one more pass over all of time.
         """
 
 
 class Step(Protocol):
     def __call__(self, theta_h: Any, u_t: Any, h_tm1: Any, /) -> tuple[Any, Any]:
-        """Sequential: the rest of f, ``(h_t, residuals_t)``. Residuals are what the pullback would like to have
-        kept beside x_t, h_{t-1} and h_t, which it is given.
+        """Sequential: the rest of f, ``(h_t, residuals_t)``.
+
+        Residuals are kept for the pullback, which also gets x_t, h_{t-1} and h_t.
         """
         ...
 
 
 class Residuals(Protocol):
     def __call__(self, theta_h: Any, us: Any, hs_tm1: Any, hs: Any, /) -> Any:
-        """Parallel: what `Step` kept, computed again from states; the same tree, leaf by leaf the same numbers."""
+        """Parallel: the residuals of `Step`, computed again from states. The same tree, with the same numbers."""
 
 
 class StepVjp(Protocol):
     def __call__(
         self, theta_h: Any, x_t: Any, residuals_t: Any, h_tm1: Any, h_t: Any, delta_t: Any, /
     ) -> tuple[Any, Any]:
-        """Sequential: ``(z_bar_t, h_bar_tm1)``, the cotangent of the pre-activations, whose leaves begin with the batch
-        axes as those of delta_t do, and c_tᵀ delta_t. Linear in delta_t.
+        """Sequential: ``(z_bar_t, h_bar_tm1)``, linear in delta_t.
+
+        z_bar_t is the cotangent of the pre-activations. Its leaves begin with the batch axes, as those of delta_t do.
+        h_bar_tm1 is c_tᵀ delta_t.
         """
         ...
 
 
 class VjpOverTime(Protocol):
-    # `*args, **kwargs`: the stack of steps is handed over as one tuple, whose length a type checker does not know.
+    # `*args, **kwargs`: callers unpack the stack of steps from a tuple, and a type checker does not know its length.
     def __call__(
         self, theta_h: Any, xs: Any, hs_tm1: Any, hs: Any, residuals: Any, z_bars: Any, /, *args: Any, **kwargs: Any
     ) -> Any:
@@ -47,12 +51,12 @@ class VjpOverTime(Protocol):
 
 class Init(Protocol):
     def __call__(self, key: Any, input_size: int, hidden_size: int, dtype: Any = ...) -> Any:
-        """θ_h, drawn, in float32 unless another dtype is asked for."""
+        """θ_h, drawn, in float32 by default."""
 
 
 class InitialState(Protocol):
     def __call__(self, theta: Any, /, batch_shape: tuple[int, ...] = ()) -> Any:
-        """h_0 for a batch of this shape; of a `Cell` from θ_h, of a `Model` from θ."""
+        """h_0 for a batch of this shape. A `Cell` takes θ_h, a `Model` takes θ."""
 
 
 class Apply(Protocol):
@@ -102,6 +106,7 @@ class StepModel(Protocol):
 
 class InitEstimator(Protocol):
     def __call__(self, theta: Any, h_0: Any = None, *, key: Any = None) -> Any:
-        """Everything that must be carried from chunk to chunk. Without h_0, the model's initial state for the batch of
-        the first chunk.
+        """Everything that must be carried from chunk to chunk.
+
+        Without h_0, a stream starts from the model's initial state for the batch of the first chunk.
         """

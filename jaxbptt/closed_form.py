@@ -2,18 +2,18 @@
 
     h_t = W_x x_t + W_h h_{t-1}        ŷ_t = W_o h_t        F = 1/T Σ_t L(ŷ_t, y_t)
 
-Here ∂h_t/∂h_i = W_h^{t-i} for every trajectory, so with ŷ_bar_t = 1/T ∂L_t/∂ŷ_t (a vector):
+Here ∂h_t/∂h_i = W_h^{t-i} for every trajectory. With the vector ŷ_bar_t = 1/T ∂L_t/∂ŷ_t:
 
  1. Unrolled: h_t = W_h^t h_0 + Σ_{i≤t} W_h^{t-i} W_x x_i.
  2. ∂F/∂W_o = Σ_t ŷ_bar_t h_tᵀ.
- 3. A change of W_x at step i changes h_t by W_h^{t-i} dW_x x_i, so
+ 3. A change of W_x at step i changes h_t by W_h^{t-i} dW_x x_i:
         ∂F/∂W_x = Σ_t Σ_{i≤t} (W_hᵀ)^{t-i} W_oᵀ ŷ_bar_t x_iᵀ.
- 4. Likewise a change of W_h at step i changes h_t by W_h^{t-i} dW_h h_{i-1}, so
+ 4. A change of W_h at step i changes h_t by W_h^{t-i} dW_h h_{i-1}:
         ∂F/∂W_h = Σ_t Σ_{i≤t} (W_hᵀ)^{t-i} W_oᵀ ŷ_bar_t h_{i-1}ᵀ,      ∂F/∂h_0 = Σ_t (W_hᵀ)^t W_oᵀ ŷ_bar_t.
- 5. Collecting terms of equal i, delta_i = Σ_{t≥i} (W_hᵀ)^{t-i} W_oᵀ ŷ_bar_t obeys
-        delta_i = W_oᵀ ŷ_bar_i + W_hᵀ delta_{i+1}:      the same sums in O(T).
+ 5. Collect the terms of equal i. The same sums then take O(T):
+        delta_i = Σ_{t≥i} (W_hᵀ)^{t-i} W_oᵀ ŷ_bar_t = W_oᵀ ŷ_bar_i + W_hᵀ delta_{i+1}.
 
-The powers (W_hᵀ)^{t-i} are where gradients vanish or explode: with an eigenvalue λ they contain λ^{t-i}.
+Gradients vanish or explode through the powers (W_hᵀ)^{t-i}: an eigenvalue λ gives λ^{t-i}.
 Source of the setting: Zhang, Lipton, Li and Smola, Dive into deep learning, section 9.7.
 """
 
@@ -82,7 +82,7 @@ def states(theta_h: LinearParams, xs: Array, h_0: Array) -> Array:
 
 
 def double_sum(theta: Theta, loss: Loss, xs: Array, ys: Array, h_0: Array | None = None) -> ClosedForm:
-    """∂F/∂W_x, ∂F/∂W_h and ∂F/∂W_o as the formulas print them: sums over t and i ≤ t, powers of W_h.
+    """∂F/∂W_x, ∂F/∂W_h and ∂F/∂W_o as the formulas print them: sums over t and i ≤ t of powers of W_h.
 
     The oracle, written for reading; `recursion` gives the same in O(T).
 
@@ -190,7 +190,7 @@ def _loss_and_cotangents(loss, W_o, hs, ys):
 
 
 def _linear_network(theta, params_type, readout_params_type):
-    """The closed forms are those of W_x, W_h and W_o alone."""
+    """The closed forms have W_x, W_h and W_o alone."""
     if not isinstance(theta.h, params_type) or not isinstance(theta.o, readout_params_type) or theta.o.b is not None:
         o = type(theta.o).__name__ + (" with a bias" if getattr(theta.o, "b", None) is not None else "")
         raise TypeError(

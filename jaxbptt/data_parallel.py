@@ -2,9 +2,9 @@
 
     F = 1/W Σ_s w_s F_s,      ∂F/∂θ = 1/W Σ_s w_s ∂F_s/∂θ,      W = Σ_s w_s
 
-over the shards s of the batch, w_s the weight of the steps that count in a shard. Each device runs the whole recursion
-and its gradient on its own shard; the sum over s is the only communication, once, after the reverse pass. (Left to
-JAX, the transpose of a replicated θ puts that sum into every step of the reverse scan.)
+over the shards s of the batch. w_s is the weight of the steps that count in a shard. Each device runs the whole
+recursion and its gradient on its own shard. The only communication is the sum over s, once, after the reverse pass.
+Left to JAX, the transpose of a replicated θ puts that sum into every step of the reverse scan.
 """
 
 import dataclasses
@@ -44,27 +44,27 @@ def data_parallel(F: Any, devices: Sequence[Any] | None = None) -> "DataParallel
         devices: some of ``jax.devices()``, or ``None`` for all there are (on every host).
 
     Returns:
-        F with the same arguments, whose first batch axis must be a multiple of the number of devices. With ``has_aux``
-        it gives the `Aux` of all shards, through which no gradient goes. The same arguments give the same F.
+        F with the same arguments. Its first batch axis must be a multiple of the number of devices. With ``has_aux`` it
+        gives the `Aux` of all shards, and no gradient goes through that. The same arguments give the same F.
 
     Raises:
-        TypeError: when F is no objective, or `devices` are not devices; when traced, for an F that was transformed so
-            that it is no longer one number: transform what this returns.
-        ValueError: for ``reduction="none"``; when traced, for a batch that the devices don't divide, or where another
-            mesh is set (``jax.set_mesh``, ``jax.shard_map``): there use F itself.
+        TypeError: when F is no objective, or `devices` are not devices. When traced, for a transformed F that is no
+            longer one number: transform the result of `data_parallel` instead.
+        ValueError: for ``reduction="none"``. When traced, for a batch that the devices don't divide, or inside another
+            mesh (``jax.set_mesh``, ``jax.shard_map``): use F itself there.
 
     Notes:
         ``jax.config.update("jax_num_cpu_devices", n)``, before anything runs, makes devices of a CPU's cores. θ and its
-        gradient then lie on all of them; see `jaxbptt.diagnostics` before you hand such a θ to a QR.
+        gradient then lie on all of them. See `jaxbptt.diagnostics` before you hand such a θ to a QR.
 
-        On several hosts run the same script on each, begun with ``jax.distributed.initialize()``. ``jax.devices()`` is
-        then all of theirs; ``jax.make_array_from_process_local_data`` makes a batch of each host's part.
+        On several hosts run the same script on each, and begin with ``jax.distributed.initialize()``. ``jax.devices()``
+        then holds those of all hosts. ``jax.make_array_from_process_local_data`` makes a batch from each host's part.
 
         In a ``jax.shard_map`` of your own F is the mean of a shard: differentiate ``jax.lax.pmean(F(*shard), axis)``.
-        JAX sums the gradient of the θ that the shards share once, after the recursion. That holds for `jaxbptt.unroll`
-        and `estimators.bptt` too (`adjoints.tangent`: for states of floating point), where all axes of the mesh are
-        manual. With ``check_vma=False`` differentiate F alone, and average the gradients yourself. Where the axes are
-        explicit, it is ``jax.sharding.auto_axes(jax.grad(F), out_sharding=P())``.
+        JAX sums the gradient of a shared θ once, after the recursion. The same holds for `jaxbptt.unroll` and
+        `estimators.bptt`, where all axes of the mesh are manual. With `adjoints.tangent` it holds for floating-point
+        states. With ``check_vma=False`` differentiate F alone, and average the gradients yourself. With explicit axes,
+        take ``jax.sharding.auto_axes(jax.grad(F), out_sharding=P())``.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -117,7 +117,7 @@ def _axes_of(split):
 
 
 def _specs(axis, tree):
-    """Where the leaves are split; a leaf without the axis is one that all members share."""
+    """Where the leaves are split. A leaf without the axis is shared by all members."""
     split = P() if axis is None else P(*[None] * axis, _AXIS)
     return jax.tree.map(lambda leaf: split if np.ndim(leaf) >= len(split) else P(), tree)
 
@@ -140,7 +140,7 @@ def _called(F, theta, xs, ys, h_0, mask, lengths, key):
 
 
 def _local(split, theta, xs, ys, h_0, mask, lengths, key):
-    """w_s/W F_s of a shard, and what F has made beside it."""
+    """w_s/W F_s of a shard, and its aux."""
     returned = _called(split.F, theta, xs, ys, h_0, mask, lengths, key)
     value, aux = returned if split.F.has_aux else (returned, None)
     _check_value(value)
@@ -182,13 +182,13 @@ def _forward(split, *primals):
 
 def _backward(split, bars, out_bars):
     F_bar = out_bars[0]
-    if isinstance(F_bar, SymbolicZero):  # of the aux alone, through which no gradient goes
+    if isinstance(F_bar, SymbolicZero):  # only aux was differentiated, and no gradient goes through it
         return jax.tree.map(jnp.zeros_like, bars)
     return jax.tree.map(lambda bar: F_bar.astype(bar.dtype) * bar, bars)
 
 
 def _summed(specs, bar):
-    """The cotangent of what every shard has read is the sum of theirs."""
+    """The shards' cotangents of a leaf that all have read are summed."""
     if all(len(spec) for spec in jax.tree.leaves(specs)):
         return bar
     return jax.tree.map(lambda spec, leaf: leaf if len(spec) else lax.psum(leaf, _AXIS), specs, bar)
@@ -209,7 +209,7 @@ def _objective(value):
 
 
 def _check_value(value):
-    """One number. A transformation of F has the attributes of F, and may return something else."""
+    """F returns one number. A transformation of F has its attributes, and may return something else."""
     if not hasattr(value, "dtype") or np.ndim(value) or not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(
             f"`F` must return one floating-point number, as an array: got {describe(value)}; hand "
@@ -229,7 +229,7 @@ def _devices(value):
 
 
 def _no_other_mesh(context, own):
-    """The devices are not divided already."""
+    """No other mesh is set."""
     if not context.empty and context != own:
         raise ValueError(
             f"`data_parallel` makes a mesh of its devices: got a call where another one is set, {context.axis_names}; "
@@ -239,7 +239,7 @@ def _no_other_mesh(context, own):
 
 
 def _divisible_batch(number, given, axes):
-    """The first batch axis of every leaf that has one is one and the same multiple of the number of devices."""
+    """All leaves with a batch axis share its size, which is a multiple of the number of devices."""
     first = None
     for name, tree, axis in zip(_NAMES, given, axes, strict=True):
         for path, leaf in jax.tree.leaves_with_path(tree):

@@ -1,6 +1,6 @@
 """L: one step's loss, ``loss(y_hat_t, y_t) -> [*batch]``, on top of ``optax.losses``; and F, its mean.
 
-F = 1/T Σ_t L(ŷ_t, y_t), averaged over the batch as well, or over the steps that a mask counts.
+F = 1/T Σ_t L(ŷ_t, y_t), averaged over the batch as well. With a mask, over the steps that count.
 """
 
 import math
@@ -52,8 +52,8 @@ def softmax_cross_entropy(y_hat_t, y_t):
 
     Args:
         y_hat_t: logits ``[*batch, m]``.
-        y_t: labels ``[*batch]`` in 0 … m-1. A label outside gives NaN, as no exception can be raised under jit; its
-            gradient is 0, so look at F.
+        y_t: labels ``[*batch]`` in 0 … m-1. A label outside gives NaN, as jit allows no exception. Its gradient is 0,
+            so look at F.
 
     Returns:
         ``[*batch]``.
@@ -66,13 +66,13 @@ def softmax_cross_entropy(y_hat_t, y_t):
     1.386294
     """
     _integer_targets("softmax_cross_entropy", y_hat_t, y_t)
-    largest = min(y_hat_t.shape[-1] - 1, jnp.iinfo(jnp.result_type(y_t)).max)  # m itself may be none of their dtype
+    largest = min(y_hat_t.shape[-1] - 1, jnp.iinfo(jnp.result_type(y_t)).max)  # their dtype may not hold m
     in_range = (y_t >= 0) & (y_t <= largest)
     label = jnp.where(in_range, y_t, 0)
     y_hat_t = jnp.asarray(y_hat_t)
-    logits = y_hat_t.astype(wide(y_hat_t.dtype))  # of float16 a sum of 65,520 exponentials would be infinite
+    logits = y_hat_t.astype(wide(y_hat_t.dtype))  # in float16 the sum of 65,520 exponentials would be infinite
     L = optax.losses.softmax_cross_entropy_with_integer_labels(logits, label).astype(y_hat_t.dtype)
-    # A select and no factor: a loss that leaves such a step out by a `where` of its own has a gradient.
+    # A select, not a factor: a loss that drops such a step by a `where` of its own then has a gradient.
     return jnp.where(in_range, L, jnp.nan)
 
 
@@ -80,7 +80,7 @@ def sigmoid_binary_cross_entropy(y_hat_t, y_t):
     """-Σ_k [y log σ(ŷ) + (1 - y) log(1 - σ(ŷ))], in nats, features summed.
 
     Args:
-        y_hat_t: logits ``[*batch, m]``; an infinite one gives infinity, and NaN where the target is what it predicts.
+        y_hat_t: logits ``[*batch, m]``. An infinite one gives infinity, or NaN where it predicts the target.
         y_t: probabilities or 0/1 values, floating point, ``[*batch, m]``.
 
     Returns:
@@ -100,7 +100,7 @@ def sigmoid_binary_cross_entropy(y_hat_t, y_t):
 def of_steps(loss, y_hats, ys, weights=None):
     """w_t L(ŷ_t, y_t) for each step and member, ``[T, *batch]``, in a dtype to sum in.
 
-    Whatever stands in ``ys`` and ``y_hats`` where the weight is 0, NaN included, reaches neither it nor a gradient.
+    Where the weight is 0, no value of ``ys`` and ``y_hats``, NaN included, reaches the loss or a gradient.
     """
     if weights is None:
         Ls = jax.vmap(loss)(y_hats, ys)
@@ -121,7 +121,7 @@ def of_steps(loss, y_hats, ys, weights=None):
 
 
 def count(weights, steps, batch, dtype, *, each=False):
-    """Σ w, over the whole batch, or of `each` member."""
+    """Σ w, over the whole batch or for `each` member."""
     if weights is None:
         shape, number = (batch, steps) if each else ((), steps * math.prod(batch))
         number = float(number) if isinstance(number, int) else jnp.asarray(number)  # a size may be a symbol
@@ -143,7 +143,7 @@ def averaged(total, weights, steps, batch):
 
 
 def reduced(Ls, weights, steps, batch, reduction):
-    """F of the weighted losses, stacked by step or by block of steps, in the dtype of their sum."""
+    """F of the weighted losses, in the dtype of their sum. They are stacked by step or by block of steps."""
     if reduction == "sum":
         return jnp.sum(Ls)
     if reduction == "mean":

@@ -21,20 +21,23 @@ def rnn(cell: Cell, readout: Readout, *, policy: Policy | None = None) -> Model:
     Args:
         cell: f.
         readout: g.
-        policy: the precision to compute in, such as `jaxbptt.policies.mixed_precision()`; ``None`` takes that of the
-            parameters.
+        policy: the precision to compute in, such as `jaxbptt.policies.mixed_precision()`. ``None``: that of θ.
 
     Returns:
-        A `Model`. ``init(key, *, input_size, hidden_size, output_size, dtype=float32)`` makes a `Theta`;
-        ``initial_state(theta, batch_shape=())`` makes h_0; ``apply(theta, xs, h_0=None, *, mask=None, lengths=None,
-        key=None, adjoint=None, return_state=False)`` gives ``y_hats [T, *batch, m]``, or ``(y_hats, h_T)``: with
-        lengths each member's last real state; ``step(theta, x_t, h_tm1, *, key=None)`` gives ``(y_hat_t, h_t)``.
-        Under ``jax.grad`` the readout is differentiated by its own rule, except with
-        `adjoints.autodiff` and `adjoints.tangent`: there JAX differentiates it, so that forward mode goes through. The
-        same arguments give the same object.
+        A `Model`. The same arguments give the same object. Its functions:
+
+        * ``init(key, *, input_size, hidden_size, output_size, dtype=float32)`` makes a `Theta`.
+        * ``initial_state(theta, batch_shape=())`` makes h_0.
+        * ``apply(theta, xs, h_0=None, *, mask=None, lengths=None, key=None, adjoint=None, return_state=False)`` gives
+          ``y_hats [T, *batch, m]``, or ``(y_hats, h_T)``. With lengths, h_T is each member's last real state.
+        * ``step(theta, x_t, h_tm1, *, key=None)`` gives ``(y_hat_t, h_t)``.
 
     Raises:
         TypeError: when an argument is not a `Cell`, a `Readout` or a `Policy`.
+
+    Notes:
+        Under ``jax.grad`` the readout is differentiated by its own rule. With `adjoints.autodiff` and
+        `adjoints.tangent` JAX differentiates it, so that forward mode goes through.
 
     >>> import jaxbptt as jb
     >>> model = rnn(jb.cells.lstm(), jb.readouts.linear())
@@ -85,7 +88,7 @@ def _apply(cell, readout, theta, xs, h_0=None, *, mask=None, lengths=None, key=N
         h_0 = cell.initial_state(theta.h, _axes.batch_shape_of(cell, theta.h, xs, (), mask, lengths))
     if lengths is not None:
         _axes.check_lengths(cell, theta.h, h_0, lengths)
-        cell, xs, _ = _masks.standing_still(cell, xs, lengths)
+        cell, xs, _ = _masks.masked_by_lengths(cell, xs, lengths)
     h_T, hs = unroll(cell, theta.h, xs, h_0, adjoint=adjoint)
     readouts.fits(readout, theta.o, _axes.one_step(hs))
     y_hats_of = readouts.by_jax if getattr(adjoint, "keeps_forward_mode", False) else readouts.over_time

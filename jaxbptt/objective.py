@@ -1,4 +1,4 @@
-"""F: the loss of every step, summed over time, as a function that ``jax.grad`` differentiates by the chosen adjoint.
+"""F: the losses of all steps, summed. ``jax.grad`` differentiates it by the chosen adjoint.
 
 F = Σ_t w_t L(ŷ_t, y_t) / Σ_t w_t        w_t = 1 at every step, or what a mask says; 0 at a step that is not real
 """
@@ -19,9 +19,9 @@ from jaxbptt.types import Adjoint, Cell, Loss, Model, Readout, Theta
 
 
 class Aux(NamedTuple):
-    """What F has made beside its value: ``y_hats [T, *batch, …]``, and ``h_T``, each member's last state.
+    """What F returns beside its value: ``y_hats [T, *batch, …]``, and ``h_T``, each member's last state.
 
-    With ``at="last"`` there is one step of y_hats, ``[1, *batch, …]``.
+    With ``at="last"`` y_hats has one step, ``[1, *batch, …]``.
 
     >>> Aux(y_hats=jnp.zeros((7, 4, 2)), h_T=jnp.zeros((4, 5))).h_T.shape
     (4, 5)
@@ -35,13 +35,13 @@ class Given(NamedTuple):
     """The arguments of F, checked.
 
     Attributes:
-        cell: f; with lengths, one that stands still where a sequence is over.
+        cell: f; with lengths, its state stands still where a sequence is over.
         xs: its inputs.
         h_0: the initial state, as arrays.
-        ys: ``[T, *batch, …]``; of the last step alone ``[1, *batch, …]``.
+        ys: ``[T, *batch, …]``; with ``at="last"``, ``[1, *batch, …]``.
         weights: w_t, ``[T, *batch]``, boolean or real; ``None`` where every step counts.
         batch: the batch axes.
-        L_dtype: of the loss.
+        L_dtype: the dtype of the loss.
     """
 
     cell: Cell
@@ -78,7 +78,7 @@ class Objective:
 
 
 def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=None, *, at="steps"):
-    """The arguments of F as `Given`. Nothing is computed but shapes, and h_0 where there is none."""
+    """The arguments of F as `Given`. Only shapes are computed, and h_0 if it was not given."""
     if not isinstance(theta, Theta):
         trees.theta(theta)
     T = _axes.time_axis("xs", xs)
@@ -99,7 +99,7 @@ def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=Non
     cell, weights = model.cell, mask
     if lengths is not None:
         _axes.check_lengths(cell, theta.h, h_0, lengths)
-        cell, xs, real = _masks.standing_still(cell, xs, lengths)
+        cell, xs, real = _masks.masked_by_lengths(cell, xs, lengths)
         weights = _masks.weights(mask, real[:1] if at == "last" else real)  # without a step there is no last one
     h_0 = checked(cell, theta.h, xs, h_0)
     batch = _axes.batch_shape(cell, theta.h, h_0)
@@ -107,7 +107,7 @@ def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=Non
 
 
 def divisor(F, xs, mask, lengths, dtype):
-    """What F divides by: Σ w, or the number of sequences that count; ``None`` where every step counts."""
+    """The divisor of F: Σ w, or the number of sequences that count; ``None`` where every step counts."""
     if mask is None and lengths is None:
         return None
     real = None if lengths is None else _masks.real(xs, lengths)
@@ -119,7 +119,7 @@ def divisor(F, xs, mask, lengths, dtype):
 
 
 def evaluate(F, theta, given, *, keeps_y_hats=False):
-    """F and its `Aux`, whose ŷ's are ``None`` where they need not be kept and the adjoint doesn't keep them."""
+    """F and its `Aux`. Its ŷ's are ``None`` where losses are read block by block."""
     cell, readout, y_hats = given.cell, F.model.readout, None
     recursion = cotangents.alike(theta.h, given.xs, given.h_0)
     if hasattr(F.adjoint, "read_in_blocks") and F.at == "steps" and not keeps_y_hats:
@@ -140,13 +140,13 @@ def evaluate(F, theta, given, *, keeps_y_hats=False):
 
 
 def _nothing(h_t):
-    """The output of a cell of which the last state is all that is read."""
+    """The output of a cell where only the last state is read."""
     return ()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Losses:
-    """What F reads of a block: Σ_t w_t L_t of each member. Nothing of it need be kept."""
+    """The part of F in one block: Σ_t w_t L_t of each member. Nothing else is kept."""
 
     readout: Readout
     loss: Loss
@@ -156,7 +156,7 @@ class _Losses:
         y_hats = readouts.over_time(self.readout, theta_o, outputs)
         if real is not None:
             batch = jax.eval_shape(jax.vmap(self.loss), y_hats, ys).shape[1:]
-            weights = _masks.weights(weights, _masks.of_members(real, batch))
+            weights = _masks.weights(weights, _masks.over_batch(real, batch))
         return jnp.sum(losses.of_steps(self.loss, y_hats, ys, weights), axis=0)
 
 
@@ -172,33 +172,38 @@ def objective(
 ) -> Objective:
     """``F(theta, xs, ys, h_0=None, *, mask=None, lengths=None, key=None) = Σ w_t L(ŷ_t, y_t) / Σ w_t``.
 
-    Exact. Its gradient is as exact as the adjoint, which also says what that costs. By `adjoints.checkpointed` readout
-    and loss are evaluated block by block, forward and back: no array over all of T is made beside the schedule's.
+    Exact. Its gradient is as exact as the adjoint, and costs what the adjoint costs. With `adjoints.checkpointed`,
+    readout and loss are evaluated block by block, forward and back: only the schedule's arrays span all of T.
 
     Args:
         model: f and g, from `jaxbptt.rnn`.
         loss: L, ``(y_hat_t, y_t) -> [*batch]``.
         adjoint: how the recursion is differentiated; `jaxbptt.adjoints.full` by default.
-        reduction: ``"mean"`` over all steps and members together, ``"sum"``, ``"sequences"`` (a mean over each
-            sequence, then over those with a step that counts), or ``"none"``: each member's mean, ``[*batch]``.
-        at: ``"last"``: F is the mean of L(ŷ_T, y), T each member's last real step; ``ys [*batch, …]``, ``mask
-            [*batch]``, and a member of length 0 does not count.
+        reduction: ``"mean"`` over all steps and members together, or ``"sum"``; ``"none"``: each member's mean,
+            ``[*batch]``; ``"sequences"``: the mean of these, over members with a step that counts.
+        at: ``"last"``: F is the mean of L(ŷ_T, y), with ``ys [*batch, …]`` and ``mask [*batch]``. T is each member's
+            last real step; a member of length 0 does not count.
         has_aux: whether F returns ``(value, Aux(y_hats, h_T))``, for ``jax.value_and_grad(F, has_aux=True)``.
 
     Returns:
-        F. Its arguments: ``theta``, a `Theta`; ``xs [T, *batch, d]``; ``ys`` with leaves ``[T, *batch, …]``; ``h_0``,
-        the model's initial state when ``None``; ``mask [T, *batch]``, which real steps count: True, or a weight, ≥ 0
-        for a mean; ``lengths [*batch]``, how many steps of a sequence are real: at the others the state stands still,
-        they count nowhere, and what they hold, NaN included, reaches nothing; ``key``, for a cell that draws random
-        numbers. NaN in a real step shows, whether it counts or not. The same arguments give the same F.
+        F. The same arguments give the same F. It takes:
+
+        * ``theta``, a `Theta`; ``xs [T, *batch, d]``; ``ys`` with leaves ``[T, *batch, …]``.
+        * ``h_0``: the model's initial state when ``None``.
+        * ``mask [T, *batch]``: which real steps count: True, or a weight, ≥ 0 for a mean.
+        * ``lengths [*batch]``: how many steps of each sequence are real. At the others the state stands still. They
+          count nowhere, and their contents, NaN included, reach nothing.
+        * ``key``: for a cell that draws random numbers.
+
+        NaN in a real step shows, whether the step counts or not.
 
     Raises:
-        TypeError, ValueError: now, for what is not a model, loss, adjoint or reduction; and when F is traced, for
-            shapes, dtypes and trees that don't fit.
+        TypeError, ValueError: for anything but a model, loss, adjoint or reduction. When F is traced, for shapes,
+            dtypes and trees that don't fit.
 
     Notes:
-        In float16 the cotangent of a step is its share 1/(T·B), which beyond T·B = 16,000 is no normal number: take
-        the sum of a loss that you scale, or bfloat16.
+        In float16 the cotangent of a step is its share, 1/(T·B). Beyond T·B = 16,000 that is no normal number. Take
+        bfloat16, or the sum of a loss that you scale.
 
     >>> import jax, jax.numpy as jnp, jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -233,7 +238,7 @@ def _check_mask(mask, T):
 
 
 def _check_loss(model, loss, theta, cell, h_0, ys, weights, batch):
-    """The readout reads the state, the loss gives one number a member, as the weights do. Gives the loss's dtype."""
+    """The readout reads the state; loss and weights have one number a member. Returns the loss's dtype."""
     if 0 in batch:
         _axes.some_member(batch)
     y_hat_t, y_t = readouts.fits(model.readout, theta.o, jax.eval_shape(cell.output, h_0)), _axes.one_step(ys)

@@ -1,4 +1,4 @@
-"""In which precision a model computes: a policy, given to `jaxbptt.rnn`."""
+"""Policies, given to `jaxbptt.rnn`: the precision a model computes in."""
 
 from jaxbptt import cells, readouts
 from jaxbptt._factory import factory
@@ -11,8 +11,8 @@ __all__ = ["mixed_precision"]
 def mixed_precision() -> Policy:
     """Products with bfloat16 operands and float32 sums; parameters, states, cotangents and gradients in float32.
 
-    `jaxbptt.cells.mixed_precision` of f, which says more, and `jaxbptt.readouts.mixed_precision` of g. With any
-    adjoint; the gradient is that of float32 to about the two digits of bfloat16.
+    It makes f a `jaxbptt.cells.mixed_precision`, which says more, and g a `jaxbptt.readouts.mixed_precision`. It works
+    with any adjoint. The gradient is that of float32 to about the two digits of bfloat16.
 
     Returns:
         A `Policy` for ``jaxbptt.rnn(cell, readout, policy=…)``. The same object at each call.

@@ -4,12 +4,12 @@ The letters are those of the formulas::
 
     h_t = f(x_t, h_{t-1}; θ_h)      ŷ_t = g(h_t; θ_o)      F = 1/T Σ_t L(ŷ_t, y_t)
 
-f is a `Cell`, g a `Readout`, both together a `Model`. Everything is a NamedTuple of pure functions, so
-two objects made of the same functions are equal, hashable, and safe to close over under ``jax.jit``.
+f is a `Cell`, g a `Readout`, both together a `Model`. Everything is a NamedTuple of pure functions. Two objects made of
+the same functions are equal and hashable, and safe to close over under ``jax.jit``.
 
 Layout: time-major with any batch axes in between, ``xs [T, *batch, d]``, ``h [*batch, n]``.
-A suffix says which step (``_t``, ``_tm1`` = t-1, ``_tp1`` = t+1) or which dual quantity it is: ``_bar`` is
-the cotangent ∂F/∂·, ``_dot`` a tangent, ``delta_t`` the cotangent ∂F/∂h_t along all paths.
+A suffix names the step: ``_t``, ``_tm1`` = t-1, ``_tp1`` = t+1. Or it names a dual quantity: ``_bar`` is the cotangent
+∂F/∂·, ``_dot`` a tangent. ``delta_t`` is the cotangent ∂F/∂h_t along all paths.
 """
 
 from collections.abc import Callable
@@ -30,9 +30,9 @@ PyTree = Any
 class TimeSplit(NamedTuple):
     """Which part of a cell is sequential in time, and which is parallel over it.
 
-    ``f(x_t, h_{t-1}; θ_h)`` is ``step(θ_h, project(θ_h, x_t), h_{t-1})[0]``. Functions marked *parallel*
-    are called with steps stacked along a leading time axis (``xs [T, *batch, d]``), which may be of length 1;
-    those marked *sequential* see one step, are the body of a scan, and should do as little as possible.
+    ``f(x_t, h_{t-1}; θ_h)`` is ``step(θ_h, project(θ_h, x_t), h_{t-1})[0]``. *Parallel* functions take steps stacked
+    along a leading time axis, ``xs [T, *batch, d]``, which may have length 1. *Sequential* ones take one step. They are
+    the body of a scan and should do as little as possible.
 
     Attributes:
         project: ``(theta_h, xs) -> us``, parallel (`Project`).
@@ -41,10 +41,10 @@ class TimeSplit(NamedTuple):
         step_vjp: ``(theta_h, x_t, residuals_t, h_tm1, h_t, delta_t) -> (z_bar_t, h_bar_tm1)``, sequential (`StepVjp`).
         param_vjp: ``(theta_h, xs, hs_tm1, hs, residuals, z_bars) -> theta_bar``, parallel (`VjpOverTime`).
         input_vjp: ``(theta_h, xs, hs_tm1, hs, residuals, z_bars) -> xs_bar``, parallel.
-        operands: ``theta_h -> theta_h`` as the products read it, where that takes a computation, such as rounding it to
-            bfloat16: done once, before a loop. The functions above give the same for both. ``None``: as it is.
-        of: ``(apply, vjp)``, the two functions that this is the division of. It counts for a cell that has exactly
-            these; for any other, one is implied from the cell's own pair.
+        operands: ``theta_h -> theta_h`` as the products read it, such as rounded to bfloat16: made once, before a loop.
+            The functions above give the same for both. ``None``: θ_h as it is.
+        of: ``(apply, vjp)``, the two functions that are split here. Only a cell with exactly these uses the split. For
+            any other, one is implied from the cell's own pair.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
     >>> split = jb.cells.linear().split
@@ -72,11 +72,11 @@ class Cell(NamedTuple):
         initial_state: ``(theta_h, batch_shape=()) -> h_0``.
         apply: ``(theta_h, x_t, h_tm1) -> h_t``.
         vjp: ``(theta_h, x_t, h_tm1, h_t, h_bar_t) -> (theta_bar, x_bar_t, h_bar_tm1)`` (`Vjp`).
-        output: ``h_t -> `` what g reads; must not depend on parameters.
-        split: how `apply` and `vjp` divide over time (`TimeSplit`), for speed. ``None``, or one of another pair, is
-            not used: a division is then implied from the two.
-        check: ``(theta_h, xs, h_0) -> None`` (`Check`); ``None`` checks nothing beyond what every cell must satisfy.
-        mixed: ``Cell -> Cell``: this cell with bfloat16 operands in its products; ``None`` leaves them to JAX
+        output: ``h_t -> `` the part that g reads; must not depend on parameters.
+        split: how `apply` and `vjp` divide over time (`TimeSplit`), for speed. For ``None``, or the split of another
+            pair, one is implied from the two.
+        check: ``(theta_h, xs, h_0) -> None`` (`Check`); ``None`` checks only what every cell must satisfy.
+        mixed: ``Cell -> Cell``: this cell with bfloat16 operands in its products. ``None`` leaves them to JAX
             (`jaxbptt.cells.mixed_precision`), which is right for an `apply` of your own.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
@@ -143,7 +143,7 @@ def _name(function):
 
 
 class Policy(NamedTuple):
-    """In which precision a model computes: what becomes of its cell and of its readout.
+    """The precision a model computes in, as a change of its cell and one of its readout.
 
     Attributes:
         cell: ``Cell -> Cell`` of the same parameters, inputs and states.
@@ -226,13 +226,13 @@ class Model(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What an estimator makes of one chunk.
+    """The result of an estimator for one chunk.
 
     Attributes:
         loss: F over the chunk, a scalar.
-        grads: ∂F/∂θ or its approximation, with the tree of θ, as ``jax.grad`` gives it: ready for ``optax``, which
-            wants the conjugate where θ is complex (`jaxbptt.training.trainer` sees to that).
-        info: a NamedTuple that is only worth looking at; nothing in it need be carried.
+        grads: ∂F/∂θ or its approximation, with the tree of θ, as ``jax.grad`` gives it: ready for ``optax``. Where θ is
+            complex, optax wants the conjugate (`jaxbptt.training.trainer` sees to that).
+        info: a NamedTuple to look at; nothing in it need be carried.
 
     >>> Estimate(loss=0.5, grads=Theta(h=1.0, o=2.0), info=()).grads.o
     2.0

@@ -2,13 +2,13 @@
 
     h_t = f(x_t, h_{t-1}; θ_h),   t = 1 … T
 
-`unroll` evaluates it as ``jax.lax.scan`` does, and leaves open how it is differentiated: that is the adjoint,
-an order of evaluating the one double sum
+`unroll` evaluates it as ``jax.lax.scan`` does. The adjoint says how it is differentiated: in which order to evaluate
+the one double sum
 
     a_t = b_t + c_t a_{t-1}   ⟹   ∂F/∂θ_h = 1/T Σ_t (∂L_t/∂ŷ_t) (∂ŷ_t/∂h_t) [b_t + Σ_{i<t} (c_t c_{t-1} … c_{i+1}) b_i]
 
-From right to left it is backpropagation through time (`jaxbptt.adjoints.full`), from left to right real-time
-recurrent learning (`jaxbptt.estimators.rtrl`), written out it is `jaxbptt.jacobians.written_out`.
+From right to left this is backpropagation through time, `jaxbptt.adjoints.full`. From left to right it is real-time
+recurrent learning, `jaxbptt.estimators.rtrl`. Written out, it is `jaxbptt.jacobians.written_out`.
 """
 
 from jaxbptt import adjoints
@@ -32,7 +32,7 @@ def unroll(
 
     Returns:
         ``(h_T, hs)`` like ``jax.lax.scan``: the last state, and ``cell.output(h_t)`` stacked, ``[T, *batch, n]``.
-        Exact. Takes T sequential steps; the memory of a gradient is the adjoint's.
+        Exact. It takes T sequential steps. The memory of a gradient is the adjoint's.
 
     Raises:
         TypeError: for something that is not a `Cell`, integer or mixed dtypes, another tree.

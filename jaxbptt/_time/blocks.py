@@ -1,8 +1,8 @@
-"""Time in blocks: what is parallel over time is done for a block at a time, what is sequential inside it.
+"""Time in blocks: parallel work is done once for each block, sequential work inside it.
 
-On a CPU, hoisting a product over the whole of T writes an array far larger than the cache, and every fresh page of it
-is a fault; inside blocks of a few megabytes the same hoisting wins. On an accelerator one block is best, where memory
-is not what counts (`choose`).
+On a CPU, a product over all of T writes an array far larger than the cache. Every fresh page of it is a fault. In
+blocks of a few megabytes the same product is a gain. On an accelerator one block is best, unless memory is short
+(`choose`).
 """
 
 import functools
@@ -16,20 +16,20 @@ from jax import lax
 from jaxbptt._time.loop import on_cpu
 from jaxbptt._trees.cotangents import dtype_of
 
-# Of the largest array over time. Measured on a CPU: up to some 8 MiB one block is best (no copies between a block and
-# the whole), above it blocks of 1 to 3 MiB, or half the size of a large θ_h, as each block reads and writes all of
-# ∂F/∂θ_h.
+# Sizes of the largest array over time, measured on a CPU. Up to some 8 MiB one block is best: no copies between a block
+# and the whole. Above it, blocks of 1 to 3 MiB are best, or of half the size of a large θ_h: each block reads and
+# writes all of ∂F/∂θ_h.
 _CPU_WHOLE_BYTES = 8 * 2**20
 _CPU_BLOCK_BYTES = 2 * 2**20
-_BOUNDED_BYTES = 64 * 2**20  # on an accelerator: a transfer of it runs at full rate, and it is small beside the memory
+_BOUNDED_BYTES = 64 * 2**20  # on an accelerator: transfers run at full rate, and this is small beside the memory
 
 
 def choose(step, theta_h, T, *, bounded=False):
     """How many steps make a block. Prefers a divisor of T: nothing to pad, no copies.
 
-    `step` is what a step makes, ``(u_t, h_t, residuals_t)``. What is fetched from the host, or computed again, is
-    `bounded`: it should be there for one block at a time, so that all of T is one block only where it is small, on an
-    accelerator as well. A size that is a symbol, in a program exported for any batch, counts as 1.
+    `step` is the result of one step, ``(u_t, h_t, residuals_t)``. Arrays fetched from the host or computed again are
+    `bounded`: they should exist for one block at a time. All of T is then one block only if it is small, on an
+    accelerator too. A size that is a symbol, in a program exported for any batch, counts as 1.
     """
     *of_step, of_theta = (
         sum(math.prod(size for size in jnp.shape(leaf) if isinstance(size, int)) * dtype_of(leaf).itemsize
@@ -50,15 +50,15 @@ def choose(step, theta_h, T, *, bounded=False):
 
 
 def even(T, most):
-    """The fewest steps a block with which there are no more blocks than of `most` steps each."""
+    """The smallest block that needs no more blocks than one of `most` steps."""
     return -(-T // -(-T // most))
 
 
 def scan(body, carry, xs, K, *, each=None, reverse=False):
     """``body(carry, xs_of_a_block, each_of_a_block) -> (carry, ys_of_a_block, each_of_a_block)``, block by block.
 
-    K divides T. What there is one of for each block, such as what it keeps for the way back, has its own axis of
-    blocks. Returns the carry, ys over time, and what there is one of for each block.
+    K divides T. `each` has one entry a block, on a leading axis, and so has the last result: what a block keeps for the
+    way back, for example. Returns the carry, ys over time, and these entries.
     """
     number = jax.tree.leaves(xs)[0].shape[0] // K
     if number == 1:

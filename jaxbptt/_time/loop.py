@@ -1,6 +1,6 @@
 """The loop over time: how many steps to an iteration, and θ_h as a step reads it.
 
-Several steps to an iteration where starting one takes longer than computing it; and what a step would compute of θ_h is
+An iteration has several steps where starting one takes longer than computing it. Values that depend on θ_h alone are
 computed once, before the loop.
 """
 
@@ -12,25 +12,25 @@ from jax import lax
 
 from jaxbptt._trees import cotangents
 
-# Of an accelerator. Measured on an H200, one against 8 of them: LSTM, B = 64, T = 256, n = 256, 6.0 and 4.2 ms; n = 16
-# and T = 4096, 64 and 27 ms. 16 or 32 are no faster than 8. What it costs is compilation: of 8, some three times that
-# of one.
+# On an accelerator. Measured on an H200, one step an iteration against 8: LSTM, B = 64, T = 256, n = 256, 6.0 and
+# 4.2 ms; n = 16 and T = 4096, 64 and 27 ms. 16 or 32 are no faster than 8. The price is compilation: 8 take some three
+# times as long as one.
 STEPS_AT_ONCE = 8
-_FEWEST = 4  # with fewer a loop is so much slower that eight and a rest are taken, and the copy with them
-_COPIED = 64  # steps; of fewer the copy is small
+_FEWEST = 4  # with fewer the loop is so slow that eight and a rest are better, in spite of the copy
+_COPIED = 64  # steps; with fewer the copy is small
 
 
 def on_cpu():
-    """Whether programs run on a CPU by default: here alone the backend is asked for."""
+    """Whether programs run on a CPU by default. Only this function asks for the backend."""
     return jax.default_backend() == "cpu"
 
 
 def over_time(step, carry, xs, *, reverse=False):
     """``lax.scan``; on an accelerator with `STEPS_AT_ONCE` steps written out one after the other.
 
-    Where T is no multiple of it there are as many as divide T, or a rest of up to 7 steps: what the loop made is then
-    copied once, to have that of the rest beside it. Where T is a symbol, in a program exported for any number of steps,
-    an iteration has one.
+    Where T is no multiple, an iteration has as many steps as divide T. Failing that, a rest of up to 7 steps follows.
+    The loop's results are then copied once, to join the rest's. Where T is a symbol, in a program exported for any
+    number of steps, an iteration has one.
     """
     if on_cpu():
         return lax.scan(step, carry, xs, reverse=reverse)
@@ -39,20 +39,20 @@ def over_time(step, carry, xs, *, reverse=False):
 
         def body(carry, inputs):
             carry, made = step(carry, inputs)
-            return apart(carry), made
+            return barrier(carry), made
 
     return lax.scan(body, carry, xs, reverse=reverse, unroll=_at_once(jax.tree.leaves(xs)[0].shape[0]))
 
 
-def apart(state):
-    """The end of one step and the beginning of the next, with a barrier between them for the compiler.
+def barrier(state):
+    """The state between two steps, behind a barrier for the compiler.
 
-    Without it XLA takes a sum over the state that is no product of matrices, such as that of a matrix and a vector,
-    into the program of the next step, which computes it once for each number that reads it: over eight steps n⁸ times.
+    Without it XLA moves sums over the state, such as a matrix times a vector, into the next step. Each number that
+    reads a sum then computes it again: over eight steps n⁸ times. Products of matrices are not moved.
     """
     if on_cpu():
         return state
-    # Leaf by leaf: JAX can't transpose one barrier for what is linear and what is a constant.
+    # Leaf by leaf: JAX can't transpose one barrier over linear values and constants.
     return jax.tree.map(lambda leaf: lax.optimization_barrier(leaf) if isinstance(leaf, jax.Array) else leaf, state)
 
 
@@ -65,13 +65,13 @@ def _at_once(T):
 
 
 def _may_be_a_vector(leaf):
-    """[n] or [1, n]: on one of the devices that a batch may be split over, or with a symbol for B that may become 1."""
+    """[n] or [1, n] on one device: a batch may be split over all of them, and a symbol for B may become 1."""
     sizes = leaf.shape[:-1]
     return leaf.ndim > 0 and all(not isinstance(size, int) or size <= jax.device_count() for size in sizes)
 
 
 class Weights(NamedTuple):
-    """θ_h, and as a loop holds it: operands made, and which leaves of them are held as their transpose."""
+    """θ_h; the operands that a loop holds; and which of their leaves are held as the transpose."""
 
     theta_h: Any
     held: Any
@@ -79,12 +79,12 @@ class Weights(NamedTuple):
 
 
 def hold(split, theta_h, h_0=None):
-    """θ_h for a loop whose steps `read` it: its operands, such as bfloat16, made once.
+    """θ_h for a loop whose steps `read` it. Its operands, such as bfloat16 weights, are made once.
 
-    With h_0 it is for ``split.step``, which of a batch has each tall W [k, n] as Wᵀ, written once: W_h h of a batch is
-    a product of h [B, n] with W_hᵀ [n, k]. The transpose is read along its rows; that of a W_h [k, n] would be gathered
-    again in every step. Measured on a CPU: 5 to 20% of the time of a small batch, nothing of a large one. A vector
-    alone is better off with the rows of W_h: many times. A wide W is multiplied from the other side.
+    With h_0 it is for ``split.step``. For a batch, each tall W [k, n] is then held as Wᵀ, written once: W_h h is the
+    product of h [B, n] with W_hᵀ [n, k]. The held Wᵀ is read along its rows. Without it, every step would gather Wᵀ
+    again. Measured on a CPU: 5 to 20% of the time of a small batch, nothing of a large one. A single vector is many
+    times better off with the rows of W_h. A wide W is multiplied from the other side.
     """
     made = theta_h if split.operands is None else lax.stop_gradient(split.operands(theta_h))
     is_batch = any(size != 1 for leaf in jax.tree.leaves(h_0) for size in leaf.shape[:-1])
@@ -92,14 +92,15 @@ def hold(split, theta_h, h_0=None):
     tall = [is_batch and jnp.ndim(leaf) == 2 and leaf.shape[0] >= leaf.shape[1] for leaf in leaves]
     if split.operands is None and not any(tall):
         return Weights(theta_h, None, None)
-    # The barrier, or a compiler may take the computation back into the loop.
+    # Without the barrier a compiler may move the computation back into the loop.
     held = lax.optimization_barrier([leaf.T if is_tall else leaf for leaf, is_tall in zip(leaves, tall, strict=True)])
     return Weights(theta_h, structure.unflatten(held), structure.unflatten(tall))
 
 
 def read(split, weights):
-    """θ_h in a step. Its derivative is that of operands made in each step: in a second derivative the cotangents of
-    all steps are then summed in float32 also where the operands are bfloat16.
+    """θ_h in a step. Its derivative is that of operands made in each step.
+
+    In a second derivative the cotangents of all steps are then summed in float32, for bfloat16 operands too.
     """
     if weights.held is None:
         return weights.theta_h
@@ -124,8 +125,8 @@ def _read_pushforward(primals, dots):
 
 
 def operands(split, theta_h):
-    """θ_h as the products read it, made once: what takes it from here has nothing to compute of it in a loop.
+    """θ_h as the products read it, made once, before a loop.
 
-    Its transpose sums the cotangents of all steps in the dtype of the operands; that of `read` does not.
+    Its transpose sums the cotangents of all steps in the dtype of the operands. That of `read` does not.
     """
-    return lax.optimization_barrier(split.operands(theta_h))  # the barrier, or a compiler may take it into the loop
+    return lax.optimization_barrier(split.operands(theta_h))  # else a compiler may move it into the loop

@@ -3,9 +3,9 @@
     forward     h_t = f(x_t, h_{t-1}; θ_h),                      t = 1 … T
     reverse     delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1},        t = T … 1
 
-Each runs over a *block*: as many steps as are taken together outside the scan, all of T or fewer (`_time.blocks`). What
-is parallel over time is done for the block at once: before `forward` the products that don't read h_{t-1}, after
-`reverse` the sums Σ b_tᵀ delta_t. A kernel that fuses a loop takes its place here.
+Each runs over a *block*: the steps taken together outside the scan, all of T or fewer (`_time.blocks`). Work that is
+parallel over time is done for the block at once. Before `forward` this is the products that don't read h_{t-1}; after
+`reverse`, the sums Σ b_tᵀ delta_t. A kernel that fuses a loop takes its place here.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def reverse(split, weights, steps, bars, c_delta, *, output=None, plus: Callable
         bars: the cotangents of ``output(h_t)``, or of h_t; ``None`` where nothing outside the recursion reads a state.
         c_delta: c_{K+1}ᵀ delta_{K+1}.
         output: what is read of a state; ``None``: the state.
-        plus: the sum of the two.
+        plus: how h_bar_t and c_{t+1}ᵀ delta_{t+1} are added.
     """
 
     def step(c_delta_tp1, inputs):

@@ -1,1 +1,1 @@
-"""Trees of arrays: cotangents, real vectors, and over which axes of a mesh they vary."""
+"""Trees of arrays: their cotangents, real vectors, and the axes of a mesh over which they vary."""

@@ -1,14 +1,15 @@
-"""Cotangents of trees that hold more than real numbers (integers, keys, complex ones), and how they vary over a mesh.
+"""Cotangents of trees with integers, keys and complex numbers in them, and how they vary over a mesh.
 
-Two conventions meet here. JAX gives a leaf without a derivative (an integer, a key) a ``float0`` array, which
-no scan can carry. Inside the library such a leaf's cotangent is ``None``: an empty subtree, so trees of
-cotangents go through ``lax.scan`` and ``jax.tree.map`` as they are.
+Two conventions meet here. JAX gives a leaf without a derivative (an integer, a key) a ``float0`` array. No scan can
+carry one. Inside the library such a leaf's cotangent is ``None``: an empty subtree. Trees of cotangents go through
+``lax.scan`` and ``jax.tree.map`` as they are.
 
-Inside ``jax.shard_map`` a scan wants its carry to vary alike over the axes of the mesh all along. A θ that all shards
-share, and zeros made here, vary over no axis; a shard's inputs do. JAX tells them apart by type (``check_vma``). So
-what meets in a recursion is made to vary alike at its door (`alike`; the transpose of that is the sum over the axes),
-and what begins as zeros inside it varies like what it becomes (`zero`). Elsewhere both do nothing. What the type that
-``jax.typeof`` gives says of this has no documented name. It is read here only; without it JAX raises its error.
+Inside ``jax.shard_map`` a scan wants its carry to vary over the same axes of the mesh all along. A shard's inputs vary
+over an axis. A θ that all shards share does not, and zeros made here do not. JAX tells them apart by type
+(``check_vma``). The arguments of a recursion are therefore made to vary alike where they enter (`alike`). The transpose
+of that is the sum over the axes. Zeros made inside vary like their sum will (`zero`). Elsewhere both do nothing.
+
+JAX documents no name for this part of ``jax.typeof``. It is read here only; without it JAX raises its error.
 """
 
 import functools
@@ -52,7 +53,7 @@ def from_jax(bar):
 
 
 def zeros(primal, *, to_sum=False):
-    """The zero cotangent of `primal`; with `to_sum` in the dtype to sum it over time in."""
+    """The zero cotangent of `primal`; with `to_sum`, in the dtype for sums over time."""
     leaves, treedef = jax.tree.flatten(primal)
     dtypes = [wide(dtype_of(leaf)) if to_sum else dtype_of(leaf) for leaf in leaves]
     made = [jnp.zeros(jnp.shape(leaf), dtype) if has_derivative(leaf) else None
@@ -89,7 +90,7 @@ def narrow(bar, primal):
 
 
 def where(condition, a, b):
-    """``a`` where `condition` ([*batch]) holds, else ``b``, leaf by leaf: a select, so a NaN not chosen is gone."""
+    """``a`` where `condition` ([*batch]) holds, else ``b``, leaf by leaf. It selects: a NaN not chosen is gone."""
 
     def select(leaf_a, leaf_b):
         spread = jnp.reshape(condition, condition.shape + (1,) * (jnp.ndim(leaf_a) - condition.ndim))
@@ -99,7 +100,7 @@ def where(condition, a, b):
 
 
 def unpacked(primals):
-    """What a rule with symbolic zeros is given: the values, and of each argument whether it is differentiated."""
+    """The arguments of a rule with symbolic zeros: the values, and whether each argument is differentiated."""
     values = jax.tree.map(operator.attrgetter("value"), primals)
     return values, tuple(any(leaf.perturbed for leaf in jax.tree.leaves(primal)) for primal in primals)
 
@@ -114,14 +115,14 @@ def pullback(function, *primals):
     """``jax.vjp`` of `function`, with our convention for cotangents on both sides.
 
     Returns:
-        the value, and the function from its cotangent to the tuple of the primals' cotangents.
+        The value, and the function from its cotangent to a tuple of the primals' cotangents.
     """
     value, pull = jax.vjp(function, *primals)
     return value, lambda bar: from_jax(pull(to_jax(bar, value)))
 
 
 def alike(*trees):
-    """The trees, each leaf varying over all the axes that one of them varies over."""
+    """The trees, every leaf varying over all axes that any leaf varies over."""
     axes = frozenset[str]().union(*map(_axes, jax.tree.leaves(trees)))
     return jax.tree.map(lambda leaf: _over(axes, leaf), trees) if axes else trees
 

@@ -1,6 +1,6 @@
-"""Any tree of numbers as one real vector: what a Jacobian matrix has rows and columns for.
+"""Any tree of numbers as one real vector, for the rows and columns of a Jacobian matrix.
 
-A complex leaf counts as its real and imaginary parts; leaves without a derivative are left out and kept aside.
+A complex leaf counts as its real and imaginary parts. Leaves without a derivative are left out and kept aside.
 """
 
 import functools
@@ -25,7 +25,7 @@ def flatten(tree):
 
 
 def gradient(vector, tree):
-    """A real gradient as what ``jax.grad`` would give for `tree`: for z = x + iy, ∂F/∂x - i ∂F/∂y."""
+    """A real gradient in the form of ``jax.grad`` for `tree`: for z = x + iy, ∂F/∂x - i ∂F/∂y."""
     leaves, structure = jax.tree.flatten(tree)
     parts = [0 if not has_derivative(leaf) else 1 + jnp.iscomplexobj(leaf) for leaf in leaves]
     sizes = [number * np.size(leaf) for number, leaf in zip(parts, leaves, strict=True)]

@@ -1,4 +1,4 @@
-"""What an adjoint asks for: memory, a number of steps, the residuals of a split."""
+"""The needs of an adjoint: memory, a number of steps, the residuals of a split."""
 
 import math
 
@@ -8,7 +8,7 @@ from jaxbptt._errors.arguments import count
 
 
 def one_memory(**choices):
-    """At most one of slots, fraction and budget, and each of them in its range."""
+    """At most one of slots, fraction and budget is given, and it is in its range."""
     given = {name: value for name, value in choices.items() if value is not None}
     if len(given) > 1:
         came = ", ".join(f"{name}={value!r}" for name, value in given.items())
@@ -28,7 +28,7 @@ def one_memory(**choices):
 
 
 def counted_size(shape):
-    """How many numbers, for a budget of bytes."""
+    """The number of elements, for a budget in bytes."""
     if not all(isinstance(size, int) for size in shape):
         raise ValueError(
             f"`budget` must be of a state whose size is known: got the shape {shape} in a program for any size; give "
@@ -55,7 +55,7 @@ def block_fits(block, slots):
 
 
 def laid_out(T, on_the_host_itself):
-    """Time is laid out when traced, in a memory that is another one than the host's."""
+    """T is known when traced, and the device has a memory of its own."""
     steps_in_numbers(T)
     if on_the_host_itself:
         raise NotImplementedError(
@@ -65,7 +65,7 @@ def laid_out(T, on_the_host_itself):
 
 
 def steps_in_numbers(T):
-    """T is no symbol, as in a program that is exported for any T."""
+    """T is a number, not the symbol of a program exported for any T."""
     if not isinstance(T, int):
         raise ValueError(
             f"`xs` must have a number of steps for an adjoint that lays out time when traced: got T = {T}; take "
@@ -75,7 +75,7 @@ def steps_in_numbers(T):
 
 
 def same_residuals(of_step, residuals):
-    """`TimeSplit.residuals` makes the tree that `TimeSplit.step` keeps."""
+    """`TimeSplit.residuals` returns the tree that `TimeSplit.step` keeps."""
     if of_step != residuals:
         raise TypeError(
             f"`residuals` of a cell's split must be the tree that its `step` returns beside h_t: got {residuals}, "

@@ -1,4 +1,4 @@
-"""Arrays kept in the memory of the host while an accelerator computes. The one file that says where an array lies."""
+"""Arrays kept in the host's memory while an accelerator computes. Only this file says where an array lies."""
 
 import jax
 

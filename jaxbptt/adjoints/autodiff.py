@@ -22,7 +22,7 @@ def recursion(cell, theta_h, xs, h_0):
 
 
 def trajectory(cell, theta_h, xs, h_0):
-    """h_0 … h_{T-1} and h_1 … h_T, whole states and not what a readout sees of them; any mode of differentiation."""
+    """h_0 … h_{T-1} and h_1 … h_T: whole states, not their outputs. Any mode of differentiation goes through."""
     _, hs = recursion(cell._replace(output=identity_output), theta_h, xs, h_0)
     return shifted(h_0, hs), hs
 
@@ -42,8 +42,8 @@ class Autodiff:
 def autodiff() -> Adjoint:
     """Plain JAX: ``jax.lax.scan`` of the cell, no rule of ours in it.
 
-    Exact, in any mode and to any order. In reverse mode JAX stores every intermediate of every step and carries
-    a cotangent of the size of θ_h through the reverse scan: memory and time are what this library improves on.
+    Exact, in any mode and to any order. In reverse mode JAX stores every intermediate of every step. Its reverse scan
+    carries a cotangent of the size of θ_h. `full` improves on both that memory and that time.
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object at each call. It raises

@@ -4,13 +4,13 @@
 
 With h_bar_t the cotangent that reaches h_t from outside the recursion (through the readout):
 
- 1. h_t influences F directly and through h_{t+1} only, so its cotangent along all paths is
+ 1. h_t reaches F directly, and through h_{t+1} only. Its cotangent along both paths:
         delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1},      delta_T = h_bar_T.
- 2. θ_h enters every step, and step t's copy reaches F through h_t only, so
+ 2. θ_h enters every step. Step t's copy reaches F through h_t only:
         ∂F/∂θ_h = Σ_t b_tᵀ delta_t.
  3. Likewise ∂F/∂x_t = (∂f/∂x_t)ᵀ delta_t and ∂F/∂h_0 = c_1ᵀ delta_1.
 
-Only 1. is sequential (`jaxbptt._time.sweeps.reverse`). The reverse scan carries delta and nothing of the size of θ_h;
+Only 1. is sequential (`jaxbptt._time.sweeps.reverse`). The reverse scan carries delta and nothing of the size of θ_h.
 2. and 3. are evaluated for a block of steps at once.
 """
 
@@ -33,7 +33,7 @@ from jaxbptt.types import Adjoint
 
 
 class _How(NamedTuple):
-    """Steps per block; the tree of the residuals, if they are computed again; whether on the host."""
+    """Steps per block; the tree of the residuals, if they are computed again; whether the host keeps them."""
 
     block: int
     recomputed: Any
@@ -46,11 +46,11 @@ def _recursion(cell, how, theta_h, xs, h_0):
 
 
 def _forward(cell, how, theta_h, xs, h_0):
-    """h_T and the outputs; and what the pullback wants kept: of each step, and of each block the state before it."""
+    """h_T and the outputs; and what the pullback reads: kept of each step, and the state before each block."""
     weights = hold(split_of(cell), theta_h, h_0)
     block = functools.partial(_forward_block, cell, how, weights)
     h_T, outputs, kept = blocks.scan(block, h_0, xs, how.block)
-    if not how.on_host:  # read off the states: where they are the states, that is no copy
+    if not how.on_host:  # read off the kept states: no copy where the output is the state
         outputs = jax.vmap(cell.output)(blocks.join(kept[0][0]))
     return (h_T, outputs), (theta_h, xs, kept)
 
@@ -76,7 +76,7 @@ def _reverse_block(cell, how, weights, carry, inputs, kept):
     hs, residuals = _host.fetch(of_steps) if how.on_host else of_steps
     hs_tm1 = sweeps.shifted(h_before, hs)
     if how.recomputed is not None:
-        # Now, for this block: else a compiler may keep what the forward pass had of it.
+        # Now, for this block: else a compiler may keep those of the forward pass.
         xs, hs, hs_tm1, c_delta = lax.optimization_barrier((xs, hs, hs_tm1, c_delta))
         residuals = split.residuals(theta_h, split.project(theta_h, xs), hs_tm1, hs)
         _errors.same_residuals(how.recomputed, jax.tree.structure(residuals))
@@ -91,7 +91,7 @@ _recursion.defvjp(_forward, _backward)
 
 @dataclasses.dataclass(frozen=True)
 class Full:
-    """The adjoint `full`: how many steps a block has, what is kept of each, and where."""
+    """The adjoint `full`: the steps of a block, and the residuals and memory it keeps."""
 
     block: int | None
     residuals: str
@@ -123,32 +123,35 @@ def full(
     """Backpropagation through time with the cell's own pullback, every state kept.
 
     ``delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1}``, then ``∂F/∂θ_h = Σ_t b_tᵀ delta_t``. Exact. The reverse scan carries
-    no array of the size of θ_h, and each step has one product with a weight in each direction; the rest is one
-    product for a block of steps. Memory grows with T.
+    no array of the size of θ_h. Each step has one product with a weight in each direction. The rest is one product for
+    each block of steps. Memory grows with T.
 
     Args:
-        block: steps taken together outside the scan, at most. The default is chosen from the backend and the sizes of
-            arrays and is rarely worth changing. T need not be a multiple.
-        residuals: ``"gates"`` keeps the states and what the pullback needs of each step (LSTM, GRU: 4 more numbers for
-            each unit, step and sample; linear, Elman, a step of yours: none): fastest. ``"states"`` computes these
-            again, a block at a time: about half of the memory for gated cells where T takes several blocks.
+        block: the most steps taken together outside the scan. The default follows the backend and the sizes of arrays,
+            and is rarely worth changing. T need not be a multiple.
+        residuals: ``"gates"`` keeps the states and what the pullback needs of each step: fastest. ``"states"`` keeps
+            the states alone and computes the rest again, a block at a time.
         memory: where they are kept. ``"host"`` writes them to the host's memory, block by block, and fetches them in
-            the reverse pass, for an accelerator whose own memory then holds a block of them.
+            the reverse pass. The accelerator then holds one block of them.
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object for equal arguments.
 
     Raises:
         TypeError, ValueError: for a block that is no positive integer, or other residuals or another memory.
-        NotImplementedError: when traced, for ``memory="host"`` where the CPU is the device: that is the host's memory.
+        NotImplementedError: when traced, for ``memory="host"`` on a CPU, whose memory is the host's.
 
     Notes:
-        Reverse mode only, to any order of ``jax.grad``; for ``jax.jvp`` and ``jax.linearize`` take `tangent` or
-        `autodiff`. With ``memory="host"`` and several blocks, the first order only: JAX can't add cotangents that lie
-        in two memories. JAX bounds what it takes of the host's memory (``XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB``).
+        Reverse mode only, to any order of ``jax.grad``. For ``jax.jvp`` and ``jax.linearize`` take `tangent` or
+        `autodiff`. With ``memory="host"`` and several blocks there is the first order only: JAX can't add cotangents
+        that lie in two memories. JAX limits its share of the host's memory (``XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB``).
 
-        On an accelerator eight steps of each loop are written out, for some three times the compile time of one; from
-        T = 64 on, one without a divisor from 4 to 8 takes up to half as much memory again: pad it to a multiple of 8.
+        The residuals of LSTM and GRU are 4 numbers for each unit, step and sample. Linear, Elman and a step of yours
+        have none. ``"states"`` about halves the memory of gated cells where T takes several blocks.
+
+        On an accelerator eight steps of each loop are written out. That takes some three times the compile time of one.
+        From T = 64 on, a T without a divisor from 4 to 8 takes up to half as much memory again: pad it to a multiple
+        of 8.
 
     Source: Werbos (1990), Backpropagation through time: what it does and how to do it, eq. 11-15.
 

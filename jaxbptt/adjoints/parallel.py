@@ -2,8 +2,8 @@
 
     delta_t = h_bar_t + delta_{t+1} C_{t+1},      C_{t+1} the matrix c_{t+1}, rows for vectors
 
-is a recurrence of affine maps, which `jaxbptt._time.affine` evaluates in 2 log₂ T rounds of products of n×n matrices.
-The c's are written out as matrices, N pullbacks each: worth it for small n and long T on an accelerator.
+is a recurrence of affine maps. `jaxbptt._time.affine` evaluates it in 2 log₂ T rounds of n×n products. Each c is
+written out as a matrix, by N pullbacks: worth it for small n and long T on an accelerator.
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ _recursion.defvjp(_forward, _backward)
 
 
 def _vector(batch, delta):
-    """``[*batch, N]``; a cotangent has the batch axes in all its leaves."""
+    """``[*batch, N]``. Every leaf of a cotangent has the batch axes."""
     return _axes.over_members(vectors.gradient_vector, batch, delta)
 
 
@@ -72,7 +72,7 @@ def _tree(batch, vector, h_t):
 
 
 def _matrix(split, theta_h, batch, units, step):
-    """c_t: its rows are the pullbacks of the unit vectors, of all members at once."""
+    """c_t for all members at once: its rows are the pullbacks of the unit vectors."""
 
     def row(unit):
         delta = _tree(batch, jnp.broadcast_to(unit, (*batch, unit.size)), step.hs)
@@ -96,20 +96,23 @@ class Parallel:
 def parallel() -> Adjoint:
     """Backpropagation through time with delta as an associative scan: 2 log₂ T rounds instead of T steps.
 
-    Exact, for every cell. The forward recursion stays sequential. Time O(T·N³) flops for each member of the batch, in
-    O(log T) dependent rounds; memory O(T·N²), for the matrices c_t. Meant for small n and long T on an accelerator (an
-    H200, Elman, B = 1, n = 8, T = 16,384: 36 ms, `full` 59); on a CPU `full` is faster. Reverse mode only. Members of
-    the batch must not influence one another; where they share a number of the state, or the cell has no
-    `initial_state`, N is that of the whole batch.
-
-    Products of many c_t may overflow where no delta does. Over steps that nothing reads, such as padding, that changes
-    nothing; elsewhere (a loss that reads a part of the state) the gradient may be NaN where that of `full` is not.
+    Exact, for every cell. The forward recursion stays sequential. Time: O(T·N³) flops for each member of the batch, in
+    O(log T) dependent rounds. Memory: O(T·N²), for the matrices c_t. Meant for small n and long T on an accelerator (an
+    H200, Elman, B = 1, n = 8, T = 16,384: 36 ms, `full` 59). On a CPU `full` is faster. Reverse mode only.
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object at each call.
 
     Raises:
-        TypeError: from JAX, for ``jax.jvp`` and for what ``jax.linearize`` returns; take `tangent` or `autodiff` there.
+        TypeError: from JAX, for ``jax.jvp`` and the result of ``jax.linearize``. Take `tangent` or `autodiff` there.
+
+    Notes:
+        Members of the batch must not influence one another. N is the size of one member's state. It is that of the
+        whole batch where members share a number of the state, or the cell has no `initial_state`.
+
+        Products of many c_t may overflow where no delta does. Over steps that nothing reads, such as padding, this
+        changes nothing. Elsewhere the gradient may be NaN where `full` gives numbers: for a loss that reads a part of
+        the state.
 
     Source: Blelloch (1990), Prefix sums and their applications, section 1.4, for the scan of a linear recurrence.
 

@@ -3,10 +3,10 @@
 1. Differentiating h_t = f(x_t, h_{t-1}; θ_h) in a direction (θ_dot, x_dot):
 h_dot_t = c_t h_dot_{t-1} + e_t,      e_t = b_t θ_dot + (∂f/∂x_t) x_dot_t.
 2. The e's need no scan: they are evaluated for a block of steps at once.
-3. No derivation is new: c_t is the transpose of the cell's own δ ↦ c_tᵀ δ, and the e's the transpose of
-δ's ↦ (Σ b_tᵀ δ_t, (∂f/∂x_t)ᵀ δ_t), so ``jax.linear_transpose`` makes them of the hand-written pullback.
-4. Reverse mode transposes once more, which gives back the pullback: a scan for delta without a weight in its carry,
-and one product over the block for each weight.
+3. No derivation is new. c_t is the transpose of the cell's own δ ↦ c_tᵀ δ. The e's are the transpose of
+δ's ↦ (Σ b_tᵀ δ_t, (∂f/∂x_t)ᵀ δ_t). ``jax.linear_transpose`` makes both from the hand-written pullback.
+4. Reverse mode transposes once more and has the pullback again. Its scan for delta carries no weight. Each weight has
+one product over the block.
 """
 
 import dataclasses
@@ -104,23 +104,23 @@ class Tangent:
 def tangent(*, block: int | None = None) -> Adjoint:
     """The recursion with a rule for its tangents, ``h_dot_t = c_t h_dot_{t-1} + e_t``: every mode of JAX goes through.
 
-    ``jax.jvp``, ``jax.linearize``, ``jax.grad``, Hessian-vector products in either order, ``jax.vmap``. Exact. In
-    reverse mode it is the transpose of the rule, so the weight gradients leave the scan as in `full`; JAX keeps what
-    the transpose needs, which is more than `full` does. Memory grows with T.
-
-    jaxlib 0.10 compiles one such reverse pass wrongly on a CPU with 512-bit vectors: GRU and LSTM in float64 with
-    B = 4 and n = 5, among 60 shapes tried, have gradients that are off by tenths; forward mode is right, and so are
-    all other adjoints. jaxlib 0.11.2 and 0.12 are right, and 0.10 is with ``--xla_cpu_use_fusion_emitters=false``
-    in ``XLA_FLAGS``. For a gradient alone take `full`.
+    ``jax.jvp``, ``jax.linearize``, ``jax.grad``, Hessian-vector products in either order, ``jax.vmap``. Exact. Reverse
+    mode is the transpose of the rule: weight gradients leave the scan, as in `full`. JAX keeps what the transpose
+    needs, more than `full` keeps. Memory grows with T. For a gradient alone take `full`.
 
     Args:
-        block: how many steps are taken together outside the scan, at most; ``None`` chooses, as `full` does.
+        block: the most steps taken together outside the scan; ``None`` chooses, as `full` does.
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object for equal arguments.
 
     Raises:
         TypeError, ValueError: for a block that is no positive integer.
+
+    Notes:
+        jaxlib 0.10 compiles one such reverse pass wrongly, on a CPU with 512-bit vectors. Among 60 shapes tried, GRU
+        and LSTM in float64 with B = 4 and n = 5 have gradients off by tenths. Forward mode and all other adjoints are
+        right. So are jaxlib 0.11.2 and 0.12, and 0.10 with ``--xla_cpu_use_fusion_emitters=false`` in ``XLA_FLAGS``.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
     >>> theta_h = jb.cells.LinearParams(W_x=jnp.eye(1), W_h=0.5 * jnp.eye(1))

@@ -65,7 +65,7 @@ def flagged_input(combinator, input_type, xs, h_0):
 
 
 def state_of_reset(cell, theta_h, reset, h_0):
-    """The state that a sequence begins with has the shapes of those between."""
+    """A reset gives a state of the same shapes."""
     state_tree(cell, theta_h, h_0)
     begun = jax.eval_shape(lambda theta_h: cell.initial_state(theta_h, reset.shape[1:]), theta_h)
     for (path, leaf), wanted in zip(jax.tree.leaves_with_path(h_0), jax.tree.leaves(begun), strict=True):

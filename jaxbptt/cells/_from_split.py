@@ -1,4 +1,4 @@
-"""From a division over time to a cell and back."""
+"""From a split over time to a cell, and back."""
 
 import functools
 import operator
@@ -11,19 +11,19 @@ from jaxbptt import _axes
 from jaxbptt._errors import arguments
 from jaxbptt._errors.trees import same_float_dtype
 from jaxbptt._precision import in_bfloat16, with_bfloat16_weights
-from jaxbptt._time.loop import apart
+from jaxbptt._time.loop import barrier
 from jaxbptt._trees.cotangents import dtype_of, from_jax
 from jaxbptt.cells import _errors
 from jaxbptt.types import Cell, TimeSplit
 
 
 def identity_output(h_t):
-    """What g reads when the state is one vector: the state."""
+    """The output of a cell whose state is one vector: the state itself."""
     return h_t
 
 
 def zero_state(params_type, state_type=None):
-    """``initial_state`` of a cell: h_0 = 0, ``[*batch, n]``, of θ_h's dtype, or so many of them as a state has."""
+    """``initial_state`` of a cell: h_0 = 0, ``[*batch, n]``, in θ_h's dtype; one array a field of `state_type`."""
     return functools.partial(_zeros, params_type, state_type)
 
 
@@ -136,7 +136,7 @@ def _vjp(split, theta_h, x_t, h_tm1, h_t, h_bar_t):
 
 
 def matrix_cell(split: TimeSplit, **members) -> Cell:
-    """A cell with no products but those of `_algebra`: with its weights in bfloat16 they all have such operands."""
+    """A cell whose products are all of `_algebra`. Weights in bfloat16 then give each of them bfloat16 operands."""
     return cell_from_split(split, **members, mixed=lambda cell: rounded(cell, with_bfloat16_weights, in_bfloat16))
 
 
@@ -150,15 +150,15 @@ def rounded(cell: Cell, wrap, operands) -> Cell:
 
 
 def own_split(cell: Cell) -> TimeSplit | None:
-    """The cell's division over time, unless it is that of another `apply` and `vjp`."""
+    """The cell's split over time, unless it is that of another `apply` and `vjp`."""
     return cell.split if split_of(cell) is cell.split else None
 
 
 def split_of(cell: Cell) -> TimeSplit:
-    """The cell's own division over time, or the one that `apply` and `vjp` imply.
+    """The cell's own split over time, or the one that `apply` and `vjp` imply.
 
-    The second calls `vjp` twice: inside the reverse scan for c_tᵀ delta_t alone (the compiler drops the rest),
-    and once, with time as one more batch axis, for the sums over time.
+    The implied split calls `vjp` twice. Inside the reverse scan it gives c_tᵀ delta_t; the compiler drops the rest.
+    After the scan it gives the sums over time, with time as one more batch axis.
     """
     if cell.split is not None and cell.split.of == (cell.apply, cell.vjp):
         return cell.split
@@ -174,12 +174,12 @@ def split_of(cell: Cell) -> TimeSplit:
 
 
 def _implied_step(cell, theta_h, x_t, h_tm1):
-    return apart(cell.apply(theta_h, x_t, h_tm1)), ()
+    return barrier(cell.apply(theta_h, x_t, h_tm1)), ()
 
 
 def _implied_step_vjp(cell, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
     _, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, delta_t)
-    return delta_t, apart(from_jax(h_bar_tm1))
+    return delta_t, barrier(from_jax(h_bar_tm1))
 
 
 def _implied_sums(cell, theta_h, xs, hs_tm1, hs, residuals, deltas):

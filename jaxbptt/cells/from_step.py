@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
-from jaxbptt._time.loop import apart
+from jaxbptt._time.loop import barrier
 from jaxbptt._trees.cotangents import pullback
 from jaxbptt.cells._from_split import identity_output
 from jaxbptt.types import Cell, TimeSplit
@@ -24,29 +24,35 @@ def from_step(
 ) -> Cell:
     """A `Cell` from ``h_t = step(theta_h, x_t, h_tm1)``, for any pytrees of parameters, inputs and state.
 
-    The gradient is exact. Two pullbacks of `step` evaluate it: one with respect to h_{t-1} inside the reverse
-    scan, and one, of all steps at once (``jax.vmap`` over time), with respect to θ_h and x. So no array of the
-    size of θ_h is carried through the scan, and a product with a weight becomes one GEMM over time.
+    The gradient is exact. Two pullbacks of `step` evaluate it. That in h_{t-1} runs inside the reverse scan. That in
+    θ_h and x runs for all steps at once, by ``jax.vmap`` over time. The scan carries no array of the size of θ_h. A
+    product with a weight becomes one GEMM over time.
 
-    `step` must treat members of the batch alike and take no traced value but its arguments: whatever is to be
-    differentiated goes through ``theta_h``, ``x_t`` or ``h_tm1`` (JAX's words for one that doesn't are "unexpected
-    tracer", or "no constant handler for type"). Leaves may be real, complex, integer
-    (token ids), keys or ``None``; those without a derivative get no cotangent. A ``custom_vjp`` in it must be linear,
-    at 0 too (not so one that divides a cotangent by its norm): where a block is padded, a step is reversed with 0.
+    `step` must treat members of the batch alike. Leaves may be real, complex, integer (token ids), keys or ``None``.
+    Those without a derivative get no cotangent.
 
     Args:
         step: f, ``(theta_h, x_t, h_tm1) -> h_t``, with ``h_t`` of the tree, shapes and dtypes of ``h_tm1``.
         init: ``(key, input_size, hidden_size, dtype) -> theta_h``; may be left out when you hold parameters.
-        initial_state: ``(theta_h, batch_shape) -> h_0``, for no batch, ``()``, as well; may be left out when you always
-            pass ``h_0``. Then each leaf of the state must be ``[*batch, n]``, with one axis after those of the batch:
-            `objective`, estimators and diagnostics can't tell batch axes from others without it.
-        output: what the readout sees of a state; the state itself by default. Must not use parameters.
+        initial_state: ``(theta_h, batch_shape) -> h_0``, also for no batch, ``()``. May be left out when you always
+            pass ``h_0`` and its leaves are ``[*batch, n]``.
+        output: the part of a state that the readout sees; by default all of it. Must not use parameters.
 
     Returns:
         A `Cell`. The same functions give the same object; define them once, not in a loop.
 
     Raises:
         TypeError: when an argument is no function, or not one of these arguments.
+
+    Notes:
+        Traced values must reach `step` as arguments: pass what is differentiated through ``theta_h``, ``x_t`` or
+        ``h_tm1``. For others JAX says "unexpected tracer" or "no constant handler for type".
+
+        Without `initial_state`, `objective`, estimators and diagnostics can't tell batch axes from others. They take
+        each leaf of the state to have one axis after those of the batch.
+
+        A ``custom_vjp`` in `step` must be linear, at 0 too: in a padded block, a step is reversed with 0. One that
+        divides a cotangent by its norm is not.
 
     >>> def step(theta_h, token_t, h_tm1):        # an embedding and a leak, one token id a step
     ...     return 0.9 * h_tm1 + theta_h["embedding"][token_t]
@@ -63,11 +69,11 @@ def from_step(
     if output is not None:
         arguments.called_with("output", output, "h_t")
 
-    f = jax.jit(functools.partial(_f, step), inline=True)  # traced once for all that is made of it below
+    f = jax.jit(functools.partial(_f, step), inline=True)  # traced once for all uses below
     vjp = functools.partial(_vjp, f)
     split = TimeSplit(
         project=lambda theta_h, xs: xs,
-        step=lambda theta_h, x_t, h_tm1: (apart(f(theta_h, x_t, h_tm1)), ()),
+        step=lambda theta_h, x_t, h_tm1: (barrier(f(theta_h, x_t, h_tm1)), ()),
         residuals=lambda theta_h, xs, hs_tm1, hs: (),
         step_vjp=functools.partial(_step_vjp, f),
         param_vjp=functools.partial(_param_vjp, jax.vmap(f, in_axes=(None, 0, 0))),
@@ -89,7 +95,7 @@ def from_step(
 
 
 def _f(step, theta_h, x_t, h_tm1):
-    # Of NumPy's arrays none can be indexed by a token inside a scan.
+    # Inside a scan a token can't index a NumPy array.
     theta_h = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, theta_h)
     return step(theta_h, x_t, h_tm1)
 
@@ -102,7 +108,7 @@ def _vjp(f, theta_h, x_t, h_tm1, h_t, h_bar_t):
 def _step_vjp(f, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
     _, pull = pullback(lambda h_tm1: f(theta_h, x_t, h_tm1), h_tm1)
     (h_bar_tm1,) = pull(delta_t)
-    return delta_t, apart(h_bar_tm1)
+    return delta_t, barrier(h_bar_tm1)
 
 
 def _param_vjp(steps, theta_h, xs, hs_tm1, hs, residuals, deltas):

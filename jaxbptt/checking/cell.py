@@ -35,9 +35,9 @@ def check_cell(
 ) -> Report:
     """Compares ``cell.vjp`` with ``jax.vjp`` of ``cell.apply`` and with central differences.
 
-    For every seed, size and batch shape, at every step of a short trajectory from a random state with random
-    parameters: ``theta_bar``, ``x_bar_t`` and ``h_bar_tm1`` for a random cotangent. Then the states and the gradient of
-    the whole trajectory under `adjoints.full`, which uses ``cell.split``, against plain JAX.
+    Each seed, size and batch shape gives a short trajectory, from a random state with random parameters. At every step
+    ``theta_bar``, ``x_bar_t`` and ``h_bar_tm1`` are compared for a random cotangent. The states and the gradient of the
+    whole trajectory, under `adjoints.full` with ``cell.split``, are then compared with plain JAX.
 
     Args:
         cell: f, with ``init`` and ``initial_state``.

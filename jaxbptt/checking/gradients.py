@@ -42,10 +42,10 @@ def check_gradients(
         mask: ``[T, *batch]``, and
         lengths: ``[*batch]``, as for `jaxbptt.objective`.
         adjoint: what is checked; `adjoints.full` by default.
-        dtype: converts every floating-point leaf first: ``jnp.float64`` makes the check sharp whatever JAX's setting
+        dtype: converts every floating-point leaf first. ``jnp.float64`` makes the check sharp whatever JAX's setting
             is. ``None`` checks in the dtype given, to its rounding over many steps: in float32 to some 1e-3 of the
-            leaf, or of a hundredth of the largest number in the gradient where the leaf is smaller, so it is blind to
-            a leaf that is far smaller than the others. Half precision must be converted.
+            leaf. Where the leaf is smaller, it is to that of a hundredth of the largest number in the gradient. The
+            check is then blind to a leaf far smaller than the others. Half precision must be converted.
         seed: of the directions of the differences.
 
     Returns:

@@ -182,15 +182,15 @@ def difference_errors(name, function, primal, got, key, scales, where):
 def _tells_otherwise(at, derivative, difference, step):
     """Whether differences settle on another value than `derivative`, as they do where a rule is wrong.
 
-    They don't where the function is no line over the first step (a corner near by), and with finer ones come to the
-    derivative; nor where gradients explode, so that the slope over a finer step is another one each time; nor where it
-    has a corner at the point itself, whose two slopes don't come together.
+    They don't in three cases. Near a corner the function is no line over the first step, and finer ones come to the
+    derivative. Where gradients explode, each finer step has another slope. At a corner itself, the slopes of the two
+    sides don't come together.
     """
-    middle, apart, found = at(0.0), abs(difference - derivative), []
+    middle, gap, found = at(0.0), abs(difference - derivative), []
     for h in (step, step / 8, step / 64, step / 512):
         left, right = at(-h), at(h)
         rounding = 4 * step**3 * max(abs(left), abs(right)) / h  # as step is ε^⅓
-        if rounding > 0.25 * apart:
+        if rounding > 0.25 * gap:
             break
         found.append(((right - left) / (2 * h), abs(right - 2 * middle + left) / h, rounding))
     if len(found) < 2:

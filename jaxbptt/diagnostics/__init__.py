@@ -1,14 +1,14 @@
 """Vanishing and exploding, measured, and what helps. For any cell; under ``jax.jit`` and ``jax.vmap``.
 
-What a gradient does is `gradient_flow`; what c_t and its products do, `jacobian_spectrum`, `power_iteration`, `verdict`
-and, without a trajectory, `jacobian_bound`; what happens in the long run, `lyapunov_spectrum` and `fixed_points`.
+`gradient_flow` measures a gradient. `jacobian_spectrum`, `power_iteration` and `verdict` measure c_t and its products;
+`jacobian_bound` needs no trajectory. `lyapunov_spectrum` and `fixed_points` show the long run.
 
 Remedies: the regularisers `omega` and `flossing`; `clipped_delta` inside the reverse pass; `spectral_clipping` of a
 weight; and at the beginning `jaxbptt.initializers.orthogonal` and `jaxbptt.initializers.spectral_radius`.
 
-After training with `jaxbptt.data_parallel` θ lies on all devices, and what reads it runs on all of them. Where they
-are the cores of a CPU, a QR in such a program was seen to wait for good (jax 0.10.2): give `lyapunov_spectrum`,
-`flossing` and `jacobian_spectrum` ``jax.device_get(theta)``.
+After training with `jaxbptt.data_parallel` θ lies on all devices, and programs that read it run on all of them. On the
+cores of a CPU, a QR in such a program was seen to wait for good (jax 0.10.2). Give `lyapunov_spectrum`, `flossing` and
+`jacobian_spectrum` ``jax.device_get(theta)``.
 """
 
 from jaxbptt.diagnostics.clipping import clipped_delta, spectral_clipping

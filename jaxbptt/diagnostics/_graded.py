@@ -1,16 +1,16 @@
 """A long product of matrices as Q·diag(exp d)·U, whose numbers range further than any float does.
 
-P_t = c_t P_{t-1} with P = Q D U Q_0ᵀ, Q orthogonal, D = diag(exp d) kept as logarithms, U of rows of size 1:
+P_t = c_t P_{t-1} with P = Q D U Q_0ᵀ. Q is orthogonal, D = diag(exp d) is kept as logarithms, U has rows of size 1.
 
  1. c_t Q = Q' R (QR), so c_t P = Q' R D U Q_0ᵀ.
  2. Row i of R D is exp(s_i) times a row of size 1, s_i = max_j (log |R_ij| + d_j). Q's columns turn to the directions
-    that grow, so d soon falls along the rows and s_i ≈ log |R_ii| + d_i: nothing overflows, U stays far from singular.
- 3. That row times U, and its size once more into d, is the new row of U.
+    that grow. d soon falls along the rows and s_i ≈ log |R_ii| + d_i: nothing overflows, U stays far from singular.
+ 3. That row times U is the new row of U, once its size has gone into d.
 
-Singular values of D U, each to its own digits, by one-sided Jacobi rotations of its rows exp(d_i) U_i: two rows
-a, τb of sizes 1 : τ ≤ 1, with c = aᵀb, are rotated to orthogonal ones by tan φ = τw,
-    w = -2c / (1 - τ² + √((1 - τ²)² + 4τ²c²)),      a ← cos φ (a - τ²w b),      b ← cos φ (b + w a),
-in which τ² may well be 0: scales enter through their ratio only.
+One-sided Jacobi rotations of the rows exp(d_i) U_i give the singular values of D U, each to its own digits. Two rows
+a, τb of sizes 1 : τ ≤ 1, with c = aᵀb, are rotated to orthogonal ones by tan φ = τw:
+    w = -2c / (1 - τ² + √((1 - τ²)² + 4τ²c²)),      a ← cos φ (a - τ²w b),      b ← cos φ (b + w a).
+τ² may well be 0: scales enter through their ratio only.
 
 Source: Demmel and Veselić (1992), Jacobi's method is more accurate than QR; the graded product, Loh et al. (1992), in
 quantum Monte Carlo.

@@ -1,4 +1,4 @@
-"""Fixed points h = f(x, h) of a cell under a constant input, from many first guesses, and what happens near each."""
+"""Fixed points h = f(x, h) of a cell under a constant input, from many first guesses, and their stability."""
 
 from typing import NamedTuple
 
@@ -56,9 +56,9 @@ def fixed_points(
     """Minimises ``½‖h - f(x, h)‖²`` from every first guess, then takes Newton steps: stable points and saddles alike.
 
     The solver runs a fixed number of steps for all guesses together. Ten steps ``h ← h - (I - c)⁻¹ (h - f(x, h))``
-    follow, each only where it brings h nearer, and double the digits; where I - c is singular (a line of fixed points)
-    the solver's digits stay. Nothing says that all fixed points are found: give more guesses, states of trajectories
-    among them. A minimum that is no fixed point is reported as not converged.
+    follow, each only where it brings h nearer, and double the digits. Where I - c is singular (a line of fixed points)
+    the solver's digits stay. Some fixed points may be missed: give more guesses, states of trajectories among them. A
+    minimum that is no fixed point is reported as not converged.
 
     Args:
         cell: f, any.
@@ -75,8 +75,8 @@ def fixed_points(
         in `jaxbptt.diagnostics.jacobian_spectrum`.
 
     Raises:
-        TypeError, ValueError: as `jaxbptt.unroll` does; for several inputs, first guesses without their one axis S,
-            what is no optax solver, or numbers that are not positive.
+        TypeError, ValueError: as `jaxbptt.unroll` does. For several inputs, first guesses without their one axis S, no
+            optax solver, or numbers that are not positive.
 
     Source: Sussillo and Barak (2013), Opening the black box, section 2.
 

@@ -1,6 +1,6 @@
 """Where a gradient goes: ∂F/∂h_t along time, and how much of ∂F/∂θ_h comes from each lag, in one reverse pass.
 
-L_s reaches h_t through s - t steps. Carried apart by their lag, the cotangents obey the recursion of `adjoints.full`:
+L_s reaches h_t through s - t steps. One cotangent for each lag obeys the recursion of `adjoints.full`:
 
  1. With Δ_t[k] = ∂L_{t+k}/∂h_t:     Δ_t[0] = ∂L_t/∂h_t directly,     Δ_t[k] = c_{t+1}ᵀ Δ_{t+1}[k-1].
  2. One more row gathers all lags ≥ K, so that nothing is lost: Δ_t[K] = c_{t+1}ᵀ (Δ_{t+1}[K-1] + Δ_{t+1}[K]).
@@ -35,10 +35,10 @@ class GradientFlow(NamedTuple):
         loss: F.
         delta_norms: ``[T + 1, *batch]``, ‖∂F/∂h_t‖ along all paths for t = 0 … T.
         lag_norms: ``[T, K, *batch]``, ‖∂L_s/∂h_{s-k}‖ at ``[s - 1, k]``, for every s: choose a row. 0 for k ≥ s.
-        gradients: the tree of θ_h with a leading axis ``[K + 1]``: the part of ∂F/∂θ_h that L_s owes to the use of θ_h
-            at step s - k, for lags 0 … K-1; the last row is that of all lags ≥ K. Their sum is ∂F/∂θ_h.
+        gradients: the tree of θ_h with a leading axis ``[K + 1]``: each lag's part of ∂F/∂θ_h, from L_s through θ_h at
+            step s - k, for lags 0 … K-1. The last row is that of all lags ≥ K. Their sum is ∂F/∂θ_h.
         shares: the tree of θ_h with leaves ``[K + 1]``: ⟨G_k, G⟩/⟨G, G⟩ of each lag's part G_k in the whole G. Each
-            leaf adds up to 1; a share is negative where that lag pulls the other way. 0 where G is 0.
+            leaf adds up to 1. A share is negative where that lag pulls the other way, and 0 where G is 0.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.linear(), jb.readouts.identity())
@@ -68,11 +68,11 @@ def gradient_flow(
     lags: int | None = None,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> GradientFlow:
-    """‖∂F/∂h_t‖ along time, ‖∂L_s/∂h_{s-k}‖ by lag, and each lag's part of ∂F/∂θ_h, from one reverse pass.
+    """‖∂F/∂h_t‖ along time, ‖∂L_s/∂h_{s-k}‖ and the part of ∂F/∂θ_h by lag, from one reverse pass.
 
-    Exact, by the cell's own pullback, and no Jacobian is formed: the pass carries K + 1 cotangents of a state instead
-    of one. Time (K + 1) times a backward pass; memory that of 2·(K + 1)·T cotangents of z (for each unit and sample
-    1 number of an Elman cell, 3 of a GRU, 4 of an LSTM) and K + 1 gradients. Sums and norms underflow as cotangents do:
+    Exact, by the cell's own pullback. No Jacobian is formed: the pass carries K + 1 cotangents of a state instead of
+    one. Time: (K + 1) times a backward pass. Memory: 2·(K + 1)·T cotangents of z, and K + 1 gradients. A z has 1 number
+    for each unit and sample of an Elman cell, 3 of a GRU, 4 of an LSTM. Sums and norms underflow as cotangents do:
     where float32 gives 0, the gradient is lost in training too.
 
     Args:
@@ -159,7 +159,7 @@ def _rows_vjp(split, batch, theta_h, x_t, residuals_t, h_tm1, h_t, deltas_t):
 
 
 def _norms(batch, h_bars):
-    """Of each row, and of their sum."""
+    """The norms of each row, and of their sum."""
 
     def norm(h_bar):
         return _axes.over_members(lambda bar: _members.norm(vectors.gradient_vector(bar)), batch, h_bar)
@@ -168,7 +168,7 @@ def _norms(batch, h_bars):
 
 
 def _over(count, tree):
-    """Of a cotangent or norm of Σ_s L_s, that of F."""
+    """A cotangent or norm of Σ_s L_s, made that of F."""
     return jax.tree.map(
         lambda leaf: losses.mean(leaf.astype(wide(leaf.dtype)), count.astype(wide(leaf.dtype))).astype(leaf.dtype), tree
     )

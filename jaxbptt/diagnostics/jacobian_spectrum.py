@@ -19,7 +19,7 @@ class JacobianSpectrum(NamedTuple):
         singular_values: ``[T, *batch, N]``, of each c_t.
         product_log_singular_values: ``[T, *batch, N]``, log σ_i of c_t … c_1; the first is log ‖∂h_t/∂h_0‖₂.
         eigenvalues: ``[T, *batch, N]``, complex, of each c_t; ``None`` when not asked for.
-        product_log_eigenvalues: ``[T, *batch, N]``, complex logarithms log μ_i of c_t … c_1, of which the real part is
+        product_log_eigenvalues: ``[T, *batch, N]``, complex logarithms log μ_i of c_t … c_1. The real part is
             log |μ_i|; ``None`` when not asked for.
 
     >>> from jaxbptt import cells
@@ -40,19 +40,19 @@ def jacobian_spectrum(
 ) -> JacobianSpectrum:
     """Spectra of c_t and of c_t … c_1 for t = 1 … T.
 
-    The products are kept as Q·diag(exp d)·U by a QR a step (`jaxbptt.diagnostics._graded`), so that no horizon over- or
-    underflows. Their singular values come from Jacobi rotations and are right to their own digits as far as the c's
-    determine them; of their eigenvalues those smaller than the largest singular value by more than rounding are not
-    resolved. O(T·N³) with a large constant, memory O(T·N²): meant for N up to a hundred or so; for more,
-    `power_iteration` and `verdict` form no matrix.
+    The products are kept as Q·diag(exp d)·U by a QR a step (`jaxbptt.diagnostics._graded`): no horizon over- or
+    underflows. Their singular values come from Jacobi rotations. Each is right to its own digits, as far as the c's
+    determine it. Eigenvalues below rounding of the largest singular value are not resolved. Time O(T·N³) with a large
+    constant, memory O(T·N²): meant for N up to a hundred or so. For more, `power_iteration` and `verdict` form no
+    matrix.
 
     Args:
         cell: f, any.
         theta_h: its parameters.
         xs: ``[T, *batch, d]``.
         h_0: ``[*batch, n]``.
-        eigenvalues: whether to compute those too. JAX has a solver for matrices that are not symmetric on CPU, and on
-            GPU by way of the host; on other accelerators pass False, or compute there on ``jax.devices("cpu")``.
+        eigenvalues: whether to compute those too. JAX does so on CPU, and on GPU by way of the host. Elsewhere pass
+            False, or compute on ``jax.devices("cpu")``.
         key: of the basis Q_0 that the product starts from; a fixed draw by default.
 
     Returns:

@@ -3,10 +3,10 @@
 With c_t = ∂f(x_t, h_{t-1}; θ_h)/∂h_{t-1} along a trajectory:
 
  1. λ_1 + … + λ_k is the mean rate of growth of the volume spanned by k directions.
- 2. Multiplied out, k directions all turn to the first one. So they are made orthonormal again after every product,
-        c_t Q_{t-1} = Q_t R_t,      Q_tᵀ Q_t = I,   R_t upper triangular,
-    which changes no volume: c_T … c_1 Q_0 = Q_T R_T … R_1.
- 3. The volume of the first i of them grows by the product of the first i diagonal numbers of R_t, hence
+ 2. Multiplied out, k directions all turn to the first one. So they are made orthonormal again after every product:
+        c_t Q_{t-1} = Q_t R_t,      Q_tᵀ Q_t = I,   R_t upper triangular.
+    This changes no volume: c_T … c_1 Q_0 = Q_T R_T … R_1.
+ 3. The volume of the first i of them grows by the product of the first i diagonal numbers of R_t:
         λ_i = lim 1/T Σ_t log |R_t|_ii.
 """
 
@@ -62,9 +62,9 @@ def lyapunov_spectrum(
 ) -> LyapunovSpectrum:
     """The k largest Lyapunov exponents, ``λ_i = 1/T Σ_t log |R_t|_ii`` with ``c_t Q_{t-1} = Q_t R_t``.
 
-    A long product of c's grows or shrinks as exp(λ_1 t), and what BPTT carries with it. All N exponents add up to the
-    mean of log |det c_t|, to rounding. Exact for the horizon, by tangents and QR, without a matrix c_t unless k = N;
-    O(T·(k·(cost of f) + N·k²)). Any mode of differentiation; a c_t that is singular gives -inf and no gradient.
+    A long product of c's grows or shrinks as exp(λ_1 t), and the cotangents of BPTT with it. All N exponents add up to
+    the mean of log |det c_t|, to rounding. Exact for the horizon, by tangents and QR; only k = N forms a matrix c_t.
+    Time O(T·(k·(cost of f) + N·k²)). Any mode of differentiation; a singular c_t gives -inf and no gradient.
 
     Args:
         cell: f, any.
@@ -108,8 +108,8 @@ def largest_exponent(
 ) -> LyapunovSpectrum:
     """λ_1 from one tangent, ``v_t = c_t v_{t-1} / ‖c_t v_{t-1}‖``: for states too large for a QR.
 
-    Costs a ``jvp`` of f with two tangents a step (the second tells what overflow has lost), two to three times the
-    recursion. Any mode of differentiation.
+    Costs two to three times the recursion: a ``jvp`` of f with two tangents a step. The second tells what overflow has
+    lost. Any mode of differentiation.
 
     Args:
         cell: f, any.
@@ -209,8 +209,8 @@ def _normalise(V):
 def _statistics(rates):
     """From rates ``[M, *batch, k]``; independent sequences where there are several, else stretches of time.
 
-    Their means x_i, of shares w_i of the whole, have the mean Σ w_i x_i with the variance
-    Σ w_i² (x_i - mean)² / (1 - Σ w_i²), estimated from their own scatter; for equal shares that is the usual one.
+    Means x_i over shares w_i of the whole have the mean Σ w_i x_i. Its variance, from their own scatter, is
+    Σ w_i² (x_i - mean)² / (1 - Σ w_i²). For equal shares that is the usual one.
     """
     M, *batch, k = rates.shape
     per_sequence = jnp.mean(rates, axis=0)

@@ -50,11 +50,11 @@ def power_iteration(
 ) -> PowerIteration:
     """‖c_t‖₂ and the spectral radius of c_t for t = 1 … T, without a matrix.
 
-    The norm approaches from below, as (σ_2/σ_1)^(4·iterations). The radius is the growth of cᵏv averaged over the
-    second half with a smooth weight, which cancels the beat of a complex pair; it approaches as
-    (|μ_2|/|μ_1|)^(iterations/2), or slowly where many eigenvalues share the largest modulus and c is far from normal.
-    Costs 2·iterations pushforwards of f, each of two tangents (the second tells what overflow has lost), and half as
-    many pullbacks, all T at once.
+    The norm approaches from below, as (σ_2/σ_1)^(4·iterations). The radius is the growth of cᵏv, averaged over the
+    second half. The average's smooth weight cancels the beat of a complex pair. The radius approaches as
+    (|μ_2|/|μ_1|)^(iterations/2). It is slow where many eigenvalues share the largest modulus and c is far from normal.
+    Costs 2·iterations pushforwards of f, and half as many pullbacks, all T at once. Each pushforward has two tangents;
+    the second tells what overflow has lost.
 
     Args:
         cell: f, any.

@@ -21,14 +21,14 @@ class Verdict(NamedTuple):
     """Of each sequence.
 
     Attributes:
-        sign: ``[*batch]``, -1 vanishing, 0 stable, 1 exploding; 2 where the norm is NaN, as a state that c_t depends on
-            has overflowed (float64, or fewer steps, may tell) or something was NaN before. The rest is NaN then.
+        sign: ``[*batch]``, -1 vanishing, 0 stable, 1 exploding. It is 2, and the rest NaN, where the norm is NaN: a
+            state overflowed (float64, or fewer steps, may tell), or something was NaN before.
         log_norm: ``[*batch]``, log ‖∂h_T/∂h_0‖₂.
         rate: ``[*batch]``, that for one step, ``log_norm / T``: negative where the norm shrinks.
-        float32_horizon: ``[*batch]``, the steps after which, at this rate, the norm leaves what float32 holds (below
+        float32_horizon: ``[*batch]``, the steps after which, at this rate, the norm leaves the range of float32 (below
             2⁻¹²⁶ or above 2¹²⁸); inf when stable.
-        float32_sum_horizon: ``[*batch]``, the steps after which a contribution that vanishes at this rate no longer
-            changes a sum in float32 with one of lag 0 (below 2⁻²⁴); inf unless vanishing.
+        float32_sum_horizon: ``[*batch]``, the steps after which, at this rate, a contribution is lost in a float32 sum
+            with one of lag 0 (below 2⁻²⁴); inf unless vanishing.
 
     >>> from jaxbptt import cells
     >>> theta_h = cells.LinearParams(W_x=jnp.ones((2, 1)), W_h=0.5 * jnp.eye(2))

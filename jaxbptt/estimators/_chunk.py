@@ -1,4 +1,4 @@
-"""What every estimator does with a chunk: look at it, find where it begins, sum or average. One place for the protocol.
+"""The protocol that every estimator shares: check the arguments, and find the state a chunk starts from.
 
 init(theta, h_0=None, *, key=None) -> state
 update(theta, state, xs, ys, *, mask=None, lengths=None, key=None) -> (Estimate, state)
@@ -11,7 +11,7 @@ from jaxbptt.types import Model, Theta
 
 
 def check_factory(model, loss, reduction):
-    """What an estimator is made of."""
+    """Checks the arguments of a factory of estimators."""
     if not (isinstance(model, Model) and callable(loss) and reduction in ("mean", "sum")):
         arguments.model(model)
         arguments.callable_argument("loss", loss)
@@ -19,7 +19,7 @@ def check_factory(model, loss, reduction):
 
 
 def begin(model, loss, theta, h, xs, ys, mask, lengths, key):
-    """The chunk as `objective.Given`, and the pullback of its h_0, which may be learned: ``h_0_bar -> θ_h_bar``."""
+    """The chunk as `objective.Given`, and the pullback of its h_0, ``h_0_bar -> θ_h_bar``: h_0 may be learned."""
     if not isinstance(theta, Theta):
         trees.theta(theta)
     start = _axes.beginning(model, theta, h, xs, ys, mask, lengths)

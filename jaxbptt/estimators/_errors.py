@@ -22,7 +22,7 @@ def sensitivity(a, shape):
 
 
 def taken_by_objective(given, taken):
-    """F takes what it is given by name."""
+    """F takes every keyword argument that is given."""
     for name in given:
         if name not in taken:
             raise TypeError(
@@ -32,7 +32,7 @@ def taken_by_objective(given, taken):
 
 
 def value_and_aux(returned, nothing):
-    """What F returns, as two; `nothing` where there is no aux."""
+    """The value and the aux that F returns; `nothing` in place of no aux."""
     value, aux = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, nothing)
     if not hasattr(value, "dtype") or np.ndim(value) or not words.is_float(value):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""The sum from left to right, over whatever carries what θ_h has done to the state so far: an *influence*.
+"""The sum from left to right. It carries an *influence*: what θ_h has done to the state so far.
 
 a_t = push(a_{t-1})                              RTRL: a_t = b_t + c_t a_{t-1}
 ∂F/∂θ_h = Σ_t pull(a_t, ∂L_t/∂h_t)               ready at every step, no reverse pass
@@ -19,7 +19,7 @@ from jaxbptt.cells._from_split import split_of, take_step, with_time_axis
 
 
 class Influence(NamedTuple):
-    """What an estimator carries forward, as three functions.
+    """The quantity an estimator carries forward, as three functions.
 
     Attributes:
         init: ``(theta_h, h_0) -> a_0``, before the first step.
@@ -33,7 +33,7 @@ class Influence(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Of the steps so far, in dtypes to sum in."""
+    """The sums over the steps so far, in dtypes to sum in."""
 
     F: jax.Array
     theta_h_bar: jax.Array
@@ -41,7 +41,7 @@ class Sums(NamedTuple):
 
 
 def sweep(influence, model, loss, reduction, theta, given, a_0, theta_h_bar):
-    """h_T, a_T, and the `Sums` over a chunk or their mean; begun with ``theta_h_bar`` of zeros."""
+    """h_T, a_T, and the `Sums` over a chunk, or their mean. They start from ``theta_h_bar``, zeros."""
 
     def step(carry, inputs):
         h_tm1, a_tm1, sums = carry

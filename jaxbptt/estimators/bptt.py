@@ -47,11 +47,9 @@ def bptt(
 ) -> GradientEstimator:
     """Backpropagation through time, ``∂F/∂θ_h = Σ_t b_tᵀ delta_t`` over the chunk given.
 
-    Exact for a chunk that is the whole sequence. Fed a sequence in several chunks it is *truncated*: what a chunk's
-    parameters do to later chunks through the carried state is left out, a bias without a general bound.
-    Time and memory are the adjoint's; `adjoints.full` keeps T states.
-
-    The state handed on is the last real one of each member.
+    Exact for a chunk that is the whole sequence. Over several chunks it is *truncated*: it leaves out what a chunk's
+    parameters do to later chunks through the carried state. That bias has no general bound. Time and memory are the
+    adjoint's; `adjoints.full` keeps T states. The state carried on is each member's last real one.
 
     Args:
         model: f and g.

@@ -36,15 +36,14 @@ class ObjectiveInfo(NamedTuple):
 def from_objective(F: Callable) -> GradientEstimator:
     """``jax.value_and_grad(F)`` as an estimator, for an F of your own over any tree of parameters.
 
-    As exact as F's own adjoint. F may return ``(value, aux)``. Where aux has an attribute ``h_T`` the next `update`
-    starts from that state, which is data to it: a stream is truncated, as `bptt` is. Otherwise each starts from h_0
-    anew, and ``streaming=True`` is an error. What `jaxbptt.training` takes when F is split over devices is
+    As exact as F's own adjoint. F may return ``(value, aux)``. If aux has an attribute ``h_T``, the next `update`
+    starts from that state as from data: a stream is truncated, as in `bptt`. Otherwise each update starts from h_0
+    anew, and ``streaming=True`` is an error. To train with F split over devices, give `jaxbptt.training`
     ``from_objective(jb.data_parallel(F))``.
 
     Args:
-        F: ``(theta, xs, ys, h_0, *, mask, lengths, key) -> scalar`` or ``(scalar, aux)``. Of what stands behind the
-            star it takes what it knows, by name, and is handed what is given: a mask or lengths that it does not take
-            are an error, a key goes to an F that takes one.
+        F: ``(theta, xs, ys, h_0, *, mask, lengths, key) -> scalar`` or ``(scalar, aux)``. It may lack any keyword. A
+            mask or lengths that it lacks are an error; a key goes only to an F that takes one.
 
     Returns:
         A `GradientEstimator`; the info of its estimate is aux, or an `ObjectiveInfo`. Needs a key if F does.

@@ -38,7 +38,7 @@ class RTRLState(NamedTuple):
 
 
 class RTRLInfo(NamedTuple):
-    """Nothing to look at: what RTRL knows, it carries.
+    """Nothing to look at: RTRL carries all it knows.
 
     >>> len(RTRLInfo())
     0
@@ -49,13 +49,9 @@ class RTRLInfo(NamedTuple):
 def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean") -> GradientEstimator:
     """Real-time recurrent learning, ``a_t = b_t + c_t a_{t-1}`` carried forward.
 
-    Exact, and exact in a stream: fed a sequence in chunks with θ frozen and ``reduction="sum"``, the gradients of the
-    chunks add up to that of the whole. (With θ updated between chunks, a_t is stale to the order of the step size.)
-    Memory N·P numbers for each member of the batch, none of it growing with T; time O(N²·P) a step and member.
-
-    Members of the batch must not influence one another: f is differentiated for one at a time. A floating-point leaf of
-    the state has the batch axes; one of `xs` that all members share, ``[T, …]``, must not go on with the sizes of the
-    batch by chance, or it is taken for one of theirs.
+    Exact, in a stream too: with θ frozen and ``reduction="sum"``, the gradients of the chunks add up to that of the
+    whole. With θ updated between chunks, a_t is stale to the order of the step size. Memory: N·P numbers for each
+    member of the batch, none of it growing with T. Time: O(N²·P) a step and member.
 
     Args:
         model: f and g.
@@ -63,11 +59,16 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
         reduction: ``"mean"`` over the chunk's time and batch, or ``"sum"``.
 
     Returns:
-        A `GradientEstimator`. ``init(theta, h_0=None)`` gives an `RTRLState` with a_0 = 0 (h_0 does not depend on θ_h);
+        A `GradientEstimator`. ``init(theta, h_0=None)`` gives an `RTRLState` with a_0 = 0: h_0 does not depend on θ_h.
         ``update`` needs no key. The same arguments give the same object.
 
     Raises:
         TypeError, ValueError: as `jaxbptt.objective` does.
+
+    Notes:
+        Members of the batch must not influence one another: f is differentiated for one at a time. Every floating-point
+        leaf of the state has the batch axes. A leaf of `xs` that all members share is ``[T, …]``. Its next sizes must
+        not equal the batch's by chance: it would count as the members' own.
 
     Source: Williams and Zipser (1989), A learning algorithm for continually running fully recurrent neural networks.
 
@@ -124,9 +125,9 @@ def _push(cell, batch, theta_h, x_t, h_tm1, h_t, a_tm1):
 
 
 def _pull(batch, a_t, h_bar_t):
-    """(∂L_t/∂h_t) a_t, of all members."""
+    """(∂L_t/∂h_t) a_t, summed over members."""
     h_bar_t = _axes.over_members(vectors.gradient_vector, batch, h_bar_t).astype(a_t.dtype)
-    # An a_t that has left the numbers in steps that nothing reads: 0 · inf would be NaN.
+    # At a step that nothing reads, a_t may have overflowed: 0 · inf would be NaN.
     unread = (h_bar_t == 0)[..., None] & ~jnp.isfinite(a_t)
     return jnp.tensordot(h_bar_t, jnp.where(unread, jnp.zeros_like(a_t), a_t), h_bar_t.ndim)
 
@@ -139,7 +140,7 @@ def _no_sensitivity(batch, theta_h, h_0):
 
 
 def _sensitivity_of_a_start(cell, theta_h, zero):
-    """a_0 = dh_0/dθ_h, where the model's initial state is where it starts: 0 unless that is learned."""
+    """a_0 = dh_0/dθ_h for the model's own initial state: 0 unless that is learned."""
     theta, unflatten = vectors.flatten(theta_h)
     member = jax.jacrev(lambda theta: vectors.flatten(cell.initial_state(unflatten(theta), ()))[0])(theta)
     return jnp.broadcast_to(member.astype(zero.dtype), zero.shape)

@@ -1,4 +1,4 @@
-"""Heads, and what there must be one of for each."""
+"""Heads, and the entries that each must have."""
 
 
 def heads(placed, named):
@@ -12,7 +12,7 @@ def heads(placed, named):
 
 
 def of_heads(name, other, value, number, names):
-    """One entry for each head: a tuple of so many, or a dict of these names."""
+    """One entry for each head: a tuple of `number`, or a dict of `names`."""
     fits = isinstance(value, tuple) and not hasattr(value, "_fields") and len(value) == number
     if names is not None:
         fits = isinstance(value, dict) and value.keys() == set(names)

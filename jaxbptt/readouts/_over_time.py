@@ -36,7 +36,7 @@ def vjp_over_time(readout: Readout, theta_o, hs, y_hat_bars):
 
 
 def fits(g, theta_o, h_t):
-    """θ_o against what the cell puts out at a step, for any readout. Gives the shapes of ŷ_t."""
+    """Checks θ_o against the cell's output at a step, for any readout. Returns the shapes of ŷ_t."""
     if g.check is not None:
         leaves, structure = jax.tree.flatten(h_t)
         g.check(theta_o, structure.unflatten([jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype) for leaf in leaves]))

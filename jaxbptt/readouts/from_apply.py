@@ -15,8 +15,8 @@ from jaxbptt.types import Readout
 def from_apply(apply: Callable, init: Callable | None = None) -> Readout:
     """A `Readout` from ``y_hat_t = apply(theta_o, h_t)``, for any pytrees; the pullback comes from ``jax.vjp``.
 
-    `apply` is called for one step; over time it runs under ``jax.vmap``. The gradient is exact. `apply` must take no
-    traced value but its arguments: whatever is to be differentiated goes through ``theta_o`` or ``h_t``.
+    `apply` sees one step; over time it runs under ``jax.vmap``. The gradient is exact. Traced values must reach `apply`
+    as arguments: pass what is differentiated through ``theta_o`` or ``h_t``.
 
     Args:
         apply: g, ``(theta_o, h_t) -> y_hat_t``, batch axes as in ``h_t``.

@@ -49,8 +49,8 @@ def linear(bias: bool = True, *, W_o_init=initializers.glorot_uniform, b_init=in
         A `Readout`. Equal arguments give the same object.
 
     Raises:
-        TypeError: for a bias that is no bool, or an initialiser that can't be called so; ``init`` and ``apply`` say
-            what doesn't fit.
+        TypeError: for a bias that is no bool, or an initialiser with other arguments. ``init`` and ``apply`` raise for
+            sizes and dtypes that don't fit.
 
     >>> g = linear()
     >>> theta_o = g.init(jax.random.key(0), hidden_size=5, output_size=2)
@@ -83,7 +83,7 @@ def linear(bias: bool = True, *, W_o_init=initializers.glorot_uniform, b_init=in
 
 
 def _check(theta_o, hs):
-    """θ_o against what the cell puts out, ``hs [T, *batch, n]``."""
+    """Checks θ_o against the cell's output, ``hs [T, *batch, n]``."""
     W_o, b = getattr(theta_o, "W_o", None), getattr(theta_o, "b", None)
     if W_o is None or not hasattr(W_o, "shape") or not (b is None or hasattr(b, "shape")):
         came = f"(W_o={type(W_o).__name__}, b={type(b).__name__})" if hasattr(theta_o, "W_o") else ""

@@ -10,7 +10,7 @@ from jaxbptt.types import Readout
 def mixed_precision(readout: Readout) -> Readout:
     """The same readout with bfloat16 operands in every product and float32 sums, forward and backward.
 
-    As `jaxbptt.cells.mixed_precision`, which says more.
+    It works as `jaxbptt.cells.mixed_precision` does, which says more.
 
     Args:
         readout: any `Readout`.

@@ -2,7 +2,7 @@
 
     ŷ_t = {name: g_name(h_t; θ_o[name])}
 
-Pullback: each head's own rule gives its θ_o_bar and its part of h_bar_t, and h_bar_t is the sum of the parts.
+Pullback: each head's own rule gives its θ_o_bar and its part of h_bar_t. The parts add up to h_bar_t.
 """
 
 import functools
@@ -22,19 +22,19 @@ from jaxbptt.types import PyTree, Readout
 def several(*heads: Readout, **named: Readout) -> Readout:
     """Heads that read the same state, by position for tuples or by name for dicts.
 
-    Parameters, predictions and their cotangents are then a tuple, or a dict, with one entry a head; a head may be
-    `several` itself. Each head is differentiated by its own rule. As exact as the heads, and costs their sum.
+    Parameters, predictions and their cotangents are then a tuple, or a dict, with one entry a head. A head may be
+    `several` itself. Each head is differentiated by its own rule. As exact as the heads; costs their sum.
 
     Args:
         *heads: a `Readout` each, for tuples.
         **named: a `Readout` each, for dicts.
 
     Returns:
-        A `Readout`. Its ``init`` takes one ``output_size`` for all, or a tuple or dict of one for each head. Equal
-        heads give the same object.
+        A `Readout`. Its ``init`` takes one ``output_size`` for all heads, or a tuple or dict of them. Equal heads give
+        the same object.
 
     Raises:
-        TypeError: for no head, one that is not a `Readout`, or some by position and some by name; from ``init``, for
+        TypeError: for no head, one that is not a `Readout`, or heads both by position and by name. From ``init``, for
             sizes of other heads.
 
     >>> import jaxbptt as jb
@@ -102,7 +102,7 @@ def _check(heads, names, theta_o, hs):
 
 
 def _mixed(heads, names, own, whole):
-    if (whole.apply, whole.vjp, whole.vjp_over_time) != own:  # a user's, of which the heads say nothing
+    if (whole.apply, whole.vjp, whole.vjp_over_time) != own:  # replaced by a user: the heads say nothing of it
         return mixed_precision(whole._replace(mixed=None))
     rounded = _several(tuple(map(mixed_precision, heads)), names)
     return rounded._replace(init=whole.init, check=whole.check, mixed=lambda readout: readout)

@@ -98,7 +98,7 @@ def no_key_beside_its_own(key):
         )
 
 
-def kept_of_this_run(position, first):
+def checkpoint_of_this_run(position, first):
     """A run that begins at `first` keeps that step at once: an earlier one is another run's."""
     if position < first:
         raise ValueError(

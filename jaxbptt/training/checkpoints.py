@@ -6,8 +6,8 @@ One folder a checkpoint, named after its step::
     000000000400/manifest.json  their names and forms, and the SHA-256 of every other file; written last
 
 It is written as 000000000400.part-…, and renamed when all of it is on the disk. It is good when every file has its hash
-and none is missing or added. So a process may be killed at any moment: what it was writing is under a name that nobody
-reads, and what it had written is untouched, since older checkpoints go only after a newer one is on the disk. (A step
+and none is missing or added. So a process may be killed at any moment. Its unfinished files have a name that nobody
+reads. Its finished ones are untouched: older checkpoints go only after a newer one is on the disk. (A step
 saved again takes the place of its older self by two renames; killed between them, the checkpoint before is used.)
 A run holds the file `lock` beside them while it goes on, so that a second one is refused; a kill lets go of it.
 Nothing is unpickled: orbax reads arrays, the manifest is JSON, and neither names a class. The hashes find damage, not
@@ -42,16 +42,16 @@ _ORBAX = threading.RLock()  # it numbers what it does in a count of the process,
 def saver(folder: str | os.PathLike, *, every: int, keep: int = 2, about: Mapping[str, Any] | None = None) -> Saver:
     """Keeps a run in `folder`, for ``fit(…, checkpoints=…)``.
 
-    The same call of `fit` after a kill goes on from the newest good checkpoint, and ends with the same bits as if
-    nothing had happened. One that is torn or tampered with is refused, with a warning, and the one before it used.
-    A run that is over is returned at once: that call is also the way to its θ.
+    After a kill, the same call of `fit` goes on from the newest good checkpoint. It ends with the same bits as if
+    nothing had happened. A torn or tampered checkpoint is refused, with a warning, and the one before it used. A run
+    that is over is returned at once: that call is also the way to its θ.
 
     Args:
         folder: where; made when it is not there. One run has it to itself: a second one at the same time is an error.
         every: how many steps lie between two checkpoints; they fall on the ends of dispatches.
         keep: how many are kept, the newest; with 1 there is none to fall back on.
-        about: what tells this run from another, such as its settings, as JSON has it: a checkpoint with another
-            `about` is an error.
+        about: the settings that tell this run from another, as JSON has them. A checkpoint with another `about` is an
+            error.
 
     Returns:
         The `Saver`. ``save`` returns when all is on the disk, which takes about 0.1 s for a small model. Fits in

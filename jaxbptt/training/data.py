@@ -29,8 +29,8 @@ class Order(NamedTuple):
 def shuffled(size: int, batch_size: int, *, seed: int) -> Order:
     """Batches without replacement, in a new order each pass; pass e is drawn from ``(seed, e)``.
 
-    Nothing is carried: batch k is known without those before it, so to go on at step k is to ask for batch k. What
-    doesn't fill a batch at the end of a pass is left out of that pass.
+    Nothing is carried: batch k is known without those before it. To go on at step k, ask for batch k. A rest that
+    doesn't fill a batch is left out of that pass.
 
     Args:
         size: how many examples there are.

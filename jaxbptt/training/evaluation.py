@@ -29,9 +29,9 @@ def evaluator(model: Model, loss: Loss) -> Callable[[Theta, Iterable], float]:
         loss: ``(y_hat_t, y_t) -> [*batch]``; anything measured by step will do, such as whether the class is right.
 
     Returns:
-        ``evaluate``. Its batches are an iterable of what `fit` takes as one; each begins with its own h_0 or the
-        model's initial state, so a stream is to be given as one batch. One program for each shape of batch, compiled
-        once: the same arguments give the same function. Waits for the result, a Python float.
+        ``evaluate``. It takes an iterable of batches as `fit` takes them. Each begins with its own h_0 or the model's
+        initial state: give a stream as one batch. One program for each shape of batch, compiled once: the same
+        arguments give the same function. Waits for the result, a Python float.
 
     Raises:
         TypeError, ValueError: for what is not a model or a loss, and, from ``evaluate``, for batches without a step.
@@ -96,7 +96,7 @@ def early_stopping(
     min_delta: float = 0.0,
     name: str = "validation_loss",
 ) -> Observer:
-    """Measures θ every so many steps, keeps the best and ends the run when it has not got better for long.
+    """Measures θ every so many steps, keeps the best, and ends a run that no longer improves.
 
     Args:
         evaluate: ``theta -> `` a scalar, the lower the better, such as ``lambda theta: evaluator(model, loss)(theta,

@@ -97,41 +97,36 @@ def fit(
 ) -> Fit:
     """Trains: one optax update for each batch, as `trainer` makes them.
 
-    Several batches of equal shapes are stacked and run by one ``lax.scan``; a batch of another shape, or a rest at the
-    end, runs one by one. So there are at most two programs for each shape of batch (of F split over devices three: the
-    first dispatch finds θ on one of them).
+    Several batches of equal shapes are stacked and run by one ``lax.scan``. A batch of another shape, or a rest at the
+    end, runs one by one. So there are at most two programs for each shape of batch. With F split over devices there are
+    three: the first dispatch finds θ on one of them.
 
-    Everything that happens follows from the arguments: with ``batches`` a function of the step (`shuffled` makes the
-    order) two runs give the same bits, and so does one that was cut off and begun again, any number of times.
+    A run follows from the arguments alone. With ``batches`` a function of the step (`shuffled` makes the order), two
+    runs give the same bits. So does one that was cut off and begun again, any number of times.
 
     Args:
         estimator: what makes the gradient; or an F of your own, ``(theta, xs, ys, h_0, …) -> scalar``, which stands for
             `jaxbptt.estimators.from_objective` of it.
         optimizer: any optax optimiser; see `trainer` for schedules and for accumulation. Make it once: a second
             ``optax.adam(1e-3)`` is another object, and its programs are compiled anew.
-        theta: the parameters to start from, any tree of floating-point leaves, or the `TrainState` of an earlier fit to
-            go on from; copied either way.
+        theta: the parameters to start from, any tree of floating-point leaves; or the `TrainState` of an earlier fit.
+            It is copied either way.
         batches: a function, ``k -> batch``, of the number of steps made before; or an iterable. A batch is a tuple
-            ``(xs, ys)`` or a `Batch`. Don't overwrite one after it is yielded: several are gathered before they run. An
-            iterator that is used again after a run was paused may have lost one batch, which was taken to see that its
-            shape is another.
-        steps: how many batches to take, counted from `theta`; those that a run had taken before it was restored from
-            `checkpoints` count as well. An iterable may end before, and ``None`` takes all of it:
-            ``len(metrics.loss)`` says how many there were.
+            ``(xs, ys)`` or a `Batch`. Don't overwrite one after it is yielded: several are gathered before they run.
+        steps: how many batches to take, counted from `theta`, with those taken before a restored checkpoint. An
+            iterable may end before, and ``None`` takes all of it: ``len(metrics.loss)`` says how many there were.
         steps_per_dispatch: how many steps run between two calls of `callback`.
-        callback: called after each dispatch with a `Progress`, whose arrays may still be on their way (wait for them
-            with ``jax.block_until_ready``): a function, which returns True to pause the run, or an `Observer` such as
-            `early_stopping` and `metrics.jsonl`; or a sequence of both, called in turn. Nothing is printed here.
-        checkpoints: keeps the run, before the first step, every so many, and at the end. A run that it kept is gone on
-            with instead of begun again, and returned at once if it was over; one that a function paused is not over.
+        callback: called after each dispatch with a `Progress`: a function, which returns True to pause the run; an
+            `Observer`, such as `early_stopping` and `metrics.jsonl`; or a sequence of both, called in turn.
+        checkpoints: keeps the run before the first step, every so many, and at the end. A run that it kept goes on, or
+            is returned at once if it was over. A run that a function paused is not over.
         h_0: the state that a stream starts from: with ``streaming=True`` needed where `theta` is no `TrainState`,
             and an error without. A `TrainState` has its own.
         key: a random key for the estimator; step k sees ``fold_in(key, k)``. A `TrainState` has its own, and so has a
-            run that `checkpoints` hold: beside one only the key that it began with is no error.
+            run that `checkpoints` hold. Beside these, only the key that the run began with is no error.
         streaming: see `trainer`.
-        skip_nonfinite: how many steps in a row may be skipped because the loss, the gradient, the new θ or what the
-            optimiser keeps is not finite; one more is an error. ``None`` allows none. Either way such a step never
-            reaches θ.
+        skip_nonfinite: how many steps in a row may be skipped; one more is an error. ``None`` allows none. A step is
+            skipped, and never reaches θ, if loss, gradient, new θ or the optimiser's state is not finite.
 
     Returns:
         A `Fit`.
@@ -139,6 +134,10 @@ def fit(
     Raises:
         FloatingPointError: when steps were not finite, with the step and the leaf.
         TypeError, ValueError: for a bad count, a batch that is no tuple, an iterator without a batch, and as `trainer`.
+
+    Notes:
+        The arrays of a `Progress` may still be on their way: wait for them with ``jax.block_until_ready``. `fit` prints
+        nothing. An iterator used again after a pause may have lost one batch: `fit` took it to see its shape.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -211,7 +210,7 @@ def _restored(checkpoints, begun, first, key):
     """The run that is kept, if any, and is this one."""
     if checkpoints is None or (kept := checkpoints.restore(begun)) is None:
         return None
-    _errors.kept_of_this_run(int(kept.train.step), first)
+    _errors.checkpoint_of_this_run(int(kept.train.step), first)
     _errors.same_key(key, kept.train.key)
     return _copied(kept)
 

@@ -22,8 +22,8 @@ def summary(progress: Progress) -> dict[str, float | int | None]:
         progress: after a dispatch.
 
     Returns:
-        ``step``, the mean ``loss`` and the largest ``gradient_norm`` of the steps that were not skipped, how many were
-        (``skipped``), and the scalars that observers before this one measured.
+        ``step``; the mean ``loss`` and the largest ``gradient_norm`` of the steps that were not skipped; ``skipped``,
+        how many were; and the scalars that observers before this one measured.
 
     Raises:
         TypeError, ValueError: for a scalar with one of these names, or whose name is no str.
@@ -51,8 +51,8 @@ def _plain(value):
 def jsonl(path: str | os.PathLike) -> Observer:
     """One line of JSON for each dispatch, the `summary`, in a file that others may read meanwhile.
 
-    A run that goes on from a checkpoint cuts off what it had written after it, so that no step stands there twice: in
-    the end the file is that of a run that was never interrupted, byte for byte.
+    A run that goes on from a checkpoint cuts off the lines written after it: no step stands there twice. In the end the
+    file is that of a run that was never interrupted, byte for byte.
 
     Args:
         path: of the file; its folder must be there. What another run wrote is not overwritten.
@@ -98,8 +98,8 @@ def jsonl(path: str | os.PathLike) -> Observer:
 def tensorboard(folder: str | os.PathLike) -> Observer:
     """The `summary` of each dispatch as TensorBoard event files, written by tensorboardX.
 
-    A run that goes on from a checkpoint starts a new file, whose first event tells TensorBoard to forget what the
-    others say from that step on. Any other adds one: give each run a folder, or TensorBoard draws both as one.
+    A run that goes on from a checkpoint starts a new file. Its first event tells TensorBoard to forget the others from
+    that step on. Any other run adds a file: give each run a folder, or TensorBoard draws both as one.
 
     Args:
         folder: where the files go.

@@ -141,9 +141,9 @@ def trainer(
         optimizer: any optax optimiser, those that want the loss (``value=``) too, but not one that evaluates F anew, as
             a line search and ``contrib.sam`` do, or keeps a θ of its own form, as ``lookahead`` does. A learning rate
             that changes is an optax schedule given to it. For the gradient of k batches in one update wrap it,
-            ``optax.MultiSteps(optimizer, k)``: when the batches count equally many steps, that is the update of the one
-            big batch, but for an optimiser that reads the loss, which gets that of the last. (It sums in float32 unless
-            ``accumulator_dtype`` says otherwise.)
+            ``optax.MultiSteps(optimizer, k)``. When the batches count equally many steps, that is the update of the one
+            big batch. Only an optimiser that reads the loss differs: it gets that of the last. (Sums are in float32
+            unless ``accumulator_dtype`` says otherwise.)
         streaming: whether a batch goes on where the last one ended (the estimator's state is carried; pass h_0 to
             ``init``) or starts anew (the default; each batch may bring its own h_0).
 

@@ -1,4 +1,7 @@
-"""Backpropagation through time in bounded memory: `adjoint` says how much to keep, `revolve` when, `rule` does it."""
+"""Backpropagation through time in bounded memory.
+
+`adjoint` says how much to keep, `revolve` says when, and `rule` does it.
+"""
 
 from jaxbptt.adjoints.checkpointed.adjoint import Checkpointed, checkpointed
 

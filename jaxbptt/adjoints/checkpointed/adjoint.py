@@ -33,8 +33,9 @@ class Checkpointed:
         return h_T, jax.tree.map(lambda leaf: leaf[:T], blocks.join(outputs))
 
     def read_in_blocks(self, read, cell, theta_h, xs, h_0, theta_o=(), ys=()) -> Any:
-        """h_T, and ``read(theta_o, outputs, (ys, real))`` of each block, stacked; ``real`` says which steps are no
-        padding, ``None`` where all are. Differentiated block by block as well.
+        """h_T, and ``read(theta_o, outputs, (ys, real))`` of each block, stacked; differentiated block by block too.
+
+        ``real`` says which steps are no padding; ``None``: all.
         """
         terms = rows.terms(self, cell, theta_h, xs, h_0)
         if terms.T % blocks.even(terms.T, terms.block):
@@ -59,37 +60,37 @@ def checkpointed(
     """Backpropagation through time that keeps `slots` of the T states and computes the others again.
 
     ``delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1}``, then ``∂F/∂θ_h = Σ_t b_tᵀ delta_t``, as in `full`, with the same
-    products. Exact. Besides, f is run again, as seldom as can be: with c slots
+    products. Exact. f is run again, as seldom as c slots allow:
 
         r·T - C(c + r, c + 1) steps      with r = min {r : C(c + r, c) ≥ T}
 
-    in all (for ``block=1``, without residuals; 1948 for T = 1000 and 50 slots), of which any gradient needs T - 1.
-    Memory: ``slots + 1`` rows, each a state and the residuals of a step, and what one block needs at work. The program
-    does not grow with T.
+    in all, for ``block=1`` without residuals (1948 for T = 1000 and 50 slots). Any gradient needs T - 1 of them.
+    Memory: ``slots + 1`` rows, and the work space of one block. A row is a state and the residuals of a step. The
+    program does not grow with T.
 
-    Under `jaxbptt.objective` readout and loss are evaluated in each block, forward and back: nothing of the size of
-    T·B·n exists. Under `jaxbptt.unroll` and ``model.apply`` the outputs ``[T, *batch, n]`` and their cotangents are
-    the caller's. `jaxbptt.plan` says the bytes.
+    Under `jaxbptt.objective` readout and loss are evaluated block by block, forward and back: no array has the size
+    T·B·n. Under `jaxbptt.unroll` and ``model.apply`` the outputs ``[T, *batch, n]`` and their cotangents are the
+    caller's. `jaxbptt.plan` says the bytes.
 
     Args:
-        slots: c, the number of states kept, h_0 included. Of this and the next two give one at most; without any it is
-            √(2T), with which each step is run about twice in all.
+        slots: c, the number of states kept, h_0 included. Give at most one of `slots`, `fraction` and `budget`. The
+            default is √(2T) slots: each step runs about twice in all.
         fraction: the same, as a share of T, ``0 < fraction <= 1``.
         budget: the same, as bytes for the rows.
-        block: K ≤ slots, steps reversed together at most; ``None`` chooses. T need not be a multiple.
-        residuals: ``"gates"`` keeps residuals with the states of a row: fastest. ``"states"`` computes them again and
-            makes a row smaller (LSTM: a third, GRU: a fifth; Elman, linear: the same).
+        block: K ≤ slots, the most steps reversed together; ``None`` chooses. T need not be a multiple.
+        residuals: ``"gates"`` keeps residuals with the states of a row: fastest. ``"states"`` computes them again. Its
+            rows are smaller (LSTM: a third, GRU: a fifth; Elman, linear: the same).
 
     Returns:
         An adjoint, ``(cell, theta_h, xs, h_0) -> (h_T, hs)``. The same object for equal arguments.
 
     Raises:
-        TypeError, ValueError: now, for more than one of slots, fraction and budget, or one out of its range; when
-            traced, for a budget without room for two rows (the message has the least), or a block above the slots.
+        TypeError, ValueError: for more than one of slots, fraction and budget, or one out of its range. When traced,
+            for a block above the slots, or a budget below two rows (the message says the least).
 
     Notes:
-        Reverse mode, once; a second derivative as forward over reverse (``jax.jvp`` of ``jax.grad``). ``jax.jvp`` and
-        ``jax.grad`` of ``jax.grad`` raise JAX's error: take `tangent` or `autodiff`, `full` for the latter.
+        Reverse mode, once. A second derivative is forward over reverse, ``jax.jvp`` of ``jax.grad``. ``jax.jvp`` and
+        ``jax.grad`` of ``jax.grad`` raise JAX's error. Take `tangent` or `autodiff` there; for the latter also `full`.
 
     Source: Griewank and Walther (2000), Algorithm 799: revolve; for recurrent models, Gruslys et al. (2016),
     Memory-efficient backpropagation through time.

@@ -1,26 +1,26 @@
 """The schedule of checkpointed backpropagation: when to keep a state, when to advance, when to turn back.
 
-Plain Python, done once when the recursion is traced. The unit of the schedule is a block of K steps, and there are
-U = ⌈T / K⌉ of them (where K doesn't divide T, the last is padded). States live in m rows used as a stack. To reverse
-u units from a state in row p, with the rows from p upward free:
+Plain Python, run once when the recursion is traced. The schedule's unit is a block of K steps. There are U = ⌈T / K⌉
+units. The last is padded where K doesn't divide T. States live in m rows, used as a stack. To reverse u units from a
+state in row p, with the rows from p upward free:
 
  * *leaf*, when u·K ≤ m: run through them once more, keep all their states, and turn back;
- * *split* after y units: advance y units, keep that state in row p + 1, reverse the u - y units to its right with
-   the m - 1 rows from there, then the y units to its left with all m again.
+ * *split* after y units: advance y units and keep that state in row p + 1. Reverse the u - y units to its right, with
+   the m - 1 rows from there. Then reverse the y units to its left, with all m again.
 
-With K = 1 and m = slots + 1 (the state in hand needs a row as well) this is the problem that Griewank and Walther
-solved. Let β(m, r) be the most units that can be reversed with no unit run through more than r times. Split at the
-best place, β(m, r) = β(m, r-1) + β(m-1, r): Pascal's triangle. The fewest units to run through are
+With K = 1 and m = slots + 1, Griewank and Walther solved this problem; the state in hand has the extra row. Let β(m, r)
+be the most units reversed with no unit run more than r times. Split at the best place, β(m, r) = β(m, r-1) + β(m-1, r):
+Pascal's triangle. The fewest units to run through are
 
-    r·u - Σ_{k<r} β(m, k)      with r = min {r : β(m, r) ≥ u},
+    r·u - Σ_{k<r} β(m, k)      with r = min {r : β(m, r) ≥ u}.
 
-which for K = 1 is their r·T - C(c+r, c+1), as β(c+1, r) = C(c+r, c). For K > 1, and when residuals are kept with the
-states, only the edge of the triangle differs: a leaf holds β(m, 1) = ⌊m / K⌋ units and runs to its end, so that
-β(m, 0) = 0 instead of 1. The formula is then a lower bound, and the same rule for where to split within 2% of the best
-in the cases tested.
+For K = 1 this is their r·T - C(c+r, c+1), as β(c+1, r) = C(c+r, c). For K > 1, and when residuals are kept with the
+states, only the edge of the triangle differs. A leaf then holds β(m, 1) = ⌊m / K⌋ units and runs to its end:
+β(m, 0) = 0 instead of 1. The formula becomes a lower bound. The same split comes within 2% of the best in the cases
+tested.
 
-Source: Griewank and Walther (2000), Algorithm 799: revolve. The same optimum, by dynamic programming and counting T
-steps more (each step's own forward): Gruslys et al. (2016), Memory-efficient backpropagation through time.
+Source: Griewank and Walther (2000), Algorithm 799: revolve. Gruslys et al. (2016), Memory-efficient backpropagation
+through time, find the same optimum by dynamic programming. They count T steps more, each step's own forward.
 """
 
 import functools
@@ -32,15 +32,15 @@ import numpy as np
 from jaxbptt._time.blocks import even
 
 _LARGEST_BLOCK = 32
-_BLOCK_SHARE = 3  # a block is no more than a third of the slots: what it needs while it is reversed is memory as well
-# In steps of f, measured on a CPU: what a block costs besides its steps, and how much more for a batch of one. That is
-# the sum Σ b_tᵀ delta_t, which reads and writes each number of ∂F/∂θ_h once a block; a step multiplies it B times.
+_BLOCK_SHARE = 3  # a block is at most a third of the slots: reversing it takes memory as well
+# In steps of f, measured on a CPU: a block's cost beside its steps, and how much more for a batch of one. The latter is
+# the sum Σ b_tᵀ delta_t. It reads and writes each number of ∂F/∂θ_h once a block; a step multiplies it B times.
 _BLOCK_OVERHEAD, _SUM_OVERHEAD = 0.1, 60
-_PADDED_OVERHEAD = 0.03  # as a share of all steps: with padding every step asks whether it is a real one
+_PADDED_OVERHEAD = 0.03  # as a share of all steps: with padding, every step asks whether it is real
 
 
 class Instruction(NamedTuple):
-    """Load a state, advance, keep what was reached, turn back.
+    """Load a state, advance, keep the state reached, turn back.
 
     Attributes:
         load: the row of the state to start from.
@@ -48,7 +48,7 @@ class Instruction(NamedTuple):
         advance: how many units to run through.
         dense: 1 to keep every state on the way, from row `load` upward; 0 to keep none.
         store: the row for the state reached, or -1.
-        reverse: how many units, whose states lie from row `load` upward, to turn back over.
+        reverse: how many units to turn back over. Their states lie from row `load` upward.
     """
 
     load: int
@@ -60,15 +60,15 @@ class Instruction(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """What to do, as arrays of small integers: the program that runs it does not grow with T.
+    """The instructions, as arrays of small integers. The program that runs them does not grow with T.
 
     Attributes:
         rows: how many states are kept at once, the one in hand included.
         block: K, steps in a unit.
-        sweep_rows: ``[U]``, the row from which the first sweep keeps the K states that a unit runs through. What is
-            no checkpoint is overwritten by later units.
+        sweep_rows: ``[U]``, the first row for the K states of a unit in the first sweep. Later units overwrite states
+            that are no checkpoint.
         instructions: ``[I, 6]``, each an `Instruction`.
-        extra_steps: steps run through beyond the T of the first sweep: again, or as padding.
+        extra_steps: steps run beyond the T of the first sweep: again, or as padding.
     """
 
     rows: int
@@ -94,7 +94,7 @@ def _split(triangle, rows, units):
 
 
 def _leaf(row, unit, units, filled, stop_short):
-    """Keep all states of these units, unless the first sweep has (`filled`), and turn back over them."""
+    """Keep all states of these units, unless the first sweep did (`filled`), and turn back over them."""
     if filled:
         return Instruction(row, unit, 0, 1, -1, units)
     if stop_short:  # the last state kept is the one reached
@@ -103,7 +103,7 @@ def _leaf(row, unit, units, filled, stop_short):
 
 
 def _problem(T, slots, block, residuals):
-    """How many units of how many steps, how many rows for them, and whether a leaf need not run to its end."""
+    """Units, steps in a unit, rows, and whether a leaf may stop short of its end."""
     block = even(T, block)
     units = -(-T // block)
     rows = units * block if slots >= T else min(slots + 1, units * block)
@@ -111,9 +111,9 @@ def _problem(T, slots, block, residuals):
 
 
 def _fewest(T, slots, block, residuals):
-    """The formula: steps run through beyond the T of the first sweep, padding included.
+    """The formula: steps run beyond the T of the first sweep, padding included.
 
-    What `schedule` counts where K = 1 without residuals, else a lower bound of it; found without making the schedule.
+    `schedule` counts the same where K = 1 without residuals. Otherwise this is a lower bound. It needs no schedule.
     """
     units, block, rows, stop_short = _problem(T, slots, block, residuals)
     triangle = _capacities(rows, units, block, stop_short)
@@ -124,10 +124,10 @@ def _fewest(T, slots, block, residuals):
 
 @functools.lru_cache(maxsize=128)
 def schedule(T: int, slots: int, block: int, residuals: bool = False) -> Schedule:
-    """The schedule for T steps with `slots` checkpoints (h_0 is the first), in units of `block` steps at most.
+    """The schedule for T steps with `slots` checkpoints, in units of `block` steps at most.
 
-    There, ``block ≤ min(slots, T)``. With `residuals`, a row also holds what the step from its state computes, so that
-    step must be run as well.
+    h_0 is the first checkpoint; ``block ≤ min(slots, T)``. With `residuals`, a row also holds those of the step from
+    its state. That step must then run as well.
 
     >>> plan = schedule(1000, 50, block=1)  # 1948 = 999 + 949, and a single forward pass needs 999
     >>> plan.extra_steps, plan.rows
@@ -158,7 +158,7 @@ def schedule(T: int, slots: int, block: int, residuals: bool = False) -> Schedul
 
 @functools.lru_cache(maxsize=128)
 def choose_block(T: int, slots: int, residuals: bool = False, batch: int = 1) -> int:
-    """K: large blocks make few large products, and keep states that the schedule would have placed better."""
+    """K. Large blocks make few large products, but keep states that the schedule would place better."""
     overhead = _BLOCK_OVERHEAD + _SUM_OVERHEAD / batch
 
     def cost(block):
@@ -170,5 +170,5 @@ def choose_block(T: int, slots: int, residuals: bool = False, batch: int = 1) ->
 
 
 def two_level_slots(T: int) -> int:
-    """√(2T): the fewest slots with which no step is run through more than twice, nearly (β(c+1, 2) = C(c+2, 2) ≥ T)."""
+    """√(2T): nearly the fewest slots with which no step runs more than twice (β(c+1, 2) = C(c+2, 2) ≥ T)."""
     return math.isqrt(2 * T - 1) + 1

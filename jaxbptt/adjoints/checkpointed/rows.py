@@ -1,4 +1,4 @@
-"""What checkpointed backpropagation keeps of a step, and the schedule that follows from how much may be kept."""
+"""The rows of checkpointed backpropagation: what one keeps, and how many there may be."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from jaxbptt.cells._from_split import split_of, take_step
 
 
 class Terms(NamedTuple):
-    """What the schedule is for, all static: the arguments of `revolve.schedule`."""
+    """The arguments of `revolve.schedule`, all static."""
 
     T: int
     slots: int
@@ -24,24 +24,24 @@ class Terms(NamedTuple):
 
 
 def row(cell, residuals, theta_h, xs, h_0):
-    """What a row is like: the state that a step starts from and, if they are kept, the residuals of that step."""
+    """One row, as shapes: the state before a step and, if kept, the residuals of that step."""
     step = functools.partial(take_step, split_of(cell))
     return h_0, jax.eval_shape(step, theta_h, _axes.one_step(xs), h_0)[2] if residuals else None
 
 
 def empty(row, number, like):
-    """`number` rows, which will hold what varies as `like` does."""
+    """`number` empty rows, for values that vary as `like` does."""
     like, (leaves, structure) = jax.tree.leaves(like)[0], jax.tree.flatten(row)
     return structure.unflatten([cotangents.zero((number, *leaf.shape), leaf.dtype, like) for leaf in leaves])
 
 
 def at(rows, index):
-    """One of them."""
+    """One row."""
     return jax.tree.map(functools.partial(lax.dynamic_index_in_dim, index=index, keepdims=False), rows)
 
 
 def several(rows, start, number):
-    """`number` of them, from `start` on."""
+    """`number` rows, from `start` on."""
     return jax.tree.map(functools.partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=number), rows)
 
 

@@ -2,14 +2,13 @@
 
     delta_t = h_bar_t + c_{t+1}ᵀ delta_{t+1}      needs h_t for t = T … 1, the order opposite to h_t = f(x_t, h_{t-1})
 
-The first sweep keeps a few h_t. From the last of them backward, the states up to the next are run through again, some
-of these kept in turn, until a stretch is short enough for all of its states to be kept; that one is reversed as in
-`jaxbptt.adjoints.full`. What to keep when is the schedule of `revolve`: a list of small integers, run by one scan, so
-the program is the same for every T.
+The first sweep keeps a few h_t. The states after the last of them are then computed again, and some of these kept in
+turn. A stretch short enough to be kept whole is reversed as in `jaxbptt.adjoints.full`. The schedule of `revolve` says
+what to keep when. It is a list of small integers, run by one scan: the program is the same for every T.
 
-Time is U units of K steps. What the caller wants of the outputs of a unit, ``read(theta_o, outputs, (ys, real))``, is
-made and differentiated in the unit: the outputs themselves for `jaxbptt.unroll`, the losses for `jaxbptt.objective`,
-which then never has an array over all of T.
+Time is U units of K steps. The caller reads a unit by ``read(theta_o, outputs, (ys, real))``, which is evaluated and
+differentiated in the unit. `jaxbptt.unroll` reads the outputs themselves. `jaxbptt.objective` reads the losses, and no
+array spans all of T.
 """
 
 import functools
@@ -33,7 +32,7 @@ from jaxbptt.cells.combinators.masked import MaskedInput
 
 
 class _Bars(NamedTuple):
-    """What goes from right to left: h_t and c_{t+1}ᵀ delta_{t+1} of the last step reversed, and the sums so far."""
+    """Carried from right to left: h_t and c_{t+1}ᵀ delta_{t+1} of the last step reversed, and the sums so far."""
 
     h_t: Any
     c_delta_tp1: Any
@@ -44,7 +43,7 @@ class _Bars(NamedTuple):
 
 
 class _Recursion(NamedTuple):
-    """f as the loops run it: forward with weights of its own, and whether a row has residuals."""
+    """f as the loops run it, with its weights for the forward loop, and whether a row has residuals."""
 
     split: Any
     theta_h: Any
@@ -61,22 +60,22 @@ def _prepared(cell, terms, theta_h, h_0):
 
 
 def _advance(f, xs, h, rows, row):
-    """Through a unit from `h`: the state reached, all its states, and the rows, with what they keep from `row` on."""
+    """Runs a unit from `h`: the state reached, all its states, and the rows, written from `row` on."""
     h_K, hs, residuals = sweeps.forward(f.split, f.weights, xs, h, keep=f.keep)
     return h_K, hs, put(rows, (sweeps.shifted(h, hs), residuals), row)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def recursion(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
-    """h_T, and what is read of each unit, stacked."""
+    """h_T, and the result of `read` for each unit, stacked."""
     return _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys)[:2]
 
 
 def _steps(K, T, xs, ys, unit):
-    """What a unit reads: inputs, and targets with which steps are real (``None``: all).
+    """The inputs of a unit, and its targets with which steps are real (``None``: all).
 
-    Read where they lie: cut into units, or made longer, they would be copied whole. Beyond T there are copies of the
-    last step, at which the state stands still.
+    They are read in place: cutting or padding would copy them whole. Beyond T there are copies of the last step, where
+    the state stands still.
     """
     if T % K == 0:
         xs, ys = several((xs, ys), unit * K, K)
@@ -87,7 +86,7 @@ def _steps(K, T, xs, ys, unit):
 
 
 def _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
-    """h_T, what is read, and the rows."""
+    """The first sweep: h_T, the results of `read`, and the rows."""
     plan = schedule(*terms)
     steps = functools.partial(_steps, plan.block, terms.T)
     like = row(cell, terms.residuals, theta_h, jax.eval_shape(steps, xs, ys, 0)[0], h_0)
@@ -97,7 +96,7 @@ def _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
         (h, rows), (unit, row) = carry, inputs
         of_xs, of_ys = steps(xs, ys, unit)
         h, hs, rows = _advance(f, of_xs, h, rows, row)
-        # The value as the pullback has it: forward mode goes through that, and through no rule for reverse mode.
+        # The value that the pullback has: forward mode can't pass a rule for reverse mode.
         return (h, rows), jax.vjp(read, theta_o, jax.vmap(cell.output)(hs), of_ys)[0]
 
     units = np.arange(len(plan.sweep_rows), dtype=np.int32), plan.sweep_rows
@@ -107,7 +106,7 @@ def _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys):
 
 def _forward(cell, terms, read, *primals):
     (theta_h, xs, h_0, theta_o, ys), is_wanted = cotangents.unpacked(primals)
-    # The structure of a residual is static: which arguments want a cotangent is said by the keys of a dictionary.
+    # The keys say which arguments want a cotangent: the structure of a residual is static.
     names = ("theta_h", "xs", "h_0", "theta_o", "ys")
     wanted = {name: () for name, wanted in zip(names, is_wanted, strict=True) if wanted}
     h_T, made, rows = _sweep(cell, terms, read, theta_h, xs, h_0, theta_o, ys)
@@ -159,7 +158,7 @@ def _backward(cell, terms, read, kept, bars):
 
 
 def _reverse_unit(cell, f, read, theta_o, inputs, rows, row, bars):
-    """One unit from right to left; the rows have its first step at `row`."""
+    """One unit from right to left. Its first step is kept at `row`."""
     xs, ys, made_bar, start = inputs
     hs_tm1, residuals = several(rows, row, jax.tree.leaves(xs)[0].shape[0])
     hs = sweeps.shifted_back(hs_tm1, bars.h_t)
@@ -184,7 +183,7 @@ def _reverse_unit(cell, f, read, theta_o, inputs, rows, row, bars):
 
 
 def _real_zeros(bars, like):
-    """Symbolic zeros as arrays that vary as `like` does, and ``None`` where there is no derivative."""
+    """Symbolic zeros as arrays that vary as `like` does; ``None`` at a leaf without a derivative."""
     like, (leaves, structure) = jax.tree.leaves(like)[0], jax.tree.flatten(cotangents.from_jax(bars))
     return structure.unflatten(
         [cotangents.zero(bar.shape, bar.dtype, like) if isinstance(bar, SymbolicZero) else bar for bar in leaves]

@@ -1,7 +1,7 @@
 """A schedule as two loops read it: rows instead of units, and an array for each number.
 
-What is computed here, once and in NumPy, no loop need compute and no compiler look at. All arrays of one length are
-read by the same small piece of program, whatever they mean; one table of them would be a piece for each column.
+It is computed once, in NumPy: neither a loop nor the compiler need do it. Arrays of one length are all read by the same
+small piece of program. In one table, each column would need a piece of its own.
 """
 
 from typing import Any, NamedTuple
@@ -10,18 +10,18 @@ import numpy as np
 
 
 class BackTable(NamedTuple):
-    """The way back: the fields of `revolve.Instruction` as rows, instruction by instruction.
+    """The way back: `revolve.Instruction` in rows, one array for each field.
 
     Attributes:
         load: the row of the state to start from.
         unit: the unit that starts there.
-        row: what is run through is kept from here on,
-        stride: and so many rows further for each unit.
+        row: the first row for the states run through.
+        stride: how many rows further for each unit.
         advance: how many units to run through.
         stores: 1 to keep the state reached.
         store: the row for it.
-        last_unit: the last unit to turn back over,
-        last_row: and its row.
+        last_unit: the last unit to turn back over.
+        last_row: its row.
         reverse: how many units to turn back over.
     """
 

@@ -2,7 +2,7 @@
 
     h_t = f(x_t, h_{t-1}; θ_h.cell),      h_0 = θ_h.h_0
 
-Pullback: that of f for θ_h.cell; ∂F/∂h_0, summed over the batch, for θ_h.h_0, which no step reads.
+Pullback: θ_h.cell has that of f. No step reads θ_h.h_0; its cotangent is ∂F/∂h_0, summed over the batch.
 """
 
 import functools
@@ -21,7 +21,7 @@ from jaxbptt.types import Cell, PyTree, TimeSplit
 
 
 class LearnedStart(NamedTuple):
-    """θ_h of the inner cell, and h_0 of one sequence: ``None`` at a leaf without a derivative.
+    """θ_h of the inner cell, and h_0 of one sequence, ``None`` at a leaf without a derivative.
 
     >>> import jaxbptt as jb
     >>> theta_h = jb.cells.learned_start(jb.cells.elman()).init(jax.random.key(0), input_size=3, hidden_size=5)
@@ -37,19 +37,19 @@ class LearnedStart(NamedTuple):
 def learned_start(cell: Cell) -> Cell:
     """The same cell with an initial state that is learned: ``h_0 = theta_h.h_0`` for every member of a batch.
 
-    Where no h_0 is given, ∂F/∂h_0, summed over the batch, is the gradient of ``theta_h.h_0``. Leaves without a
-    derivative, such as counters and keys, begin as in the inner cell. As exact as that, at no cost in a step.
+    If no h_0 is given, the gradient of ``theta_h.h_0`` is ∂F/∂h_0, summed over the batch. Leaves without a derivative,
+    such as counters and keys, begin as in the inner cell. As exact as the inner cell, at no cost in a step.
     ``resettable(learned_start(cell))`` begins each sequence of a stream with the learned state.
 
     Args:
         cell: the `Cell` that takes the steps.
 
     Returns:
-        A `Cell` with parameters `LearnedStart`, whose ``init`` takes both parts from the inner cell.
+        A `Cell` with parameters `LearnedStart`. Its ``init`` takes both parts from the inner cell.
 
     Raises:
-        TypeError, ValueError: when `cell` is not a `Cell`; when used, if θ_h is not a `LearnedStart`, or its h_0 not
-            like the inner cell's.
+        TypeError, ValueError: when `cell` is not a `Cell`. When used, if θ_h is not a `LearnedStart`, or its h_0 is
+            unlike the inner cell's.
 
     >>> from jaxbptt import cells
     >>> cell = learned_start(cells.linear())

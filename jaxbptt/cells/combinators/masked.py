@@ -2,7 +2,7 @@
 
     h_t = f(x_t, h_{t-1}) where mask_t, else h_{t-1}
 
-Pullback: delta_t goes through f where the mask holds, and to h_{t-1}, unchanged, where it doesn't.
+Pullback: delta_t goes through f where the mask holds. Elsewhere it goes to h_{t-1}, unchanged.
 """
 
 import functools
@@ -31,17 +31,17 @@ class MaskedInput(NamedTuple):
 
     x: Any
     mask: Array | None
-    flags_every_member = True  # no field: the axes of `mask` are time and batch, where those of x may not tell
+    flags_every_member = True  # no field: `mask` has the axes of time and batch, which those of x may not show
 
 
 @factory
 def masked(cell: Cell) -> Cell:
     """The same cell on inputs ``MaskedInput(x, mask)``: the state stands still where the mask is False.
 
-    For sequences of different lengths, padded anywhere. What a padded step's x holds reaches neither a state nor a
-    gradient: NaN and numbers near the largest (beyond 8e28 in float32, 4e3 in float16) are read as 0, and so is every
-    integer, a token that no table has among them. A leaf of x that all members share is ``[T]``. As exact as the inner
-    cell; costs that and a few selects.
+    For sequences of different lengths, padded anywhere. The x of a padded step reaches neither a state nor a gradient.
+    NaN and numbers near the largest (beyond 8e28 in float32, 4e3 in float16) are read as 0 there. So is every integer,
+    even a token that no table has. A leaf of x that all members share is ``[T]``. As exact as the inner cell; costs
+    that and a few selects.
 
     Args:
         cell: the `Cell` that takes the steps.
@@ -50,12 +50,12 @@ def masked(cell: Cell) -> Cell:
         A `Cell` with the parameters and state of the inner one.
 
     Raises:
-        TypeError: when `cell` is not a `Cell`; when used, if the mask is not boolean.
+        TypeError: when `cell` is not a `Cell`. When used, if the mask is not boolean.
 
     Notes:
-        By `adjoints.autodiff` and `adjoints.tangent` a cell of yours must have a finite derivative at what is read.
-        Where a pullback has no finite value at a state that stood still, the gradient and ``jax.jvp`` of it are right,
-        and ``jax.grad`` of ``jax.grad`` is NaN but by `adjoints.autodiff`.
+        With `adjoints.autodiff` and `adjoints.tangent` a cell of yours must have a finite derivative at the values
+        read. A pullback may have no finite value at a state that stood still. The gradient and ``jax.jvp`` of it are
+        then right. ``jax.grad`` of ``jax.grad`` is NaN, except with `adjoints.autodiff`.
 
     >>> from jaxbptt import cells
     >>> cell = masked(cells.elman())
@@ -90,7 +90,7 @@ def _readable(xs):
 
 
 def _zero_where_unreadable(mask, leaf):
-    """``[T, *batch, …]`` as f may read it: f's pullback gets 0 at a padded step, and 0 · NaN would be NaN.
+    """``[T, *batch, …]`` as f may read it. f's pullback gets 0 at a padded step, and 0 · NaN would be NaN.
 
     Other finite numbers stay, as f may be singular at zero.
     """
@@ -104,7 +104,7 @@ def _zero_where_unreadable(mask, leaf):
 
 
 def _of_leaf(mask, leaf):
-    """The mask of a leaf, of all members together where they share it; and once more with the axes of the leaf."""
+    """The mask of a leaf, and the same with the leaf's axes. A shared leaf is read where any member's step is real."""
     if leaf.shape[: mask.ndim] != mask.shape:
         mask = jnp.any(mask, axis=tuple(range(1, mask.ndim)))
     return mask, mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
@@ -121,7 +121,7 @@ def _step(inner, theta_h, projected_t, h_tm1):
 
 
 def _residuals(inner, theta_h, projected, hs_tm1, hs):
-    # By the step: `inner.residuals` would ask for the h_t of f, which at a padded step is not the state.
+    # By the step: `inner.residuals` would need f's own h_t. At a padded step the state is another.
     return jax.vmap(inner.step, in_axes=(None, 0, 0))(theta_h, projected[1], hs_tm1)[1]
 
 
@@ -129,15 +129,17 @@ def _step_vjp(inner, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):
     to_f = cotangents.where(x_t.mask, delta_t, jax.tree.map(jnp.zeros_like, delta_t))
     real_t = without_time_axis(_readable(with_time_axis(x_t)))
     z_bar_t, h_bar_tm1 = inner.step_vjp(theta_h, real_t, residuals_t, h_tm1, h_t, to_f)
-    # Of a padded step it is 0, being linear in delta_t; but the pullback was read at a state that stood still and is
-    # not f's, where what it multiplies 0 by may be no number.
+    # At a padded step z_bar_t is 0, as it is linear in delta_t. But the pullback was read at a state that is not f's:
+    # it may have multiplied 0 by NaN.
     none = jax.tree.map(jnp.zeros_like, z_bar_t)
     return cotangents.where(x_t.mask, z_bar_t, none), cotangents.where(x_t.mask, h_bar_tm1, delta_t)
 
 
 def _over_time(rule, theta_h, xs, hs_tm1, hs, residuals, z_bars):
-    """A sum over time of the inner cell. A padded step adds 0 where f has a derivative, being linear in z_bars: so it
-    is read as a step that was taken. Where there is none, nothing is added.
+    """A sum over time, by a rule of the inner cell.
+
+    The rule is linear in z_bars: a padded step adds 0 where f has a derivative. So it is read as a step that was taken.
+    Without any such step the sum is 0.
     """
     read = jax.tree.map(functools.partial(_as_taken, xs.mask), (xs.x, hs_tm1, hs, residuals))
     bar = rule(theta_h, *read, z_bars)
@@ -145,7 +147,7 @@ def _over_time(rule, theta_h, xs, hs_tm1, hs, residuals, z_bars):
 
 
 def _as_taken(mask, leaf):
-    """``[T, *batch, …]`` with the first step that was taken, of whichever member, in the place of the others."""
+    """``[T, *batch, …]`` with the first step that any member took in place of the padded ones."""
     leaf = jnp.asarray(leaf)
     mask, is_taken = _of_leaf(mask, leaf)
     steps = leaf.reshape(mask.size, *leaf.shape[mask.ndim :])

@@ -3,8 +3,9 @@
     W h  becomes  Σ_k bf16(W_ik) bf16(h_k), summed in float32
 
 Parameters, states, gates and cotangents keep their dtype, so small increments are not lost over many steps. A product
-is linear in each operand, so its pullback is two products of the same kind: W_bar = Σ bf16(z_bar) bf16(h)ᵀ and
-h_bar = bf16(W)ᵀ bf16(z_bar), summed in float32.
+is linear in each operand. Its pullback is two products of the same kind, summed in float32:
+
+    W_bar = Σ bf16(z_bar) bf16(h)ᵀ      h_bar = bf16(W)ᵀ bf16(z_bar)
 """
 
 from jaxbptt._errors import arguments
@@ -18,19 +19,10 @@ from jaxbptt.types import Cell
 def mixed_precision(cell: Cell) -> Cell:
     """The same cell with bfloat16 operands in every product, forward and backward; `jaxbptt.policies` for a model.
 
-    Parameters and states stay float32, and so do sums, gates, cotangents and gradients; but `adjoints.autodiff` and
-    `adjoints.tangent`, which JAX transposes, round the cotangents of operands to bfloat16 once more. The gradient is
-    that of the cell to about the two digits that bfloat16 has: 0.75% off at worst over the shapes of the benchmarks.
-    So are second derivatives, but for ``jax.grad`` of ``jax.grad`` by `adjoints.autodiff` and `adjoints.tangent`: there
-    JAX sums the cotangents of a weight over time in bfloat16, which stands still after some hundred steps. Take
-    ``jax.jvp`` of ``jax.grad``, or `adjoints.full`.
-    Where the machine has matrix units for bfloat16 it is faster: on a CPU 1.5 to 2.4 times for n ≥ 256; on an H200,
-    whose float32 has operands of 10 bits, 1.1 times for n = 256 and 1.3 to 1.4 for n = 1024. Elsewhere not.
-
-    Built-in cells and their combinations round the operands themselves. A cell of yours is traced under
-    ``jax.default_matmul_precision("BF16_BF16_F32")`` where ``jax.default_backend()`` is a GPU or a TPU, and its
-    products round there; for a CPU, where JAX takes the setting for a lower bound, it is left as it is, also in a
-    program that is exported from there.
+    Parameters, states, sums, gates, cotangents and gradients stay float32. The gradient is that of the cell to about
+    the two digits of bfloat16: 0.75% off at worst over the shapes of the benchmarks. It is faster only on a machine
+    with matrix units for bfloat16: on a CPU 1.5 to 2.4 times for n ≥ 256. On an H200, whose float32 has operands of 10
+    bits, it is 1.1 times for n = 256 and 1.3 to 1.4 for n = 1024.
 
     Args:
         cell: any `Cell`.
@@ -41,7 +33,20 @@ def mixed_precision(cell: Cell) -> Cell:
     Raises:
         TypeError: when `cell` is not a `Cell`.
 
-    Source: Micikevicius et al. (2018), Mixed precision training, section 3, with bfloat16 for float16: its range is
+    Notes:
+        JAX transposes `adjoints.autodiff` and `adjoints.tangent`. Both round the cotangents of operands to bfloat16
+        once more.
+
+        Second derivatives have the same two digits, with one exception: ``jax.grad`` of ``jax.grad`` by these two. Here
+        JAX sums a weight's cotangents over time in bfloat16. That sum stands still after some hundred steps. Take
+        ``jax.jvp`` of ``jax.grad``, or `adjoints.full`.
+
+        Built-in cells and their combinations round the operands themselves. A cell of yours rounds where
+        ``jax.default_backend()`` is a GPU or a TPU: it is traced under
+        ``jax.default_matmul_precision("BF16_BF16_F32")``. On a CPU it is left as it is, as JAX takes the setting for a
+        lower bound there. A program exported from a CPU does not round either.
+
+    Source: Micikevicius et al. (2018), Mixed precision training, section 3, with bfloat16 for float16. Its range is
     that of float32, so the loss needs no scaling.
 
     >>> import jax.numpy as jnp
@@ -53,13 +58,13 @@ def mixed_precision(cell: Cell) -> Cell:
     """
     arguments.cells("cell", (cell,))
     split = own_split(cell)
-    if cell.mixed is not None and (split is not None or cell.split is None):  # it rounds the pair that it was made with
+    if cell.mixed is not None and (split is not None or cell.split is None):  # it rounds its own pair
         return cell.mixed(cell)
     return rounded(cell, with_bfloat16_products, split and split.operands)
 
 
 def with_members_of(cell: Cell, combined: Cell) -> Cell:
-    """`combined`, made of mixed cells, with what a user may have replaced in `cell`; for combinators."""
+    """`combined`, made of mixed cells, with the functions that a user may have replaced in `cell`; for combinators."""
     return combined._replace(
         init=cell.init, initial_state=cell.initial_state, output=cell.output, check=cell.check, mixed=lambda cell: cell
     )

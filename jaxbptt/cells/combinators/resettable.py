@@ -2,7 +2,7 @@
 
     h_t = f(x_t, h̃_{t-1}),      h̃_{t-1} = h_0(θ_h) where reset_t, else h_{t-1}
 
-Pullback: c_tᵀ delta_t goes to h_{t-1} where no sequence begins, and to h_0(θ_h), hence θ_h, where one does.
+Pullback: c_tᵀ delta_t goes to h_{t-1}. Where a sequence begins it goes to h_0(θ_h), hence to θ_h.
 """
 
 import functools
@@ -37,9 +37,9 @@ class ResetInput(NamedTuple):
 def resettable(cell: Cell) -> Cell:
     """The same cell on inputs ``ResetInput(x, reset)``: the state starts anew where `reset` is True.
 
-    For streams of sequences laid end to end; no gradient crosses a reset. The state it starts from is the cell's
-    ``initial_state(theta_h)``, with a gradient if that depends on parameters. As exact as the inner
-    cell; costs that and two selects.
+    For streams of sequences laid end to end; no gradient crosses a reset. The new state is the cell's
+    ``initial_state(theta_h)``. It has a gradient if it depends on parameters. As exact as the inner cell; costs that
+    and two selects.
 
     Args:
         cell: the `Cell` that takes the steps.
@@ -48,8 +48,8 @@ def resettable(cell: Cell) -> Cell:
         A `Cell` with the parameters and state of the inner one.
 
     Raises:
-        TypeError, ValueError: when `cell` is not a `Cell`; when used, if the flags are not boolean, or have not all
-            batch axes of the state.
+        TypeError, ValueError: when `cell` is not a `Cell`. When used, if the flags are not boolean, or lack a batch
+            axis of the state.
 
     >>> from jaxbptt import cells
     >>> cell = resettable(cells.linear())
@@ -62,7 +62,7 @@ def resettable(cell: Cell) -> Cell:
     pieces: Any = (_project, _step, _residuals, _step_vjp, _param_vjp, _input_vjp)
     pieces = [functools.partial(piece, cell, inner) for piece in pieces]
     return cell_from_split(
-        TimeSplit(*pieces),  # without `operands`: the state that a sequence begins with is made of θ_h as it is
+        TimeSplit(*pieces),  # without `operands`: a sequence's first state is made from θ_h as it is
         init=cell.init,
         initial_state=cell.initial_state,
         check=functools.partial(_check, cell),
