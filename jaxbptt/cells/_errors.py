@@ -18,9 +18,8 @@ def parameters(params_type, theta_h):
 
 
 def arrays(theta_h):
-    if not all(hasattr(leaf, "shape") for leaf in theta_h):
-        came = f"{type(theta_h).__name__}({', '.join(type(leaf).__name__ for leaf in theta_h)})"
-        raise TypeError(f"`theta_h` must hold arrays: got {came}; write `jnp.asarray` around each")
+    came = f"{type(theta_h).__name__}({', '.join(type(leaf).__name__ for leaf in theta_h)})"
+    raise TypeError(f"`theta_h` must hold arrays: got {came}; write `jnp.asarray` around each")
 
 
 def layers(theta_h, h_0, number):

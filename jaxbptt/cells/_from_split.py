@@ -32,7 +32,8 @@ def _zeros(params_type, state_type, theta_h, batch_shape=()):
     if not isinstance(theta_h, params_type) or not is_batch:
         _errors.parameters(params_type, theta_h)
         _errors.batch_shape(batch_shape)
-    _errors.arrays(theta_h)
+    if not all(hasattr(leaf, "shape") for leaf in theta_h):
+        _errors.arrays(theta_h)
     zero = jnp.zeros((*batch_shape, theta_h.W_h.shape[1]), theta_h.W_h.dtype)
     return zero if state_type is None else state_type(*[zero] * len(state_type._fields))
 
@@ -41,7 +42,8 @@ def matrix_fits(params_type, gates, theta_h, xs, h_0):
     """Sizes of a cell whose parameters are W_x, W_h and biases with `gates` blocks of rows."""
     if not isinstance(theta_h, params_type):
         _errors.parameters(params_type, theta_h)
-    _errors.arrays(theta_h)
+    if not all(hasattr(leaf, "shape") for leaf in theta_h):
+        _errors.arrays(theta_h)
     n = np.shape(theta_h.W_h)[-1] if np.ndim(theta_h.W_h) == 2 else -1
     d = np.shape(theta_h.W_x)[-1] if np.ndim(theta_h.W_x) == 2 else -1
     expected = {"W_x": (gates * n, d), "W_h": (gates * n, n)}
