@@ -43,10 +43,10 @@ class Study(NamedTuple):
         name: of the subcommand and of the file.
         claim: what is measured, in one line.
         config: a frozen dataclass: every flag with its default and its help. It has ``seed``, ``quick`` and ``out``,
-            and raises `experiments.common.options.BadInputError` for values that make no sense.
+            and raises `experiments.kit.options.BadInputError` for values that make no sense.
         quick: the defaults that ``--quick`` puts in place of the usual ones.
         run: ``(config, report) -> Result``. Reads no file, writes none, prints nothing; what a run keeps
-            of itself while it goes on is `experiments.common.trained`'s, or the benchmark's own, below
+            of itself while it goes on is `experiments.kit.trained`'s, or the benchmark's own, below
             ``config.out``, and none without that.
     """
 

@@ -4,10 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments.benchmarks import contenders, long
-from experiments.benchmarks import work as works
-from experiments.common import options
-from experiments.common.options import BadInputError
+from experiments.benchmarks.measuring import long
+from experiments.benchmarks.peers import contenders
+from experiments.benchmarks.peers import work as works
+from experiments.kit import options
+from experiments.kit.options import BadInputError
 
 What = Literal["speed", "checkpoint", "length", "memory", "long"]
 SHAPES = ("1,1000,32,32", "32,200,64,64", "16,784,1,128", "128,96,128,128", "64,256,256,256", "32,64,512,512")

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common import options, output, trained
-from experiments.common.options import BadInputError, NoDataError
+from experiments.kit import options, output, trained
+from experiments.kit.options import BadInputError, NoDataError
 from experiments.runner import report_markdown, report_page, rows, running
 from experiments.runner.rows import Row
 from experiments.study import Study

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common import output, signals, trained
+from experiments.kit import output, signals, trained
 from experiments.runner import terminal
 from experiments.study import Result, Study
 

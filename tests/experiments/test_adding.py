@@ -9,10 +9,10 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 
-from experiments import adding
-from experiments.common.options import BadInputError
+from experiments.kit import memory
+from experiments.kit.options import BadInputError
 from experiments.runner import cli
-from experiments.tasks import memory
+from experiments.studies import adding
 
 TINY = ["run", "adding", "--quick", "--seeds=2", "--length=6", "--chrono-lengths", "5", "--hidden-size=3"]
 TINY += [

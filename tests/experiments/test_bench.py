@@ -10,9 +10,10 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments.benchmarks import checkpoint, report
-from experiments.common import devices
-from experiments.common.options import BadInputError
+from experiments.benchmarks.measuring import checkpoint
+from experiments.benchmarks.reporting import report
+from experiments.kit import devices
+from experiments.kit.options import BadInputError
 from experiments.runner import cli
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the peers' own

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from experiments.benchmarks import beside
+from experiments.benchmarks.measuring import beside
 from tests.experiments.called_beside import aborts, answers, cannot_be_sent, exits, hangs, nothing, raises
 
 ROOT = pathlib.Path(__file__).parents[2]

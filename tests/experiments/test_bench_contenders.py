@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import checkpoint, contenders, cudnn_peer, length, ours, peak, plain, side_by_side, speed
-from experiments.benchmarks import work as works
-from experiments.benchmarks.contender import Built, Contender, LeftOutError
-from experiments.common import output
+from experiments.benchmarks.measuring import checkpoint, length, peak, side_by_side, speed
+from experiments.benchmarks.peers import contenders, cudnn_peer, ours, plain
+from experiments.benchmarks.peers import work as works
+from experiments.benchmarks.peers.contender import Built, Contender, LeftOutError
+from experiments.kit import output
 from experiments.study import silent
 from jaxbptt.checking import GradientMismatchError
 from tests import oracles

@@ -13,7 +13,9 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
 import jaxbptt as jb
-from experiments.benchmarks import config, long, summary
+from experiments.benchmarks import config
+from experiments.benchmarks.measuring import long
+from experiments.benchmarks.reporting import summary
 from experiments.runner import cli
 from experiments.study import silent
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from experiments.benchmarks import checkpoint, length, measure, summary
-from experiments.benchmarks import work as works
-from experiments.benchmarks.side_by_side import Timed
-from experiments.benchmarks.speed import Row
+from experiments.benchmarks.measuring import checkpoint, length, measure
+from experiments.benchmarks.measuring.side_by_side import Timed
+from experiments.benchmarks.measuring.speed import Row
+from experiments.benchmarks.peers import work as works
+from experiments.benchmarks.reporting import summary
 
 
 def silent(*progress):

@@ -12,10 +12,11 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments.benchmarks import attempts, beside, command, kept, length, side_by_side, speed
+from experiments.benchmarks import command
 from experiments.benchmarks.config import Config
-from experiments.common import devices, output
-from experiments.common.options import BadInputError
+from experiments.benchmarks.measuring import attempts, beside, kept, length, side_by_side, speed
+from experiments.kit import devices, output
+from experiments.kit.options import BadInputError
 from experiments.runner import cli
 from experiments.study import silent
 

@@ -9,8 +9,8 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import checkpoint_cost
-from experiments.benchmarks import checkpoint
+from experiments.benchmarks.measuring import checkpoint
+from experiments.studies import checkpoint_cost
 from experiments.study import silent
 
 

@@ -18,9 +18,9 @@ pytest.importorskip("orbax.checkpoint")
 pytest.importorskip("scipy")
 
 import jaxbptt as jb
-from experiments import chorales
 from experiments.runner import cli, terminal
-from experiments.tasks import music
+from experiments.studies.chorales import music
+from experiments.studies.chorales import study as chorales
 
 QUICK = ["run", "chorales", "--quick", "--out"]
 

@@ -13,9 +13,10 @@ pytest.importorskip("scipy")
 
 from scipy import io
 
-from experiments.common.options import NoDataError
+from experiments.kit import fetched
+from experiments.kit.options import NoDataError
 from experiments.runner import cli
-from experiments.tasks import fetched, music
+from experiments.studies.chorales import music
 
 QUICK = ["run", "chorales", "--quick", "--out"]
 

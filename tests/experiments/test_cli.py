@@ -13,7 +13,7 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
 from experiments.catalogue import STUDIES
-from experiments.common import options, output
+from experiments.kit import options, output
 from experiments.runner import cli
 
 ROOT = Path(__file__).parents[2]

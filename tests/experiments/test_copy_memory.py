@@ -13,11 +13,11 @@ pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 
 import jaxbptt as jb
-from experiments import copy_memory
-from experiments.common.options import BadInputError
-from experiments.networks import unitary
+from experiments.kit import memory
+from experiments.kit.options import BadInputError
 from experiments.runner import cli
-from experiments.tasks import memory
+from experiments.studies.copy_memory import network as unitary
+from experiments.studies.copy_memory import study as copy_memory
 
 TINY = ["run", "copy_memory", "--quick", "--seeds=2", "--delays", "2", "--hidden-size=3", "--unitary-hidden-size=4"]
 TINY += ["--updates=8", "--every=2", "--test-size=8", "--batch-size=4", "--seed=1", "--out"]

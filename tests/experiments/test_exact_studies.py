@@ -9,8 +9,9 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import checkpoint_cost, cliff, curse_of_memory, jacobian_bound, lyapunov
 from experiments.runner import cli
+from experiments.studies import checkpoint_cost, curse_of_memory, jacobian_bound, lyapunov
+from experiments.studies.cliff import study as cliff
 
 EXACT = (jacobian_bound, cliff, lyapunov, curse_of_memory, checkpoint_cost)
 

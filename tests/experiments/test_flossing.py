@@ -18,12 +18,12 @@ pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 
 import jaxbptt as jb
-from experiments import flossing
-from experiments.common import options
-from experiments.flossing import Config
-from experiments.networks import flossing as flossing_net
+from experiments.kit import options
 from experiments.runner import cli, terminal
-from experiments.tasks import temporal
+from experiments.studies.flossing import networks as flossing_net
+from experiments.studies.flossing import study as flossing
+from experiments.studies.flossing import task
+from experiments.studies.flossing.study import Config
 
 SMALL = {"hidden_size": 5, "exponents": 3, "delay": 2, "length": 9, "flossing_length": 12, "transient": 4, "seeds": 2}
 TINY = shlex.split(
@@ -35,7 +35,7 @@ TINY.append("--out")
 
 @pytest.mark.parametrize(("length", "delay"), [(3, 1), (30, 7), (9, 4)])
 def test_each_target_compares_two_bits_of_the_past(length, delay):
-    xs, ys, mask = temporal.delayed_xor(np.random.default_rng(0), length, 500, delay)
+    xs, ys, mask = task.delayed_xor(np.random.default_rng(0), length, 500, delay)
     assert xs.shape == (length, 500, 1)
     for bits, targets, counts in zip(xs[:, :, 0].T, ys.T, mask.T, strict=True):
         for t in range(length):
@@ -64,7 +64,7 @@ def logits(theta, bits):
 
 def test_the_objective_and_the_accuracy_are_those_of_a_loop():
     config = Config(**SMALL)
-    xs, ys, mask = temporal.delayed_xor(np.random.default_rng(3), 9, 20, 2)
+    xs, ys, mask = task.delayed_xor(np.random.default_rng(3), 9, 20, 2)
     with jax.enable_x64(True):
         theta = small(config)
         F = jb.objective(flossing.MODEL, flossing.loss)

@@ -13,10 +13,10 @@ pytest.importorskip("rich")
 pytest.importorskip("mnist1d")
 pytest.importorskip("orbax.checkpoint")
 
-from experiments import mnist1d
-from experiments.common import options
-from experiments.mnist1d import Config
+from experiments.kit import options
 from experiments.runner import cli
+from experiments.studies.mnist1d import study as mnist1d
+from experiments.studies.mnist1d.study import Config
 
 TINY = ["run", "mnist1d", "--quick", "--epochs=2", "--hidden-size=3", "--batch-size=400", "--out"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxbptt as jb
-from experiments import plots
+from experiments.kit import plots
 from jaxbptt import diagnostics
 
 

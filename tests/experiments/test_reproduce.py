@@ -11,8 +11,8 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
 from experiments.catalogue import STUDIES
-from experiments.common import output
-from experiments.common.options import BadInputError, NoDataError
+from experiments.kit import output
+from experiments.kit.options import BadInputError, NoDataError
 from experiments.runner import cli, reproduce
 from tests.experiments.fake_studies import REASON, Fakes, Flags, NoFileFlags
 from tests.experiments.reports import page, table_of

@@ -11,12 +11,12 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
 import jaxbptt as jb
-from experiments import vanishing_exploding
-from experiments.measures import lags, last_step
+from experiments.kit import lags, last_step
 from experiments.runner import cli
+from experiments.studies.digits import task as data
+from experiments.studies.vanishing_exploding import study as vanishing_exploding
+from experiments.studies.vanishing_exploding.study import Config
 from experiments.study import silent
-from experiments.tasks import digits as data
-from experiments.vanishing_exploding import Config
 
 # the shapes of the small run in test_cli.py: compiled once
 TINY = {**vanishing_exploding.STUDY.quick, "hidden_size": 5, "steps": 12, "non_normal_steps": 60}

@@ -19,13 +19,13 @@ pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 
 import jaxbptt as jb
-from experiments import temporal_order
-from experiments.common import options
-from experiments.measures import binomial
-from experiments.networks import temporal_order as temporal_order_net
+from experiments.kit import options
 from experiments.runner import cli, terminal
-from experiments.tasks import temporal
-from experiments.temporal_order import Config
+from experiments.studies.temporal_order import binomial
+from experiments.studies.temporal_order import networks as temporal_order_net
+from experiments.studies.temporal_order import study as temporal_order
+from experiments.studies.temporal_order import task as temporal
+from experiments.studies.temporal_order.study import Config
 
 TINY = shlex.split("run temporal_order --quick --updates=12 --hidden-size=5 --seeds=2 --test-size=40 --check-every=4")
 TINY.append("--out")

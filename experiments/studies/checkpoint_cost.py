@@ -1,0 +1,280 @@
+"""What a gradient in bounded memory costs: the count of steps exactly, and whether time and memory follow it.
+
+    r·T - C(c + r, c + 1) forward steps with c states kept,  r = min {r : C(c + r, c) ≥ T}          (revolve)
+    C(t, m) = min_{1 ≤ y < t} y + C(t - y, m - 1) + C(y, m),  C(t, 1) = ½ t (t + 1),  C(1, m) = 1   (Gruslys et al.)
+
+ 1. The schedule of `jaxbptt.adjoints.checkpointed`, one step to a block, runs exactly as many forward steps as the
+    formula says: 3636, 2472, 1948, 1898 at T = 1000 with 10, 30, 50, 100 states.
+ 2. The recursion, solved here by dynamic programming, counts each step's own forward for its reverse too: T more.
+ 3. A gradient that keeps everything runs T steps forward and T backward; with a step backward taken for two forward,
+    the time beside it is (steps / T + 2) / 3: with 50 states 1.32, "95% of the memory for a third more time". It is
+    measured on whole gradients, with the blocks that the library chooses; so are the temporaries, from the compiler.
+    Where a step forward costs another share than a third, the time is that of full and of the extra steps at their own
+    cost, which is given beside it.
+
+Sources: Griewank and Walther (2000), Algorithm 799: revolve; Gruslys, Munos, Danihelka, Lanctot and Graves (2016),
+Memory-efficient backpropagation through time, eq. 1 and abstract.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxbptt as jb
+from experiments.benchmarks.measuring import checkpoint, measure
+from experiments.benchmarks.peers import ours
+from experiments.benchmarks.peers import work as works
+from experiments.benchmarks.peers.contender import arrays, loss
+from experiments.kit import options, plots
+from experiments.study import Report, Result, Study, Table, verdict
+
+TOLERANCE = 0.15  # relative, of time against (steps/T + 2)/3
+EXACT_T = 1000
+EXACT_STEPS = {10: 3636, 30: 2472, 50: 1948, 100: 1898}
+PUBLISHED = {
+    "forward steps at T = 1000 with 10, 30, 50, 100 states": {
+        "value": "3636, 2472, 1948, 1898",
+        "source": "the formula of Griewank and Walther (2000)",
+        "tag": "derived",
+    },
+    "memory saved at T = 1000, and the time it takes": {
+        "value": "95% for a third more time",
+        "source": "Gruslys et al. (2016)",
+        "tag": "read in the abstract",
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Forward steps, time and temporaries of checkpointed gradients against the states kept; F reads h_T alone."""
+
+    seed: int = 0
+    """Of weights and inputs."""
+    quick: bool = False
+    """A small cell and few rounds: the same code in seconds; its times mean little."""
+    out: Path | None = None
+    """The output folder; results/checkpoint_cost by default."""
+    cell: works.CellName = "lstm"
+    """f."""
+    batch_size: int = 16
+    """B."""
+    steps: int = 1000
+    """T of what is timed."""
+    hidden_size: int = 256
+    """n, and d."""
+    slots: tuple[int, ...] = (10, 30, 50, 100)
+    """How many states are kept."""
+    rounds: int = 7
+    """Of timing: each calls everybody once."""
+    seconds: float = 8.0
+    """The most for all rounds of one number of states; something slow takes part in fewer of them."""
+
+    def __post_init__(self):
+        options.at_least("seed", self.seed, 0)
+        options.at_least("steps", self.steps, 2)
+        for name in ("batch_size", "hidden_size", "rounds"):
+            options.at_least(name, getattr(self, name), 1)
+        options.positive("slots", *self.slots)
+        options.positive("seconds", self.seconds)
+
+
+def planned(T: int, slots: int) -> int:
+    """Forward steps of `jaxbptt.adjoints.checkpointed` with one step to a block, h_T computed once."""
+    work = works.make("elman", works.Shape(1, T, 1, 1), reads="last")
+    return checkpoint.planned(work, jb.adjoints.checkpointed(slots=slots, block=1, residuals="states"))
+
+
+def gruslys(T: int, slots: int) -> np.ndarray:
+    """C(t, m) for t ≤ T and m ≤ slots, ``[slots + 1, T + 1]`` with rows and columns 0 unused.
+
+    >>> C = gruslys(30, 4)
+    >>> int(C[1, 30]), int(C[4, 4]), int(C[3, 10])  # ½·30·31; 2t - 1 once everything is kept
+    (465, 7, 25)
+    """
+    t = np.arange(T + 1)
+    C = np.zeros((slots + 1, T + 1), np.int64)
+    C[1] = t * (t + 1) // 2
+    for m in range(2, slots + 1):
+        C[m, 1] = 1
+        for length in range(2, T + 1):
+            y = t[1:length]
+            C[m, length] = np.min(y + C[m - 1, length - y] + C[m, y])
+    return C
+
+
+def expected(steps: int, T: int) -> float:
+    """Time beside a gradient that keeps everything.
+
+    >>> round(expected(1948, 1000), 3)
+    1.316
+    """
+    return (steps / T + 2) / 3
+
+
+def own_cost(work: works.Work, rounds: int, seconds: float, report: Report) -> float:
+    """The share of F alone, a forward sweep that keeps nothing, in the time of `adjoints.full`'s gradient, here."""
+    weights, xs, h_0 = arrays(work)
+    cell, theta = ours.CELLS[work.cell](), ours.theta_of(work, weights)
+    state = jb.cells.LSTMState(*h_0) if work.cell == "lstm" else h_0[0]
+    F = jax.jit(lambda theta, xs, h_0: loss(cell.output(jb.unroll(cell, theta.h, xs, h_0)[0])))
+    built = ours.build(work, adjoint=jb.adjoints.full)
+    contenders = {
+        "forward": lambda: jax.block_until_ready(F(theta, xs, state)),
+        "gradient": lambda: built.wait(built.run()),
+    }
+    for call in contenders.values():
+        call()
+    times = measure.interleaved(contenders, rounds, seconds, functools.partial(report, "forward sweep: rounds"))
+    return measure.ratio(times["forward"], times["gradient"]).median
+
+
+def counts() -> dict[int, dict[str, int]]:
+    """Forward steps at T = 1000 by number of states: by the formula, as planned, by Gruslys' recursion, and its worst.
+
+    ``gruslys_off`` is the largest |C(t, c) - t - formula| over all t ≤ 1000.
+    """
+    C = gruslys(EXACT_T, max(EXACT_STEPS))
+    return {
+        c: {
+            "formula": checkpoint.steps(EXACT_T, c),
+            "planned": planned(EXACT_T, c),
+            "gruslys": int(C[c, EXACT_T]),
+            "gruslys_off": max(abs(int(C[c, t]) - t - checkpoint.steps(t, c)) for t in range(1, EXACT_T + 1)),
+        }
+        for c in EXACT_STEPS
+    }
+
+
+def run(config: Config, report: Report) -> Result:
+    """Counts, times, compares, and draws."""
+    counted = counts()
+    report("counting", 1, 1)
+    T, n = config.steps, config.hidden_size
+    work = works.make(config.cell, works.Shape(config.batch_size, T, n, n), config.seed, reads="last")
+    found = checkpoint.run(work, config.slots, config.rounds, config.seconds, report)
+    forward = own_cost(work, config.rounds, config.seconds, report)
+    rows = {one.slots: _row(one, found, forward) for one in found.slots}
+    reasons = {
+        **{
+            f"{row['planned']} steps planned with {c} states, not {EXACT_STEPS[c]}": row["planned"] != EXACT_STEPS[c]
+            or row["formula"] != EXACT_STEPS[c]
+            for c, row in counted.items()
+        },
+        **{
+            f"C(t, {c}) is off the formula + t by up to {row['gruslys_off']}": row["gruslys_off"] > 0
+            for c, row in counted.items()
+        },
+        **{
+            f"{c} states take {row['over_full']['median']:.2f} times full's time, not {row['expected']:.2f} ± 15%": (
+                not abs(row["over_full"]["median"] / row["expected"] - 1) <= TOLERANCE
+            )
+            for c, row in rows.items()
+        },
+    }
+    numbers: dict[str, Any] = {
+        "verdict": verdict(reasons),
+        "published": PUBLISHED,
+        "tolerance": TOLERANCE,
+        "steps": {"T": EXACT_T, "by_states": counted},
+        "temporaries": {
+            "full_bytes": found.full_temporaries,
+            "by_states": {c: {"bytes": row["bytes"], "over_full": row["memory"]} for c, row in rows.items()},
+        },
+        "timing": {"forward_sweep_over_full": forward, "by_states": rows},
+    }
+    figure = _draw(T, counted, rows)
+    return Result(numbers, _tables(config, counted, rows, forward), {"checkpoint_cost": figure})
+
+
+def _row(one, found, forward):
+    T = found.shape.T
+    extra = one.steps_run - (T - 1)
+    known = one.temporaries is not None and found.full_temporaries
+    return {
+        "over_full": measure.ratio(one.seconds, found.full_seconds)._asdict(),
+        "median_seconds": measure.spread(one.seconds).median,
+        "expected": expected(one.formula, T),
+        "expected_at_own_cost": 1 + extra / T * forward,
+        "steps_run": one.steps_run,
+        "gradient_error": one.error,
+        "bytes": one.temporaries,
+        "memory": one.temporaries / found.full_temporaries if known else None,
+    }
+
+
+def _tables(config, counted, rows, forward):
+    steps = tuple(
+        (str(c), str(row["formula"]), str(row["planned"]), str(row["gruslys"] - EXACT_T)) for c, row in counted.items()
+    )
+    times = tuple(
+        (
+            str(c),
+            f"{row['expected']:.3f}",
+            "{median:.3f} ({low:.3f} to {high:.3f})".format(**row["over_full"]),
+            f"{row['over_full']['median'] / row['expected'] - 1:+.0%}",
+            f"{row['expected_at_own_cost']:.3f}",
+            "not known" if row["memory"] is None else f"{row['memory']:.1%}",
+        )
+        for c, row in rows.items()
+    )
+    shape = f"{config.cell}, B = {config.batch_size}, T = {config.steps}, n = {config.hidden_size}"
+    return (
+        Table(
+            f"forward steps, T = {EXACT_T}",
+            ("states kept", "formula (derived)", "planned", "Gruslys' recursion - T"),
+            steps,
+        ),
+        Table(
+            f"{shape}: beside adjoints.full, medians and quartiles; a forward sweep alone is {forward:.2f} of it",
+            ("states kept", "(t/T + 2)/3", "time measured", "off by", "with that sweep's time", "temporaries"),
+            times,
+        ),
+    )
+
+
+def _draw(T, counted, rows):
+    figure, axes = plots.figure(1, 3, width=12, height=3.8)
+    steps, times, memory = axes[0]
+    some = np.unique(np.geomspace(5, 200, 40).astype(int))
+    steps.plot(some, [checkpoint.steps(EXACT_T, c) for c in some], color="0.25", linewidth=0.9, zorder=1)
+    for k, (name, shift) in enumerate((("planned", 0), ("gruslys", EXACT_T))):
+        label = "planned" if name == "planned" else "Gruslys' recursion - T"
+        how = {"linestyle": "none", "markersize": 9 - 5 * k, "fillstyle": "full" if k else "none"}
+        found = np.array([row[name] - shift for row in counted.values()])
+        plots.line(steps, np.array(list(counted)), found, k, label, **how)
+    slots = np.array(list(rows))
+    wanted = np.array([row["expected"] for row in rows.values()])
+    spreads = [row["over_full"] for row in rows.values()]
+    median, low, high = (np.array([spread[part] for spread in spreads]) for part in ("median", "low", "high"))
+    times.fill_between(slots, wanted * (1 - TOLERANCE), wanted * (1 + TOLERANCE), color="0.9", linewidth=0, zorder=0)
+    plots.line(times, slots, wanted, 4, "(t/T + 2)/3; grey: 15%", marker="")
+    own = np.array([row["expected_at_own_cost"] for row in rows.values()])
+    plots.line(times, slots, own, 1, "with a forward sweep's own time")
+    colour, _, marker = plots.look(0)
+    how = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 5, "capsize": 2}
+    times.errorbar(slots, median, (median - low, high - median), label="measured, quartiles", **how)
+    if all(row["memory"] is not None for row in rows.values()):
+        plots.line(memory, slots, np.array([row["memory"] for row in rows.values()]), 0, "temporaries")
+    plots.line(memory, slots, np.minimum(1, (slots + 1) / T), 4, "(states + 1) / T", marker="")
+    plots.label(steps, f"(a) forward steps, T = {EXACT_T}; thin: formula", "states kept", "steps")
+    plots.label(times, "(b) time / time of full", "states kept", "")
+    plots.label(memory, "(c) memory / memory of full", "states kept", "")
+    memory.set_yscale("log")
+    for axis in axes[0]:
+        axis.set_xscale("log")
+        axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+STUDY = Study(
+    name="checkpoint_cost",
+    claim="with c states kept a gradient takes r·T - C(c+r, c+1) forward steps: 95% less memory, a third more time",
+    config=Config,
+    quick={"hidden_size": 16, "batch_size": 2, "steps": 200, "slots": (10, 30), "rounds": 3, "seconds": 0.3},
+    run=run,
+)
