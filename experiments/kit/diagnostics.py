@@ -77,7 +77,7 @@ def jacobian_spectrum(spectrum: diagnostics.JacobianSpectrum) -> Any:
         axes[0, 1].text(t[0], np.log10(_FLOAT32_TINY), "float32 ends", fontsize=8, color="0.3", va="bottom")
     label(axes[0, 0], "(a) each step", "step $t$", r"$\sigma_i(c_t)$")
     label(axes[0, 1], r"(b) products $c_t \cdots c_1$", "step $t$", r"$\log_{10}\,\sigma_i$")
-    axes[0, 0].legend(**_SMALL)
+    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, **_SMALL)
     if with_eigenvalues:
         _plane(axes[0, 2], spectrum.eigenvalues, 0, "eigenvalues")
         label(axes[0, 2], "(c) eigenvalues of $c_t$", "real part", "imaginary part")
@@ -162,9 +162,10 @@ def _plane(axes, eigenvalues, k, name):
     axes.plot(np.cos(angle), np.sin(angle), color="0.6", linewidth=0.8, zorder=1)
     mu = np.ravel(np.asarray(eigenvalues))
     colour, _, marker = look(k)
-    axes.plot(
-        np.real(mu), np.imag(mu), color=colour, marker=marker, markersize=3, linestyle="none", alpha=0.6, label=name
-    )
+    how = {"color": colour, "marker": marker, "linestyle": "none", "label": name}
+    how |= {"markersize": 6, "fillstyle": "none"} if k else {"markersize": 3, "alpha": 0.6}  # the first shows through
+    axes.plot(np.real(mu), np.imag(mu), **how)
+    axes.margins(0.08)  # or what lies farthest out is cut in half
     axes.set_aspect("equal", adjustable="datalim")
 
 
