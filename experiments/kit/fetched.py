@@ -4,17 +4,15 @@ Nothing here looks into a file. What can't be had is a `NoDataError` that says w
 """
 
 import hashlib
-import http.client
-import os
-import urllib.request
+import logging
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from experiments.kit import output
-from experiments.kit.options import NoDataError
+from experiments.kit.options import BadInputError, NoDataError
 
 _SECONDS = 30  # without an answer
-_MOST = 2**26  # bytes of a download
 
 
 class Source(NamedTuple):
@@ -45,61 +43,52 @@ def content(source: Source, path: Path | None = None) -> tuple[bytes, str]:
             return path.read_bytes(), f"`{path}`"
         except OSError as error:
             raise NoDataError(f"`--data`: cannot read `{path}`: {error.strerror}. {_remedy(source)}") from error
-    kept = cache() / source.name
-    try:
-        found = kept.read_bytes()
-        if digest(found) == source.sha256:
-            return found, f"`{kept}`"
-    except OSError:
-        pass  # not there yet; and what is damaged is fetched anew
-    found = _download(source)
-    where = f"what {source.url} sent"
-    check(source, found, where)
-    _keep(kept, found)
-    return found, where
+    with tempfile.TemporaryDirectory() as instead:
+        kept = _retrieved(source, _folder(source, Path(instead)))
+        return kept.read_bytes(), f"`{kept}`"
 
 
 def check(source: Source, found: bytes, where: str) -> None:
     """Raises `NoDataError` unless this is the content of the file."""
-    if digest(found) != source.sha256:
-        begins = f"its SHA-256 begins {digest(found)[:12]}, not {source.sha256[:12]}"
+    digest = hashlib.sha256(found).hexdigest()
+    if digest != source.sha256:
+        begins = f"its SHA-256 begins {digest[:12]}, not {source.sha256[:12]}"
         raise NoDataError(f"{where} is not the published {source.name}: {begins}. {_remedy(source)}")
 
 
-def digest(found: bytes) -> str:
-    """The SHA-256, as ``sha256sum`` prints it.
-
-    >>> digest(b"")[:16]
-    'e3b0c44298fc1c14'
-    """
-    return hashlib.sha256(found).hexdigest()
-
-
 def cache() -> Path:
-    """The user's folder for what was downloaded, by the XDG base directory specification."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxbptt"
-    except RuntimeError as error:  # a user without a home
+    """The user's folder for what was downloaded."""
+    import pooch
+
+    folder = Path(pooch.os_cache("jaxbptt"))
+    if not folder.is_absolute():  # a user without a home
         remedy = "set XDG_CACHE_HOME, or give the file with `--data PATH`"
-        raise NoDataError(f"there is no home folder to keep a download in: {remedy}") from error
+        raise NoDataError(f"there is no home folder to keep a download in: {remedy}")
+    return folder
 
 
-def _download(source):
+def _folder(source, instead):
+    """The cache; or `instead` where that can't be written to, which costs a download the next time, nothing else."""
+    folder = cache()
     try:
-        with urllib.request.urlopen(source.url, timeout=_SECONDS) as answer:
-            return answer.read(_MOST)
-    except (OSError, http.client.HTTPException) as error:  # urllib's own errors are among the first
-        reason = getattr(error, "reason", None) or error
-        raise NoDataError(f"cannot download {source.name} ({reason}). {_remedy(source)}") from error
+        if not (folder / source.name).exists():
+            output.prepare(folder)
+    except (BadInputError, OSError):
+        return instead
+    return folder
 
 
-def _keep(path, found):
-    """A cache that can't be written to costs a download the next time, nothing else."""
+def _retrieved(source, folder):
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)  # a run says for itself what it does
+    known, how = f"sha256:{source.sha256}", pooch.HTTPDownloader(timeout=_SECONDS)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        output.save(path, found)
-    except OSError:
-        return
+        return Path(pooch.retrieve(source.url, known, source.name, folder, downloader=how))
+    except OSError as error:
+        raise NoDataError(f"cannot download {source.name} ({error}). {_remedy(source)}") from error
+    except ValueError as error:  # another SHA-256
+        raise NoDataError(f"what {source.url} sent is not the published {source.name}. {_remedy(source)}") from error
 
 
 def _remedy(source):

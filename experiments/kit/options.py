@@ -13,6 +13,8 @@ EXTRAS = {
     "mnist1d": "mnist1d",
     "orbax": "orbax-checkpoint",
     "tensorboardX": "tensorboardX",
+    "pooch": "pooch",
+    "jinja2": "jinja2",
 }
 
 
@@ -34,6 +36,18 @@ def at_least(name: str, value: float, least: float) -> None:
     """
     if not (math.isfinite(value) and value >= least):
         raise BadInputError(f"`{_flag(name)}` must be at least {least}: got {value}")
+
+
+def seed(value: int) -> None:
+    """Raises unless JAX, NumPy and scikit-learn all take it.
+
+    >>> seed(2**32)
+    Traceback (most recent call last):
+    ...
+    experiments.kit.options.BadInputError: `--seed` must be from 0 to 4294967295: got 4294967296
+    """
+    if not 0 <= value < 2**32:
+        raise BadInputError(f"`--seed` must be from 0 to {2**32 - 1}: got {value}")
 
 
 def positive(name: str, *values: float) -> None:

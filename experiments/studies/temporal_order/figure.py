@@ -6,7 +6,18 @@ from typing import Any
 import numpy as np
 
 from experiments.kit import plots
-from experiments.studies.temporal_order import binomial
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """The 95% interval of the probability of success, from k successes of n (Wilson, 1927).
+
+    >>> [round(end, 3) for end in wilson(5, 5)]
+    [0.566, 1.0]
+    """
+    from scipy.stats import binomtest
+
+    low, high = binomtest(k, n).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def draw(found: Mapping[str, Mapping[int, Any]], names: Mapping[str, str], seeds: int, solved: float) -> Any:
@@ -23,7 +34,7 @@ def draw(found: Mapping[str, Mapping[int, Any]], names: Mapping[str, str], seeds
     for k, (method, rows) in enumerate(found.items()):
         lengths = np.array(sorted(rows))
         counts = [int(np.isfinite(rows[length]["updates_to_success"]).sum()) for length in lengths]
-        low, high = 100 * np.array([binomial.wilson(count, seeds) for count in counts]).T
+        low, high = 100 * np.array([wilson(count, seeds) for count in counts]).T
         share, beside = 100 * np.array(counts) / seeds, lengths + 0.6 * (k - 1)
         colour, dash, marker = plots.look(k)
         how = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 5, "linewidth": 1.5, "capsize": 3}

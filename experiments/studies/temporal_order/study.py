@@ -31,7 +31,6 @@ import optax
 import jaxbptt as jb
 from experiments.kit import options, over_seeds, trained
 from experiments.kit.devices import sharing
-from experiments.studies.temporal_order import binomial
 from experiments.studies.temporal_order import figure as figures
 from experiments.studies.temporal_order.networks import MODELS, guarded, objective
 from experiments.studies.temporal_order.task import ORDERS, SYMBOLS, temporal_order
@@ -82,7 +81,7 @@ class Config(trained.Flags):
 
     def __post_init__(self):
         super().__post_init__()
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         if not self.lengths:
             raise options.BadInputError("`--lengths` must be at least 10 each: got nothing")
         for length in self.lengths:
@@ -183,7 +182,7 @@ def run(config: Config, report: Report) -> Result:
             method: {
                 str(length): {
                     "successes": successes[method][length],
-                    "interval_95": binomial.wilson(successes[method][length], config.seeds),
+                    "interval_95": figures.wilson(successes[method][length], config.seeds),
                     **one,
                 }
                 for length, one in rows.items()
