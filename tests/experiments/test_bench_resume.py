@@ -5,6 +5,8 @@ import json
 import re
 import signal
 
+import jax
+import numpy as np
 import pytest
 
 pytest.importorskip("tyro")
@@ -14,7 +16,8 @@ pytest.importorskip("sklearn")
 
 from experiments.benchmarks import command
 from experiments.benchmarks.config import Config
-from experiments.benchmarks.measuring import attempts, beside, kept, length, side_by_side, speed
+from experiments.benchmarks.measuring import attempts, beside, checkpoint, kept, length, long, peak, side_by_side, speed
+from experiments.benchmarks.peers import work as works
 from experiments.kit import devices, output
 from experiments.kit.options import BadInputError
 from experiments.runner import cli
@@ -84,7 +87,7 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path, monkeypatch, capsys):
     assert reason[0] == "speed, elman 1,3,2,3, and what comes after it"
     assert re.fullmatch(r"not measured: the run was told to end, \d+ s into speed, this row: rounds, full", reason[1])
     assert found["marks"] == []
-    (kept_row,) = (tmp_path / "measured").glob("*.pickle")
+    (kept_row,) = (tmp_path / "measured").glob("speed*.json")
     before = kept_row.read_bytes()
 
     assert cli.main(bench) == 2
@@ -164,7 +167,7 @@ def test_ctrl_c_twice_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "draw", ended)
     assert cli.main(["bench", *TINY, "--out", str(tmp_path)]) == 130
     assert "interrupted; what was measured is saved: go on with" in capsys.readouterr().err
-    assert len(list((tmp_path / "measured").glob("*.pickle"))) == 2
+    assert len(list((tmp_path / "measured").glob("speed*.json"))) == 2
 
 
 def test_what_is_kept_comes_back(tmp_path, capsys):
@@ -176,7 +179,7 @@ def test_what_is_kept_comes_back(tmp_path, capsys):
     assert again.get("speed, lstm 1,3") is None
     with pytest.raises(BadInputError, match="with a \\[1, 2\\] and not 3"):
         kept.below(tmp_path, {"a": 3}, resume=True)
-    (damaged,) = (tmp_path / "measured").glob("*.pickle")
+    (damaged,) = (tmp_path / "measured").glob("speed*.json")
     damaged.write_bytes(damaged.read_bytes()[:9])
     assert again.get("speed, lstm 1,2") is None
     assert "is damaged, and is measured again" in capsys.readouterr().err
@@ -189,3 +192,28 @@ def test_what_is_kept_comes_back(tmp_path, capsys):
     kept.forget(tmp_path)
     kept.forget(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_measurement_comes_back_to_the_last_bit(tmp_path):
+    """The kinds of `_KINDS`, each with fields of the types that it is measured in."""
+    shape, seconds = works.Shape(4, 3, 2, 5), np.array([0.1 + 0.2, np.nan, 1e-300])
+    timed = {"full": side_by_side.Timed(seconds, None, 2**40, float(np.float32(0.1)), "ours", False, False)}
+    measured = [
+        speed.Row("lstm", shape, timed, {"torch.nn": "not installed"}, np.float64(1 / 3), 1e9),
+        side_by_side.SideBySide({}, {}, {"step": seconds[:0]}),
+        length.At(7, {"scan": length.Point(7, seconds, 0.5, None, 0.0)}, {}),
+        long.Row(long.Case("gru", shape, 1), 1, None, 0.25, seconds, 2, 3),
+        peak.Peak(1, 2, None, None),
+        "left out: too large",
+    ]
+    store = kept.below(tmp_path, {}, resume=False)
+    for k, one in enumerate(measured):
+        store.put(f"what {k}", 0.1 * k, one)
+        (took, again), before = store.get(f"what {k}"), one
+        assert took == 0.1 * k
+        assert jax.tree.structure(again) == jax.tree.structure(before)  # the kinds are part of it
+        for left, right in zip(jax.tree.leaves(again), jax.tree.leaves(before), strict=True):
+            np.testing.assert_array_equal(left, right)
+    assert not list(tmp_path.rglob("*.pickle"))
+    with pytest.raises(TypeError, match="`Slots` is no measurement that can be kept"):
+        store.put("other", 0.0, checkpoint.Slots(1, seconds, None, 1, 1, 1, 0.0))

@@ -1,17 +1,17 @@
 """What a benchmark has measured so far, on disk, so that a run that is cut off goes on with ``--resume``.
 
-One file a measurement, below ``out/measured``, until the result is written. The files are pickles, read back by the
-program that wrote them: flags, machine and versions must be the same.
+One file of JSON a measurement, below ``out/measured``, until the result is written. To go on, flags, machine and
+versions must be the same.
 """
 
 import json
-import pickle
 import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.benchmarks.measuring import as_json
 from experiments.kit import output
 from experiments.kit.options import BadInputError
 
@@ -73,20 +73,21 @@ def below(out: Path, about: Mapping[str, Any], resume: bool) -> Kept:
         output.save(described, json.dumps(about, indent=2).encode())
 
     def path(name):
-        return folder / f"{name.replace(' ', '-')}.pickle"
+        return folder / f"{name.replace(' ', '-')}.json"
 
     def get(name):
         try:
-            return pickle.loads(path(name).read_bytes())
+            seconds, found = as_json.loads(path(name).read_text())
+            return seconds, found
         except FileNotFoundError:
             return None
-        except Exception as error:  # whatever a damaged pickle raises
+        except ValueError as error:
             sys.stderr.write(f"warning: `{path(name)}` is damaged, and is measured again: {error}\n")
             return None
 
     def put(name, seconds, found):
         try:
-            output.save(path(name), pickle.dumps((seconds, found)))
+            output.save(path(name), as_json.dumps((seconds, found)).encode())
         except OSError as error:  # the run is worth more than what it would go on with
             sys.stderr.write(f"warning: `{path(name)}` could not be written: {error.strerror}\n")
 
