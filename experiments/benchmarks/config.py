@@ -68,7 +68,7 @@ class Config:
     """Measures nothing; prints the tables of this result.json as Markdown."""
 
     def __post_init__(self):
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         options.at_least("rounds", self.rounds, 1)
         options.positive("seconds", self.seconds)
         options.positive("slots", *self.slots)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -164,6 +165,9 @@ def _parsed(config, default, flags, command):
     """A dataclass from flags; None when only help was asked for."""
     import tyro
 
+    for flag, value in itertools.pairwise([*flags, None]):
+        if value == "" or (flag.startswith("--") and flag.endswith("=")):  # a folder of that name would be this one
+            raise BadInputError(f"`{flag.removesuffix('=')}` needs a value: got an empty one")
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

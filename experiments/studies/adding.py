@@ -88,7 +88,7 @@ class Config(trained.Flags):
 
     def __post_init__(self):
         super().__post_init__()
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         for name in ("seeds", "hidden_size", "irnn_hidden_size", "batch_size", "every", "watch_size", "test_size"):
             options.at_least(name, getattr(self, name), 1)
         for name in ("learning_rate", "irnn_learning_rate", "clip_norm"):

@@ -75,7 +75,7 @@ class Config:
     """The most for all rounds of one number of states; something slow takes part in fewer of them."""
 
     def __post_init__(self):
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         options.at_least("steps", self.steps, 2)
         for name in ("batch_size", "hidden_size", "rounds"):
             options.at_least(name, getattr(self, name), 1)

@@ -60,7 +60,7 @@ class Config:
     """Repetitions, for the error bars."""
 
     def __post_init__(self):
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         options.positive("lambdas", *self.lambdas)
         for value in self.lambdas:
             options.between("lambdas", value, 0, 1)

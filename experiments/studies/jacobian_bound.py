@@ -61,7 +61,7 @@ class Config:
     """Draws of each network."""
 
     def __post_init__(self):
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         options.positive("strengths", *self.strengths)
         for name in ("hidden_size", "input_size"):
             options.at_least(name, getattr(self, name), 1)

@@ -74,7 +74,7 @@ class Config:
     """How many of them."""
 
     def __post_init__(self):
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         options.positive("gains", *self.gains)
         for name in ("hidden_size", "steps", "matrix_size", "factors"):
             options.at_least(name, getattr(self, name), 1)

@@ -91,7 +91,6 @@ def test_the_tables_are_generated_as_markdown(folder, capsys):
         (["--slots", "0"], "`--slots` must be above 0: got 0"),
         (["--lengths", "-5"], "`--lengths` must be above 0: got -5"),
         (["--devices", "0"], "`--devices` must be at least 1: got 0"),
-        (["--seed", "-1"], "`--seed` must be at least 0: got -1"),
         (["--markdown", "nowhere.json"], "`--markdown`: cannot read `nowhere.json`: No such file"),
     ],
 )

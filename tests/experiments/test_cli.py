@@ -12,9 +12,10 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
+from experiments.benchmarks.config import Config
 from experiments.catalogue import STUDIES
 from experiments.kit import options, output
-from experiments.runner import cli
+from experiments.runner import cli, reproduce
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -88,7 +89,8 @@ def test_bad_input_ends_the_process_with_status_2_and_no_traceback():
         (["run", "digits", "--hidden-size", "0"], "`--hidden-size` must be at least 1: got 0"),
         (["run", "digits", "--learning-rate", "nan"], "`--learning-rate` must be above 0: got nan"),
         (["run", "digits", "--shift", "9"], "`--shift` must lie between -1 and 8: got 9"),
-        (["run", "digits", "--seed", "-1"], "`--seed` must be at least 0: got -1"),
+        (["run", "digits", "--out", ""], "`--out` needs a value: got an empty one"),
+        (["reproduce", "--out="], "`--out` needs a value: got an empty one"),
         (["run", "vanishing_exploding", "--rhos", "0.5", "-1"], "`--rhos` must be above 0: got 0.5, -1.0"),
         (["run", "vanishing_exploding", "--rhos"], "`--rhos` must be above 0: got nothing"),
         (["run", "vanishing_exploding", "--eigenvalue", "1.2"], "`--eigenvalue` must lie between 0 and 1: got 1.2"),
@@ -100,6 +102,20 @@ def test_bad_input_is_one_clear_line(arguments, message, capsys):
     assert out == ""
     assert err.startswith("error: " + message)
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("config", [*(study.config for study in STUDIES), reproduce.Config, Config])
+def test_a_seed_that_no_library_takes_is_refused_by_every_study(config):
+    for seed in (-1, 2**32, 99999999999999999999999):
+        with pytest.raises(options.BadInputError, match=f"^`--seed` must be from 0 to 4294967295: got {seed}$"):
+            config(seed=seed)
+    assert config(seed=2**32 - 1).seed == 2**32 - 1
+
+
+def test_the_largest_seed_runs(tmp_path, capsys):
+    """Of the split of scikit-learn, too."""
+    flags = [*TINY["digits"].split(), "--seed", str(2**32 - 1), "--out", str(tmp_path)]
+    assert cli.main(["run", "digits", *flags]) == 0
 
 
 def test_too_large_a_batch_is_one_clear_line(tmp_path, capsys):

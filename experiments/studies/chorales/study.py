@@ -72,7 +72,7 @@ class Config(trained.Flags):
 
     def __post_init__(self):
         super().__post_init__()
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         for name in ("seeds", "epochs", "patience", "batch_size"):
             options.at_least(name, getattr(self, name), 1)
         options.positive("learning_rate", self.learning_rate)

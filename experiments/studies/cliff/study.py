@@ -78,7 +78,7 @@ class Config:
     """w at which the folds are located; above 4."""
 
     def __post_init__(self):
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         options.at_least("grid", self.grid, 2)
         for name in ("steps", "starts", "updates"):
             options.at_least(name, getattr(self, name), 1)

@@ -68,7 +68,7 @@ class Config(trained.Flags):
 
     def __post_init__(self):
         super().__post_init__()
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         for name in ("seeds", "hidden_size", "batch_size", "every", "test_size"):
             options.at_least(name, getattr(self, name), 1)
         for name in ("learning_rate", "clip"):

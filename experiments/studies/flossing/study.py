@@ -84,7 +84,7 @@ class Config(trained.Flags):
 
     def __post_init__(self):
         super().__post_init__()
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         options.at_least("seeds", self.seeds, 2)
         for name in ("updates", "flossing_steps", "hidden_size", "exponents", "delay", "batch_size", "test_size"):
             options.at_least(name, getattr(self, name), 1)

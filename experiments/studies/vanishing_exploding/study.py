@@ -61,7 +61,7 @@ class Config:
     """Its largest lag."""
 
     def __post_init__(self):
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         options.positive("rhos", *self.rhos)
         for name in ("hidden_size", "input_size", "trajectories"):
             options.at_least(name, getattr(self, name), 1)
