@@ -69,3 +69,17 @@ def verdict(failures: Mapping[str, bool]) -> str:
     """
     reasons = [reason for reason, holds in failures.items() if holds]
     return f"not reproduced: {'; '.join(reasons)}" if reasons else "reproduced"
+
+
+def unjudged(verdict: str) -> str:
+    """What a quick run saw, in place of a verdict: the claim is of the full run.
+
+    >>> unjudged("reproduced")
+    'not judged: a quick run, in which the claim holds. The full run gives the verdict'
+    >>> unjudged("not reproduced: the norm is off; it is slow")
+    'not judged: a quick run, in which the norm is off; it is slow. The full run gives the verdict'
+    """
+    kind, _, reasons = verdict.partition(": ")
+    if kind not in ("reproduced", "not reproduced"):
+        return verdict
+    return f"not judged: a quick run, in which {reasons or 'the claim holds'}. The full run gives the verdict"

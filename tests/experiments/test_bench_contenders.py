@@ -217,7 +217,8 @@ def test_the_answer_of_a_process_is_found_among_what_libraries_print(monkeypatch
 
 def test_a_process_ends_with_the_one_that_asked_it():
     """The test waits for the end of a pipe that both hold."""
-    asked = "import os, sys; from experiments.benchmarks import peak; print('here', flush=True); peak._end_with({})"
+    asked = "import os, sys; from experiments.benchmarks.measuring import peak; "
+    asked += "print('here', flush=True); peak._end_with({})"
     asks = f"import os, subprocess, sys; subprocess.run([sys.executable, '-c', {asked!r}.format(os.getpid())])"
     with subprocess.Popen([sys.executable, "-c", asks], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None

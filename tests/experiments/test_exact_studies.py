@@ -28,7 +28,7 @@ def test_a_quick_run_writes_its_numbers_what_is_published_and_a_figure(module, q
         assert entry.keys() == {"value", "source", "tag"}
         assert entry["tag"] in ("derived", "read in the paper", "read in the abstract")
     if module is not checkpoint_cost:  # whose verdict is on the clock, and small cells are dear
-        assert found["verdict"] == "reproduced"
+        assert "in which the claim holds" in found["verdict"]
 
 
 @pytest.mark.parametrize(

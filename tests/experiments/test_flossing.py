@@ -155,7 +155,7 @@ def test_a_quick_run_shows_the_difference(tmp_path, monkeypatch):
     assert found["accuracy"]["flossed"]["mean"] > found["accuracy"]["unflossed"]["mean"] + 0.1
     assert found["mean_squared_exponent"]["last_step"] < 0.5 * found["mean_squared_exponent"]["first_step"]
     assert found["exponents"].keys() == {"unflossed, drawn", "unflossed, trained", "flossed", "flossed, trained"}
-    assert found["verdict"].startswith(("reproduced", "not reproduced: flossed, only"))
+    assert found["verdict"].startswith("not judged: a quick run, in which ")
 
 
 @pytest.mark.parametrize(("stage", "step"), [("flossing", 5), ("flossed", 8)])

@@ -54,7 +54,7 @@ def test_digits_learns_and_its_gradient_is_right(tmp_path, capsys):
     for rate in found["timing"]["steps_per_second"].values():
         assert 0 < rate["low"] <= rate["median"] <= rate["high"]
     accuracy = found["test_accuracy"]
-    assert (found["verdict"] == "reproduced") == (accuracy >= 0.95)
+    assert ("the claim holds" in found["verdict"]) == (accuracy >= 0.95)
     out = capsys.readouterr().out
     assert f"{accuracy:.2%} of 360" in out
     assert f"verdict: {found['verdict']}" in out
@@ -63,7 +63,7 @@ def test_digits_learns_and_its_gradient_is_right(tmp_path, capsys):
 def test_vanishing_exploding_is_reproduced(tmp_path, capsys):
     found = quick("vanishing_exploding", tmp_path)
     assert_figures(tmp_path, ("vanishing_exploding",))
-    assert found["verdict"] == "reproduced"
+    assert "in which the claim holds" in found["verdict"]
     assert found["linear"]["max_relative_deviation_of_norms"] < 1e-10
     assert found["linear"]["max_relative_deviation_of_contributions"] < 1e-10
     assert found["max_relative_error_of_sum_over_lags"] < 1e-10
