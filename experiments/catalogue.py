@@ -1,6 +1,7 @@
 """All studies, in the order in which they are listed."""
 
-from experiments.studies import adding, checkpoint_cost, curse_of_memory, jacobian_bound, lyapunov
+from experiments.studies import adding, curse_of_memory, jacobian_bound, lyapunov
+from experiments.studies.checkpoint_cost import study as checkpoint_cost
 from experiments.studies.chorales import study as chorales
 from experiments.studies.cliff import study as cliff
 from experiments.studies.copy_memory import study as copy_memory

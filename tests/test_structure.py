@@ -39,7 +39,7 @@ ROWS = [
 RANK = {room: rank for rank, rooms in enumerate(ROWS) for room in rooms}
 
 # The same of the experiments.
-ROWS_OF_EXPERIMENTS = ["study", "kit", "benchmarks.peers", "benchmarks", "studies", "catalogue", "runner"]
+ROWS_OF_EXPERIMENTS = ["study", "kit", "studies", "catalogue", "benchmarks.peers", "benchmarks", "runner"]
 
 
 def room(path, root=ROOT):

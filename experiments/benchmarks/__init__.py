@@ -4,8 +4,8 @@
 
 * `peers`: `work` (what everybody computes), `contender` (somebody who computes it), one file for each library, and
   `contenders` (the list).
-* `measuring`: `measure` (the clock), what is measured with it (`speed`, `checkpoint`, `length`, `long`, `peak`), and
-  how one measurement follows another (`kept`, `beside`, `attempts`).
+* `measuring`: `side_by_side` (all checked, then timed by `kit.clock`), what is measured with it (`speed`, `checkpoint`,
+  `length`, `long`, `peak`), and how one measurement follows another (`kept`, `beside`, `attempts`).
 * `reporting`: `summary`, `result`, `report`, `figures`, `circumstances`.
 
 `config` has the flags, and `command` puts them together.

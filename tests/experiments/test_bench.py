@@ -10,9 +10,8 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments.benchmarks.measuring import checkpoint
 from experiments.benchmarks.reporting import report
-from experiments.kit import devices
+from experiments.kit import devices, revolve
 from experiments.kit.options import BadInputError
 from experiments.runner import cli
 
@@ -47,7 +46,7 @@ def test_the_quick_form_runs_end_to_end(folder):
     assert "full, split" in second["left_out"]
     assert found["speed"]["geometric_means"]["one"] > 0
     (slots,) = found["checkpoint"]["slots"]
-    assert slots["formula"] == slots["steps"] == checkpoint.steps(40, 2)
+    assert slots["formula"] == slots["steps"] == revolve.steps(40, 2)
     assert {name: [point["T"] for point in points] for name, points in found["length"]["points"].items()} == {
         name: [3, 40] for name in ("full", "full-states", "checkpointed", "scan")
     }

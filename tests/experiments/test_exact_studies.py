@@ -10,7 +10,8 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
 from experiments.runner import cli
-from experiments.studies import checkpoint_cost, curse_of_memory, jacobian_bound, lyapunov
+from experiments.studies import curse_of_memory, jacobian_bound, lyapunov
+from experiments.studies.checkpoint_cost import study as checkpoint_cost
 from experiments.studies.cliff import study as cliff
 
 EXACT = (jacobian_bound, cliff, lyapunov, curse_of_memory, checkpoint_cost)

@@ -1,1 +1,1 @@
-"""The clock, what is measured with it, and how one measurement follows another."""
+"""What is measured, contender beside contender, and how one measurement follows another."""

@@ -1,19 +1,13 @@
 """Time and temporaries of `adjoints.checkpointed` against its slots, beside the formula.
 
-    r·T - C(c + r, c + 1) steps,  r = min {r : C(c + r, c) ≥ T}
-
 A gradient that keeps everything runs T steps forward and T backward; with a step backward taken for two forward, the
 time beside it should be (steps / T + 2) / 3, and the states kept c / T of it. F reads h_T alone.
-
-Source: Griewank and Walther (2000), Algorithm 799: revolve.
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 import jaxbptt as jb
@@ -21,8 +15,8 @@ from experiments.benchmarks.measuring import side_by_side
 from experiments.benchmarks.peers import ours
 from experiments.benchmarks.peers import work as works
 from experiments.benchmarks.peers.contender import Contender, LeftOutError
+from experiments.kit import revolve
 from experiments.study import Report
-from jaxbptt.plan import extra_steps
 
 FULL = "full"
 
@@ -60,16 +54,6 @@ class Checkpointing(NamedTuple):
     left_out: dict[str, str]
 
 
-def steps(T: int, slots: int) -> int:
-    """The fewest forward steps with which T steps can be reversed with so many slots.
-
-    >>> [steps(1000, c) for c in (10, 30, 50, 100)]
-    [3636, 2472, 1948, 1898]
-    """
-    r = next(r for r in range(T + 1) if math.comb(slots + r, slots) >= T)
-    return r * T - math.comb(slots + r, slots + 1)
-
-
 def contestants(slots: Sequence[int]) -> tuple[Contender, ...]:
     """`adjoints.full`, and `adjoints.checkpointed` with each number of slots."""
     return (
@@ -100,7 +84,7 @@ def beside_full(work: works.Work, found: side_by_side.SideBySide) -> Checkpointi
             c,
             one.seconds,
             one.temporaries,
-            steps(work.shape.T, c),
+            revolve.steps(work.shape.T, c),
             planned(work, jb.adjoints.checkpointed(slots=c, block=1, residuals="states")),
             planned(work, jb.adjoints.checkpointed(slots=c)),
             one.error,
@@ -110,21 +94,7 @@ def beside_full(work: works.Work, found: side_by_side.SideBySide) -> Checkpointi
     return Checkpointing(work.cell, work.shape, slots, full.seconds, full.temporaries, found.left_out)
 
 
-def run(work: works.Work, slots: Sequence[int], rounds: int, limit: float, report: Report) -> Checkpointing:
-    """All numbers of slots and `adjoints.full`, in this process.
-
-    Raises:
-        LeftOutError: when one of them can't be had.
-    """
-    found = at(work, contestants(slots), rounds, limit, report)
-    if found.left_out:
-        raise LeftOutError(f"{found.left_out}")
-    return beside_full(work, found)
-
-
 def planned(work: works.Work, adjoint: jb.types.Adjoint) -> int:
-    """Forward steps: one sweep for F, to h_T only once, and what is run again."""
+    """Forward steps of this work."""
     B, T, d, n = work.shape
-    model = jb.rnn(ours.CELLS[work.cell](), jb.readouts.identity())
-    theta = jax.eval_shape(lambda: model.init(jax.random.key(0), input_size=d, hidden_size=n, output_size=n))
-    return T - 1 + extra_steps(adjoint, model, theta, jax.ShapeDtypeStruct((T, B, d), np.float32))
+    return revolve.planned(ours.CELLS[work.cell](), adjoint, T, B, d, n)

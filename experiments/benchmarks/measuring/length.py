@@ -7,11 +7,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.benchmarks.measuring import measure
 from experiments.benchmarks.measuring.side_by_side import side_by_side
 from experiments.benchmarks.peers import contenders, ours, plain
 from experiments.benchmarks.peers import work as works
 from experiments.benchmarks.peers.contender import Contender, LeftOutError
+from experiments.kit import clock
 from experiments.study import Report
 
 CONTENDERS = tuple(
@@ -113,5 +113,5 @@ def exponent(points: Sequence[Point], least: int = 1000) -> float | None:
     1.0
     """
     long = [point for point in points if least <= point.T]
-    times = [measure.spread(point.seconds).median for point in long]
+    times = [clock.spread(point.seconds).median for point in long]
     return float(np.polyfit(np.log([point.T for point in long]), np.log(times), 1)[0]) if len(long) > 1 else None

@@ -17,7 +17,7 @@ import jaxbptt as jb
 from experiments.benchmarks.measuring import peak
 from experiments.benchmarks.peers import ours
 from experiments.benchmarks.peers import work as works
-from experiments.benchmarks.peers.contender import temporaries
+from experiments.kit.compiler import temporaries
 from experiments.kit.options import BadInputError
 from experiments.study import Report
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.benchmarks.measuring import measure
 from experiments.benchmarks.peers import contenders, plain
 from experiments.benchmarks.peers import work as works
 from experiments.benchmarks.peers.contender import Contender, LeftOutError
+from experiments.kit import clock
 from experiments.study import Report
 from jaxbptt.checking import GradientMismatchError
 
@@ -100,7 +100,7 @@ def side_by_side(
             _require_device(reason)
     report(f"{what}: compiling and checking", len(contestants), len(contestants))
     extra = extra or {}
-    times = measure.interleaved(
+    times = clock.interleaved(
         {**calls, **extra},
         rounds,
         limit,

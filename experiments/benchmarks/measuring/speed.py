@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.benchmarks.measuring import measure
+from experiments.benchmarks.measuring import products
 from experiments.benchmarks.measuring.side_by_side import Timed, side_by_side
 from experiments.benchmarks.peers import work as works
 from experiments.benchmarks.peers.contender import Contender
+from experiments.kit import clock
 from experiments.study import Report
 
 
@@ -18,7 +19,7 @@ class Row(NamedTuple):
         shape: (B, T, d, n).
         timed: by contender.
         left_out: who is missing, and why.
-        gemm: flops a second of a large product, see `measure.Products`.
+        gemm: flops a second of a large product, see `products.Products`.
         gemm_of_a_step: flops a second of the product of one step.
     """
 
@@ -46,11 +47,11 @@ def row(work: works.Work, contestants: Sequence[Contender], rounds: int, limit: 
     Raises:
         GradientMismatchError: when a gradient of this library is wrong; a peer's leaves that peer out.
     """
-    products = measure.products(work.cell, work.shape)  # the first to take memory: theirs is at nobody's expense
-    extra = {"1024": products.square, "step": products.step}
+    own = products.products(work.cell, work.shape)  # the first to take memory: theirs is at nobody's expense
+    extra = {"1024": own.square, "step": own.step}
     found = side_by_side(work, contestants, rounds, limit, report, what="speed, this row", extra=extra)
     rates = (
-        flops / measure.spread(found.extra[name]).median
-        for name, flops in (("1024", products.square_flops), ("step", products.step_flops))
+        flops / clock.spread(found.extra[name]).median
+        for name, flops in (("1024", own.square_flops), ("step", own.step_flops))
     )
     return Row(work.cell, work.shape, found.timed, found.left_out, *rates)

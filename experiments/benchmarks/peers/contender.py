@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.peers.work import CellName, Work
+from experiments.kit.compiler import temporaries
 
 Gradient = dict[str, np.ndarray]
 """By name: ``F``, ``W_x``, ``W_h``, ``b``, ``b_hn`` (rows n of the GRU's second bias; its others have the gradient of
@@ -99,14 +100,6 @@ def compiled(
         return {"F": np.asarray(F), **{name: np.asarray(bar) for name, bar in named.items()}}
 
     return Built(lambda: jitted(*arguments), jax.block_until_ready, gradient, seconds, temporaries(program))
-
-
-def temporaries(program: Any) -> int | None:
-    """Bytes of temporaries as the compiler states them, if it does."""
-    try:
-        return int(program.memory_analysis().temp_size_in_bytes)
-    except (AttributeError, NotImplementedError, RuntimeError):  # no such analysis on this backend
-        return None
 
 
 def states(h_0: tuple) -> dict[str, Any]:

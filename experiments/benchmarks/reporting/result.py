@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from experiments.benchmarks.measuring import length, measure
+from experiments.benchmarks.measuring import length, products
 from experiments.benchmarks.measuring.checkpoint import Checkpointing
 from experiments.benchmarks.measuring.length import Lengths
 from experiments.benchmarks.measuring.long import Row as Long
 from experiments.benchmarks.measuring.speed import Row
 from experiments.benchmarks.reporting import summary
+from experiments.kit import clock
 
 
 def row(found: Row) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def row(found: Row) -> dict[str, Any]:
         "contenders": {name: _timed(timed, bounds["1024"]) for name, timed in found.timed.items()},
         "left_out": found.left_out,
         "ratios": {
-            name: value._asdict() if isinstance(value, measure.Spread) else value
+            name: value._asdict() if isinstance(value, clock.Spread) else value
             for name, value in summary.ratios(found)._asdict().items()
         },
     }
@@ -36,7 +37,7 @@ def checkpoint(found: Checkpointing) -> dict[str, Any]:
         {
             "slots": one.slots,
             **_in_ms(one.seconds),
-            "over_full": measure.ratio(one.seconds, found.full_seconds)._asdict(),
+            "over_full": clock.ratio(one.seconds, found.full_seconds)._asdict(),
             "time_by_formula": (one.formula / T + 2) / 3,
             "temporaries_bytes": one.temporaries,
             "formula": one.formula,
@@ -89,7 +90,7 @@ def long(found: Long) -> dict[str, Any]:
 
 
 def _floor(found, rate):
-    return 1e3 * measure.floor(found.cell, found.shape, rate)
+    return 1e3 * products.floor(found.cell, found.shape, rate)
 
 
 def _timed(timed, floor_ms):
@@ -108,7 +109,7 @@ def _timed(timed, floor_ms):
 
 def _in_ms(seconds):
     """Median, quartiles and every round; a round without it is None."""
-    spread = measure.spread(1e3 * seconds)
+    spread = clock.spread(1e3 * seconds)
     return {
         "median_ms": spread.median,
         "low_ms": spread.low,

@@ -8,11 +8,12 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.benchmarks.measuring import length, measure
+from experiments.benchmarks.measuring import length
 from experiments.benchmarks.measuring.checkpoint import Checkpointing
 from experiments.benchmarks.measuring.length import Lengths
 from experiments.benchmarks.measuring.long import Row as Long
 from experiments.benchmarks.measuring.speed import Row
+from experiments.kit import clock
 
 ONE, ALL, TORCH, BFLOAT16 = "full", "full, split", "torch.nn", "bfloat16"
 BIG = ("lstm", (64, 256, 256, 256))
@@ -33,9 +34,9 @@ class Ratios(NamedTuple):
 
     best_peer: str | None
     best_own: str | None
-    one: measure.Spread | None
-    every: measure.Spread | None
-    torch: measure.Spread | None
+    one: clock.Spread | None
+    every: clock.Spread | None
+    torch: clock.Spread | None
 
 
 class Mark(NamedTuple):
@@ -55,14 +56,14 @@ def ratios(row: Row) -> Ratios:
 
     def over(own, name):
         other = row.timed.get(name)
-        return measure.ratio(own.seconds, other.seconds) if own is not None and other is not None else None
+        return clock.ratio(own.seconds, other.seconds) if own is not None and other is not None else None
 
     return Ratios(best, best_own, over(one, best), over(every, best), over(every, TORCH))
 
 
 def _fastest(row, kind):
     own = {name: one for name, one in row.timed.items() if one.kind == kind and not (kind == "ours" and one.differs)}
-    medians = {name: measure.spread(one.seconds).median for name, one in own.items()}
+    medians = {name: clock.spread(one.seconds).median for name, one in own.items()}
     return min(medians, key=lambda name: medians[name], default=None)
 
 
@@ -70,7 +71,7 @@ def means(rows: Sequence[Row]) -> dict[str, float]:
     """The geometric means of ``one``, ``every`` and ``torch`` over the rows that have them."""
     every = [ratios(row)._asdict() for row in rows]
     columns = {name: [row[name].median for row in every if row[name] is not None] for name in ("one", "every", "torch")}
-    return {name: measure.geometric_mean(values) for name, values in columns.items() if values}
+    return {name: clock.geometric_mean(values) for name, values in columns.items() if values}
 
 
 def marks(
@@ -123,7 +124,7 @@ def _temporaries(rows):
             if timed.kind == "ours" and not (timed.split or timed.differs)
         }
         found = {
-            name: (timed.temporaries / plain.temporaries, measure.ratio(timed.seconds, plain.seconds))
+            name: (timed.temporaries / plain.temporaries, clock.ratio(timed.seconds, plain.seconds))
             for name, timed in own.items()
             if timed.temporaries is not None
         }
@@ -143,7 +144,7 @@ def _checkpoint(found):
     yield Mark("checkpointed: forward steps planned, by the formula", "equal", "equal" if right else "not equal", right)
     for one in found.slots:
         if one.slots * 20 == found.shape.T:
-            over = measure.ratio(one.seconds, found.full_seconds).median
+            over = clock.ratio(one.seconds, found.full_seconds).median
             what = f"checkpointed, {one.slots} slots for T = {found.shape.T}, n = {found.shape.n}: time / full"
             yield _at_most(what, over, 1.35)
             kept = f"{one.slots + 1} rows"  # by construction: the compiler's figure says what it comes to
@@ -166,7 +167,7 @@ def _length(found):
         plain = {point.T: point.compile_seconds for point in found.points.get(PLAIN, ())}
         over = [point.compile_seconds / plain[point.T] for point in points if point.T in plain]
         if over:
-            mean = measure.geometric_mean(over)
+            mean = clock.geometric_mean(over)
             yield _at_most(f"{name}: compile time / plain scan's, geometric mean over T", mean, 2)
 
 
@@ -186,6 +187,6 @@ def _bfloat16(rows, units):
         )
     large = [row for row in rows if row.shape.n >= 256]
     if units and large:
-        faster = [measure.ratio(row.timed[ONE].seconds, row.timed[BFLOAT16].seconds).median for row in large]
+        faster = [clock.ratio(row.timed[ONE].seconds, row.timed[BFLOAT16].seconds).median for row in large]
         what = "bfloat16: times faster than float32, n ≥ 256, the least of all rows"
-        yield Mark(what, "≥ 1.5", f"{min(faster):.2f} (mean {measure.geometric_mean(faster):.2f})", min(faster) >= 1.5)
+        yield Mark(what, "≥ 1.5", f"{min(faster):.2f} (mean {clock.geometric_mean(faster):.2f})", min(faster) >= 1.5)

@@ -17,19 +17,15 @@ Memory-efficient backpropagation through time, eq. 1 and abstract.
 """
 
 import dataclasses
-import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import jax
 import numpy as np
 
 import jaxbptt as jb
-from experiments.benchmarks.measuring import checkpoint, measure
-from experiments.benchmarks.peers import ours
-from experiments.benchmarks.peers import work as works
-from experiments.benchmarks.peers.contender import arrays, loss
-from experiments.kit import options, plots
+from experiments.kit import clock, options, revolve
+from experiments.studies.checkpoint_cost import figure as figures
+from experiments.studies.checkpoint_cost.gradients import CELLS, measure
 from experiments.study import Report, Result, Study, Table, verdict
 
 TOLERANCE = 0.15  # relative, of time against (steps/T + 2)/3
@@ -59,7 +55,7 @@ class Config:
     """A small cell and few rounds: the same code in seconds; its times mean little."""
     out: Path | None = None
     """The output folder; results/checkpoint_cost by default."""
-    cell: works.CellName = "lstm"
+    cell: Literal["elman", "gru", "lstm"] = "lstm"
     """f."""
     batch_size: int = 16
     """B."""
@@ -85,8 +81,8 @@ class Config:
 
 def planned(T: int, slots: int) -> int:
     """Forward steps of `jaxbptt.adjoints.checkpointed` with one step to a block, h_T computed once."""
-    work = works.make("elman", works.Shape(1, T, 1, 1), reads="last")
-    return checkpoint.planned(work, jb.adjoints.checkpointed(slots=slots, block=1, residuals="states"))
+    adjoint = jb.adjoints.checkpointed(slots=slots, block=1, residuals="states")
+    return revolve.planned(jb.cells.elman(), adjoint, T, 1, 1, 1)
 
 
 def gruslys(T: int, slots: int) -> np.ndarray:
@@ -116,23 +112,6 @@ def expected(steps: int, T: int) -> float:
     return (steps / T + 2) / 3
 
 
-def own_cost(work: works.Work, rounds: int, seconds: float, report: Report) -> float:
-    """The share of F alone, a forward sweep that keeps nothing, in the time of `adjoints.full`'s gradient, here."""
-    weights, xs, h_0 = arrays(work)
-    cell, theta = ours.CELLS[work.cell](), ours.theta_of(work, weights)
-    state = jb.cells.LSTMState(*h_0) if work.cell == "lstm" else h_0[0]
-    F = jax.jit(lambda theta, xs, h_0: loss(cell.output(jb.unroll(cell, theta.h, xs, h_0)[0])))
-    built = ours.build(work, adjoint=jb.adjoints.full)
-    contenders = {
-        "forward": lambda: jax.block_until_ready(F(theta, xs, state)),
-        "gradient": lambda: built.wait(built.run()),
-    }
-    for call in contenders.values():
-        call()
-    times = measure.interleaved(contenders, rounds, seconds, functools.partial(report, "forward sweep: rounds"))
-    return measure.ratio(times["forward"], times["gradient"]).median
-
-
 def counts() -> dict[int, dict[str, int]]:
     """Forward steps at T = 1000 by number of states: by the formula, as planned, by Gruslys' recursion, and its worst.
 
@@ -141,10 +120,10 @@ def counts() -> dict[int, dict[str, int]]:
     C = gruslys(EXACT_T, max(EXACT_STEPS))
     return {
         c: {
-            "formula": checkpoint.steps(EXACT_T, c),
+            "formula": revolve.steps(EXACT_T, c),
             "planned": planned(EXACT_T, c),
             "gruslys": int(C[c, EXACT_T]),
-            "gruslys_off": max(abs(int(C[c, t]) - t - checkpoint.steps(t, c)) for t in range(1, EXACT_T + 1)),
+            "gruslys_off": max(abs(int(C[c, t]) - t - revolve.steps(t, c)) for t in range(1, EXACT_T + 1)),
         }
         for c in EXACT_STEPS
     }
@@ -154,11 +133,10 @@ def run(config: Config, report: Report) -> Result:
     """Counts, times, compares, and draws."""
     counted = counts()
     report("counting", 1, 1)
-    T, n = config.steps, config.hidden_size
-    work = works.make(config.cell, works.Shape(config.batch_size, T, n, n), config.seed, reads="last")
-    found = checkpoint.run(work, config.slots, config.rounds, config.seconds, report)
-    forward = own_cost(work, config.rounds, config.seconds, report)
-    rows = {one.slots: _row(one, found, forward) for one in found.slots}
+    found = measure(config, report)
+    full = found["full"]
+    forward = clock.ratio(found["forward"].seconds, full.seconds).median
+    rows = {c: _row(config, c, found[str(c)], full, forward) for c in sorted(set(config.slots))}
     reasons = {
         **{
             f"{row['planned']} steps planned with {c} states, not {EXACT_STEPS[c]}": row["planned"] != EXACT_STEPS[c]
@@ -182,28 +160,28 @@ def run(config: Config, report: Report) -> Result:
         "tolerance": TOLERANCE,
         "steps": {"T": EXACT_T, "by_states": counted},
         "temporaries": {
-            "full_bytes": found.full_temporaries,
+            "full_bytes": full.temporaries,
             "by_states": {c: {"bytes": row["bytes"], "over_full": row["memory"]} for c, row in rows.items()},
         },
         "timing": {"forward_sweep_over_full": forward, "by_states": rows},
     }
-    figure = _draw(T, counted, rows)
+    figure = figures.draw(config.steps, EXACT_T, TOLERANCE, counted, rows)
     return Result(numbers, _tables(config, counted, rows, forward), {"checkpoint_cost": figure})
 
 
-def _row(one, found, forward):
-    T = found.shape.T
-    extra = one.steps_run - (T - 1)
-    known = one.temporaries is not None and found.full_temporaries
+def _row(config, c, one, full, forward):
+    T, n = config.steps, config.hidden_size
+    run = revolve.planned(CELLS[config.cell](), jb.adjoints.checkpointed(slots=c), T, config.batch_size, n, n)
+    known = one.temporaries is not None and full.temporaries
     return {
-        "over_full": measure.ratio(one.seconds, found.full_seconds)._asdict(),
-        "median_seconds": measure.spread(one.seconds).median,
-        "expected": expected(one.formula, T),
-        "expected_at_own_cost": 1 + extra / T * forward,
-        "steps_run": one.steps_run,
+        "over_full": clock.ratio(one.seconds, full.seconds)._asdict(),
+        "median_seconds": clock.spread(one.seconds).median,
+        "expected": expected(revolve.steps(T, c), T),
+        "expected_at_own_cost": 1 + (run - (T - 1)) / T * forward,
+        "steps_run": run,
         "gradient_error": one.error,
         "bytes": one.temporaries,
-        "memory": one.temporaries / found.full_temporaries if known else None,
+        "memory": one.temporaries / full.temporaries if known else None,
     }
 
 
@@ -235,40 +213,6 @@ def _tables(config, counted, rows, forward):
             times,
         ),
     )
-
-
-def _draw(T, counted, rows):
-    figure, axes = plots.figure(1, 3, width=12, height=3.8)
-    steps, times, memory = axes[0]
-    some = np.unique(np.geomspace(5, 200, 40).astype(int))
-    steps.plot(some, [checkpoint.steps(EXACT_T, c) for c in some], color="0.25", linewidth=0.9, zorder=1)
-    for k, (name, shift) in enumerate((("planned", 0), ("gruslys", EXACT_T))):
-        label = "planned" if name == "planned" else "Gruslys' recursion - T"
-        how = {"linestyle": "none", "markersize": 9 - 5 * k, "fillstyle": "full" if k else "none"}
-        found = np.array([row[name] - shift for row in counted.values()])
-        plots.line(steps, np.array(list(counted)), found, k, label, **how)
-    slots = np.array(list(rows))
-    wanted = np.array([row["expected"] for row in rows.values()])
-    spreads = [row["over_full"] for row in rows.values()]
-    median, low, high = (np.array([spread[part] for spread in spreads]) for part in ("median", "low", "high"))
-    times.fill_between(slots, wanted * (1 - TOLERANCE), wanted * (1 + TOLERANCE), color="0.9", linewidth=0, zorder=0)
-    plots.line(times, slots, wanted, 4, "(t/T + 2)/3; grey: 15%", marker="")
-    own = np.array([row["expected_at_own_cost"] for row in rows.values()])
-    plots.line(times, slots, own, 1, "with a forward sweep's own time")
-    colour, _, marker = plots.look(0)
-    how = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 5, "capsize": 2}
-    times.errorbar(slots, median, (median - low, high - median), label="measured, quartiles", **how)
-    if all(row["memory"] is not None for row in rows.values()):
-        plots.line(memory, slots, np.array([row["memory"] for row in rows.values()]), 0, "temporaries")
-    plots.line(memory, slots, np.minimum(1, (slots + 1) / T), 4, "(states + 1) / T", marker="")
-    plots.label(steps, f"(a) forward steps, T = {EXACT_T}; thin: formula", "states kept", "steps")
-    plots.label(times, "(b) time / time of full", "states kept", "")
-    plots.label(memory, "(c) memory / memory of full", "states kept", "")
-    memory.set_yscale("log")
-    for axis in axes[0]:
-        axis.set_xscale("log")
-        axis.legend(frameon=False, fontsize=8)
-    return figure
 
 
 STUDY = Study(
