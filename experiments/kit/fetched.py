@@ -7,7 +7,7 @@ import hashlib
 import logging
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from experiments.kit import output
 from experiments.kit.options import BadInputError, NoDataError
@@ -82,7 +82,7 @@ def _retrieved(source, folder):
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)  # a run says for itself what it does
-    known, how = f"sha256:{source.sha256}", pooch.HTTPDownloader(timeout=_SECONDS)
+    known, how = f"sha256:{source.sha256}", cast(Any, pooch.HTTPDownloader(timeout=_SECONDS))
     try:
         return Path(pooch.retrieve(source.url, known, source.name, folder, downloader=how))
     except OSError as error:

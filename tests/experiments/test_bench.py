@@ -10,10 +10,12 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
+from experiments.benchmarks import command, config
 from experiments.benchmarks.reporting import report
 from experiments.kit import devices, revolve
 from experiments.kit.options import BadInputError
 from experiments.runner import cli
+from experiments.study import Result, silent
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the peers' own
 
@@ -111,27 +113,12 @@ def test_devices_that_come_too_late_are_one_clear_line(tmp_path, capsys):
     )
 
 
-def test_more_devices_than_cores_are_a_warning(monkeypatch, tmp_path, capsys):
+def test_more_devices_than_cores_are_a_warning(monkeypatch, capsys):
+    monkeypatch.setattr(command, "_run", lambda *arguments: Result({}, (), {}))
     number = len(jax.devices())
     for cores in (number, number - 1):
         monkeypatch.setattr(devices, "cores", lambda cores=cores: cores)
-        with jax.enable_x64(False):
-            cli.main(
-                [
-                    "bench",
-                    *TINY,
-                    "--devices",
-                    str(number),
-                    "--what",
-                    "memory",
-                    "--peers",
-                    "torch",
-                    "--adjoints",
-                    "full",
-                    "--out",
-                    str(tmp_path / str(cores)),
-                ]
-            )
+        command.run(config.Config(devices=number), silent)
         warned = f"warning: {number} devices on {cores} cores take turns\n" in capsys.readouterr().err
         assert warned == (cores < number)
 

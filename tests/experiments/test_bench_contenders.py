@@ -66,8 +66,7 @@ def oracle(cell, work):
     return found
 
 
-@pytest.mark.parametrize("reads", ["all", "last"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("cell", "reads"), [("elman", "last"), ("gru", "all"), ("lstm", "last")])
 def test_the_reference_is_the_complex_step(cell, reads):
     work = works.make(cell, SHAPE, reads=reads)
     wanted, found = oracle(cell, work), plain.reference(work)
@@ -102,10 +101,11 @@ def test_the_references_products_are_in_full_where_others_are_rounded(monkeypatc
     assert of_a_peer == 0
 
 
+# Each peer maps the weights of each cell by itself. Ours share one mapping: the default has all cells, the rest take turns.
 EVERYBODY = [
     pytest.param(contender, cell, id=f"{contender.name}-{cell}")
-    for contender in (*contenders.OURS, *contenders.PEERS)
-    for cell in contender.cells
+    for k, contender in enumerate((*contenders.OURS, *contenders.PEERS))
+    for cell in (contender.cells if contender.kind != "ours" or k == 0 else CELLS[k % 3 : k % 3 + 1])
 ]
 
 

@@ -31,14 +31,9 @@ TINY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("module", "name", "flags"), [
-    (speed, "row", ["--what", "speed"]), (length, "at", ["--what", "length", "--lengths", "3", "4"]),
-], ids=["speed", "length"])  # fmt: skip
-def test_a_wrong_gradient_on_a_gpu_fails_the_run_and_what_is_measured_stays(
-    module, name, flags, tmp_path, monkeypatch, capsys
-):
+def test_a_wrong_gradient_on_a_gpu_fails_the_run_and_what_is_measured_stays(tmp_path, monkeypatch, capsys):
     """In this process, as if it were the other one."""
-    right = getattr(module, name)
+    right = speed.row
 
     def one_is_wrong(*arguments):
         found = right(*arguments)
@@ -48,22 +43,21 @@ def test_a_wrong_gradient_on_a_gpu_fails_the_run_and_what_is_measured_stays(
     def here(begin, report):
         yield beside.Beside(lambda function, *arguments: function(*arguments, report), lambda: None)
 
-    monkeypatch.setattr(module, name, one_is_wrong)
+    monkeypatch.setattr(speed, "row", one_is_wrong)
     monkeypatch.setattr(devices, "gpus", lambda: ["gpu: of another process"])
     monkeypatch.setattr(beside, "beside", here)
-    bench = ["bench", "--gpu", *TINY, *flags, "--out", str(tmp_path)]
+    bench = ["bench", "--gpu", *TINY, "--out", str(tmp_path)]
     assert cli.main(bench) == 1
     assert "some of it failed, see above" in capsys.readouterr().err
     found = json.loads((tmp_path / "result.json").read_text())
     assert list(found["failed"].values()) == ["WRONG GRADIENT: the xs of full"] * 2
     assert all(what.endswith(", full") for what in found["failed"])
     assert found["circumstances"]["machine"]["devices"] == ["gpu: of another process"]
-    monkeypatch.setattr(module, name, right)  # repaired
+    monkeypatch.setattr(speed, "row", right)  # repaired
     assert cli.main([*bench, "--resume"]) == 0
     found = json.loads((tmp_path / "result.json").read_text())
     assert found["failed"] == {}
-    measured = [row["contenders"] for row in found["speed"]["rows"]] if module is speed else [found["length"]["points"]]
-    assert all("full" in row for row in measured)
+    assert all("full" in row["contenders"] for row in found["speed"]["rows"])
 
 
 def test_a_run_that_is_cut_off_goes_on(tmp_path, monkeypatch, capsys):
@@ -146,18 +140,19 @@ def test_between_two_measurements_the_end_of_its_time_waits_for_the_next(tmp_pat
     assert store.get("b") is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_while_files_are_written_nothing_ends_the_run(number, tmp_path, monkeypatch):
-    write, before = output.write, signal.getsignal(number)
+def test_while_files_are_written_nothing_ends_the_run(tmp_path, monkeypatch):
+    both = signal.SIGINT, signal.SIGTERM
+    write, before = output.write, [signal.getsignal(number) for number in both]
 
     def disturbed(*arguments):
-        signal.raise_signal(number)
+        for number in both:
+            signal.raise_signal(number)
         return write(*arguments)
 
     monkeypatch.setattr(output, "write", disturbed)
     assert cli.main(["bench", *TINY, "--out", str(tmp_path)]) == 0
     assert len(json.loads((tmp_path / "result.json").read_text())["speed"]["rows"]) == 2
-    assert signal.getsignal(number) == before
+    assert [signal.getsignal(number) for number in both] == before
 
 
 def test_ctrl_c_twice_keeps_what_was_measured(tmp_path, monkeypatch, capsys):

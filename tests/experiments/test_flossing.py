@@ -1,10 +1,8 @@
 """Gradient flossing: task, network and objective against NumPy, the verdict, and a study that is cut off."""
 
-import contextlib
 import json
 import math
 import shlex
-import signal
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,7 @@ pytest.importorskip("orbax.checkpoint")
 
 import jaxbptt as jb
 from experiments.kit import options
-from experiments.runner import cli, terminal
+from experiments.runner import cli
 from experiments.studies.flossing import networks as flossing_net
 from experiments.studies.flossing import study as flossing
 from experiments.studies.flossing import task
@@ -158,28 +156,12 @@ def test_a_quick_run_shows_the_difference(tmp_path, monkeypatch):
     assert found["verdict"].startswith("not judged: a quick run, in which ")
 
 
-@pytest.mark.parametrize(("stage", "step"), [("flossing", 5), ("flossed", 8)])
-def test_a_study_cut_off_ends_the_same(stage, step, whole, tmp_path, monkeypatch, capsys):
-    @contextlib.contextmanager
-    def progress():
-        def report(now, done, total, note=""):
-            if now.startswith(f"{stage},") and done >= step:
-                signal.raise_signal(signal.SIGINT)
-
-        yield report
-
-    with monkeypatch.context() as patch:
-        patch.setattr(terminal, "progress", progress)
-        assert cli.main([*TINY, str(tmp_path)]) == 130
-    assert f"interrupted after step {step}, which is saved" in capsys.readouterr().err
-    assert cli.main([*TINY, str(tmp_path), "--resume"]) == 0
+def test_a_study_cut_off_in_its_last_training_ends_the_same(tmp_path, cut_off, capsys):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert cli.main([*TINY, str(whole)]) == 0
+    cut_off("flossed", 8)
+    assert cli.main([*TINY, str(cut)]) == 130
+    assert "interrupted after step 8, which is saved" in capsys.readouterr().err
+    assert cli.main([*TINY, str(cut), "--resume"]) == 0
     for path in ("result.json", *(f"{name}/metrics.jsonl" for name in ("flossing", "unflossed", "flossed"))):
-        assert (tmp_path / path).read_bytes() == (whole / path).read_bytes()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        assert cli.main([*TINY, str(folder)]) == 0
-    return folder
+        assert (cut / path).read_bytes() == (whole / path).read_bytes()

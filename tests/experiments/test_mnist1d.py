@@ -114,17 +114,6 @@ def test_a_quick_run_learns(tmp_path):
     assert (tmp_path / "mnist1d.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_training_cut_off_ends_the_same(tmp_path, cut_off, capsys):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert cli.main([*TINY, str(whole)]) == 0
-    cut_off("shuffled", 10)
-    assert cli.main([*TINY, str(cut)]) == 130
-    assert "interrupted after step 10, which is saved" in capsys.readouterr().err
-    assert cli.main([*TINY, str(cut), "--resume"]) == 0
-    for path in ("result.json", "in_order/metrics.jsonl", "shuffled/metrics.jsonl"):
-        assert (cut / path).read_bytes() == (whole / path).read_bytes()
-
-
 def test_accuracies_count_the_answers_at_the_last_step():
     theta = mnist1d.over_seeds.init(mnist1d.MODEL, 0, 3, input_size=1, hidden_size=4, output_size=10)
     xs, labels = mnist1d.signals(False)[2:]

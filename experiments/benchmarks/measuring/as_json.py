@@ -44,18 +44,16 @@ def loads(text: str) -> Any:
         raise ValueError(str(error)) from error
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
+    if type(value) in _NAMES:
+        return {_NAMES[type(value)]: _plain(value._asdict())}
     if isinstance(value, np.ndarray):
         return {"array": value.tolist()}
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return [_plain(entry) for entry in value]
-    if not isinstance(value, tuple):
-        return value
-    if type(value) not in _NAMES:
+    if hasattr(value, "_fields"):
         raise TypeError(f"`{type(value).__name__}` is no measurement that can be kept: add it to `_KINDS`")
-    return {_NAMES[type(value)]: {name: _plain(entry) for name, entry in value._asdict().items()}}
+    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _restored(entries):
