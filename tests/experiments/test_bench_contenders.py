@@ -101,7 +101,7 @@ def test_the_references_products_are_in_full_where_others_are_rounded(monkeypatc
     assert of_a_peer == 0
 
 
-# Each peer maps the weights of each cell by itself. Ours share one mapping: the default has all cells, the rest take turns.
+# Each peer maps the weights of each cell by itself. Ours share one mapping: the first has all cells, others one each.
 EVERYBODY = [
     pytest.param(contender, cell, id=f"{contender.name}-{cell}")
     for k, contender in enumerate((*contenders.OURS, *contenders.PEERS))
