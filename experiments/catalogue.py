@@ -1,20 +1,15 @@
 """All studies, in the order in which they are listed."""
 
-from experiments import (
-    adding,
-    checkpoint_cost,
-    chorales,
-    cliff,
-    copy_memory,
-    curse_of_memory,
-    digits,
-    flossing,
-    jacobian_bound,
-    lyapunov,
-    mnist1d,
-    temporal_order,
-    vanishing_exploding,
-)
+from experiments.studies import adding, curse_of_memory, jacobian_bound, lyapunov
+from experiments.studies.checkpoint_cost import study as checkpoint_cost
+from experiments.studies.chorales import study as chorales
+from experiments.studies.cliff import study as cliff
+from experiments.studies.copy_memory import study as copy_memory
+from experiments.studies.digits import study as digits
+from experiments.studies.flossing import study as flossing
+from experiments.studies.mnist1d import study as mnist1d
+from experiments.studies.temporal_order import study as temporal_order
+from experiments.studies.vanishing_exploding import study as vanishing_exploding
 from experiments.study import Study
 
 STUDIES: tuple[Study, ...] = (

@@ -43,10 +43,10 @@ class Study(NamedTuple):
         name: of the subcommand and of the file.
         claim: what is measured, in one line.
         config: a frozen dataclass: every flag with its default and its help. It has ``seed``, ``quick`` and ``out``,
-            and raises `experiments.common.options.BadInputError` for values that make no sense.
+            and raises `experiments.kit.options.BadInputError` for values that make no sense.
         quick: the defaults that ``--quick`` puts in place of the usual ones.
         run: ``(config, report) -> Result``. Reads no file, writes none, prints nothing; what a run keeps
-            of itself while it goes on is `experiments.common.trained`'s, or the benchmark's own, below
+            of itself while it goes on is `experiments.kit.trained`'s, or the benchmark's own, below
             ``config.out``, and none without that.
     """
 
@@ -69,3 +69,17 @@ def verdict(failures: Mapping[str, bool]) -> str:
     """
     reasons = [reason for reason, holds in failures.items() if holds]
     return f"not reproduced: {'; '.join(reasons)}" if reasons else "reproduced"
+
+
+def unjudged(verdict: str) -> str:
+    """What a quick run saw, in place of a verdict: the claim is of the full run.
+
+    >>> unjudged("reproduced")
+    'not judged: a quick run, in which the claim holds. The full run gives the verdict'
+    >>> unjudged("not reproduced: the norm is off; it is slow")
+    'not judged: a quick run, in which the norm is off; it is slow. The full run gives the verdict'
+    """
+    kind, _, reasons = verdict.partition(": ")
+    if kind not in ("reproduced", "not reproduced"):
+        return verdict
+    return f"not judged: a quick run, in which {reasons or 'the claim holds'}. The full run gives the verdict"

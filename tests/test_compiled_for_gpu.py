@@ -150,7 +150,7 @@ def test_cudnn_takes_what_the_benchmark_gives_it(gpus, monkeypatch):
     """Its two calls, forward and back, with the sizes that only a device can tell made up."""
     from jax.experimental import rnn
 
-    from experiments.benchmarks import cudnn_peer, work
+    from experiments.benchmarks.peers import cudnn_peer, work
 
     monkeypatch.setattr(rnn.gpu_rnn, "compute_rnn_workspace_reserve_space_sizes", lambda *a: (96, 64), raising=False)
     F, arguments, wanted, _ = cudnn_peer.problem(work.make("lstm", work.Shape(B=4, T=5, d=2, n=3)))

@@ -77,8 +77,9 @@ def test_a_batch_over_all_devices_is_the_same_sum():
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
 def test_cudnn_in_the_benchmark_has_the_gradient_of_the_plain_scan(name, cell):
     """The one check of how its weights lie in memory that is made with cuDNN itself. TF32's rounding is allowed."""
-    from experiments.benchmarks import contenders, plain, side_by_side, work
-    from experiments.benchmarks.contender import LeftOutError
+    from experiments.benchmarks.measuring import side_by_side
+    from experiments.benchmarks.peers import contenders, plain, work
+    from experiments.benchmarks.peers.contender import LeftOutError
 
     (contender,) = (one for one in (*contenders.PEERS, *contenders.GPU_PEERS) if one.name == name)
     task = work.make(cell, work.Shape(B=4, T=5, d=2, n=3))

@@ -5,12 +5,13 @@ import inspect
 import pathlib
 import re
 import tomllib
+from typing import NamedTuple
 
 import pytest
 
 import experiments
 import jaxbptt as jb
-from experiments.common.options import EXTRAS
+from experiments.kit.options import EXTRAS
 
 ROOT = pathlib.Path(jb.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -37,34 +38,22 @@ ROWS = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ROWS) for room in rooms}
 
-# The same of the experiments. Every study is a room of its own: none stands on another, but on `benchmarks`.
-ROWS_OF_EXPERIMENTS = [
-    ("study",),
-    ("plots",),
-    ("common",),
-    ("tasks", "measures"),
-    ("networks", "figures"),
-    ("benchmarks",),
-    ("a study",),
-    ("catalogue",),
-    ("runner",),
-    ("__main__",),
-]
-RANK_OF_EXPERIMENTS = {room: rank for rank, rooms in enumerate(ROWS_OF_EXPERIMENTS) for room in rooms}
+# The same of the experiments.
+ROWS_OF_EXPERIMENTS = ["study", "kit", "studies", "catalogue", "benchmarks.peers", "benchmarks", "runner"]
 
 
 def room(path, root=ROOT):
     return path.relative_to(root).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path, package="jaxbptt"):
+def imported_modules(path, package="jaxbptt"):
     for node in ast.walk(ast.parse(path.read_text())):
         assert not getattr(node, "level", 0), "a relative import, which would not be seen here"
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package:
-            parts = node.module.split(".")
-            yield from ([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
-        elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith(f"{package}."))
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        yield from (name.removeprefix(f"{package}.") for name in names if name.startswith(f"{package}."))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -72,18 +61,26 @@ def test_imports_point_downward(path):
     if path.parent == ROOT and path.name == "__init__.py":
         return
     here = room(path)
-    for other in imported_rooms(path):
+    for other in {module.split(".")[0] for module in imported_modules(path)}:
         assert other == here or RANK[other] < RANK[here], f"{here} imports {other}"
 
 
-@pytest.mark.parametrize("path", sorted(STUDIES.rglob("*.py")), ids=lambda path: str(path.relative_to(STUDIES)))
+@pytest.mark.parametrize("path", sorted(STUDIES.rglob("[!_]*.py")), ids=lambda path: str(path.relative_to(STUDIES)))
 def test_imports_of_experiments_point_downward(path):
-    def rank(name):
-        return RANK_OF_EXPERIMENTS.get(name, RANK_OF_EXPERIMENTS["a study"])
+    here = place(".".join(path.relative_to(STUDIES).with_suffix("").parts))
+    for other in map(place, imported_modules(path, "experiments")):
+        assert other == here or other.rank < here.rank, f"{here.room} imports {other.room}"
 
-    here = room(path, STUDIES)
-    for other in imported_rooms(path, "experiments"):
-        assert other == here or rank(other) < rank(here), f"{here} imports {other}"
+
+class Place(NamedTuple):
+    room: str
+    rank: int
+
+
+def place(module):
+    rank = max(k for k, row in enumerate(ROWS_OF_EXPERIMENTS) if f"{module}.".startswith(f"{row}."))
+    parts = module.split(".")
+    return Place(".".join(parts[:2]) if parts[0] == "studies" else ROWS_OF_EXPERIMENTS[rank], rank)  # a study, a room
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

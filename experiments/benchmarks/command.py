@@ -6,27 +6,23 @@ from typing import Any
 
 import jax
 
-from experiments.benchmarks import (
+from experiments.benchmarks.config import QUICK, Config
+from experiments.benchmarks.measuring import (
     attempts,
     checkpoint,
-    circumstances,
-    contenders,
-    figures,
     kept,
     length,
     long,
     machine,
     peak,
-    report,
-    result,
     side_by_side,
     speed,
-    summary,
 )
-from experiments.benchmarks import work as works
-from experiments.benchmarks.config import QUICK, Config
-from experiments.benchmarks.contender import LeftOutError
-from experiments.common import devices, output, trained
+from experiments.benchmarks.peers import contenders
+from experiments.benchmarks.peers import work as works
+from experiments.benchmarks.peers.contender import LeftOutError
+from experiments.benchmarks.reporting import circumstances, figures, report, result, summary
+from experiments.kit import devices, output, trained
 from experiments.study import Report, Result, Study, verdict
 
 

@@ -4,10 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments.benchmarks import contenders, long
-from experiments.benchmarks import work as works
-from experiments.common import options
-from experiments.common.options import BadInputError
+from experiments.benchmarks.measuring import long
+from experiments.benchmarks.peers import contenders
+from experiments.benchmarks.peers import work as works
+from experiments.kit import options
+from experiments.kit.options import BadInputError
 
 What = Literal["speed", "checkpoint", "length", "memory", "long"]
 SHAPES = ("1,1000,32,32", "32,200,64,64", "16,784,1,128", "128,96,128,128", "64,256,256,256", "32,64,512,512")
@@ -67,7 +68,7 @@ class Config:
     """Measures nothing; prints the tables of this result.json as Markdown."""
 
     def __post_init__(self):
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         options.at_least("rounds", self.rounds, 1)
         options.positive("seconds", self.seconds)
         options.positive("slots", *self.slots)

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.common import devices, options, trained
-from experiments.common.options import BadInputError
+from experiments.kit import devices, options, trained
+from experiments.kit.options import BadInputError
 from experiments.runner import running, terminal
 from jaxbptt.checking import GradientMismatchError
 
@@ -92,8 +92,9 @@ def _run(argv):
 
 
 def _bench(argv):
-    from experiments.benchmarks import kept, report
     from experiments.benchmarks.command import STUDY
+    from experiments.benchmarks.measuring import kept
+    from experiments.benchmarks.reporting import report
 
     config = _config(STUDY, argv[1:], STUDY.name)
     if config is None:
@@ -163,6 +164,9 @@ def _parsed(config, default, flags, command):
     """A dataclass from flags; None when only help was asked for."""
     import tyro
 
+    for flag, value in zip(flags, [*flags[1:], None], strict=True):
+        if value == "" or (flag.startswith("--") and flag.endswith("=")):  # a folder of that name would be this one
+            raise BadInputError(f"`{flag.removesuffix('=')}` needs a value: got an empty one")
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common import options, output, trained
-from experiments.common.options import BadInputError, NoDataError
+from experiments.kit import options, output, trained
+from experiments.kit.options import BadInputError, NoDataError
 from experiments.runner import report_markdown, report_page, rows, running
 from experiments.runner.rows import Row
 from experiments.study import Study
@@ -31,7 +31,7 @@ class Config:
     only: tuple[str, ...] | None = None
     """Names of studies; all of them by default."""
     quick: bool = False
-    """The quick form of each: small set-ups, under a minute a study."""
+    """The quick form of each: small set-ups, under a minute a study, and not judged."""
     seed: int = 0
     """Of every study."""
     out: Path = Path("results/reproduce")
@@ -42,7 +42,7 @@ class Config:
     """For the studies that read a file: it, or a folder with all of them; each downloads its own when not given."""
 
     def __post_init__(self):
-        options.at_least("seed", self.seed, 0)
+        options.seed(self.seed)
         if self.only == ():
             raise BadInputError("`--only` needs the name of a study")
 

@@ -122,7 +122,7 @@ def tally(rows: Sequence[Row]) -> str:
     '3 studies: 2 failed, 1 not run'
     """
     counts: dict[str, int] = dict.fromkeys(
-        ("reproduced", "not reproduced", "ran", "failed", "interrupted", "not run"), 0
+        ("reproduced", "not reproduced", "not judged", "ran", "failed", "interrupted", "not run"), 0
     )
     for row in rows:
         kind = row.outcome.split(":")[0]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common import output, signals, trained
+from experiments.kit import output, signals, trained
 from experiments.runner import terminal
-from experiments.study import Result, Study
+from experiments.study import Result, Study, unjudged
 
 
 def carry_out(study: Study, config: Any, folder: Path, command: Sequence[str]) -> tuple[Result, list[Path]]:
@@ -22,7 +22,7 @@ def carry_out(study: Study, config: Any, folder: Path, command: Sequence[str]) -
         command: the arguments of ``python -m experiments``, for the record.
 
     Returns:
-        ``(result, paths)``.
+        ``(result, paths)``. The result of a quick run is not judged.
 
     Raises:
         InterruptedRunError: when a training was interrupted and saved.
@@ -35,6 +35,9 @@ def carry_out(study: Study, config: Any, folder: Path, command: Sequence[str]) -
         try:
             with terminal.progress() as report:
                 result = study.run(dataclasses.replace(config, out=folder), report)
+            if config.quick:
+                judged = result.numbers["verdict"]
+                result = result._replace(numbers={**result.numbers, "verdict": unjudged(judged)})
         except KeyboardInterrupt:  # at once, or when no training was at work
             if not trained.is_kept(folder):
                 raise

@@ -29,7 +29,7 @@ def x64():
 @pytest.fixture(scope="package", autouse=True)
 def chorales_file(tmp_path_factory):
     """A JSB_Chorales.mat of a few random pieces, which passes for the published one and is already downloaded."""
-    io, music = pytest.importorskip("scipy.io"), pytest.importorskip("experiments.tasks.music")
+    io, music = pytest.importorskip("scipy.io"), pytest.importorskip("experiments.studies.chorales.music")
     rng, sample = np.random.default_rng(0), {}
     for part, count in (("train", 18), ("valid", 3), ("test", 4)):
         rolls = np.empty((1, count), object)
@@ -48,7 +48,7 @@ def chorales_file(tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def rolls(chorales_file):
-    from experiments.tasks import music
+    from experiments.studies.chorales import music
 
     return music.load(music.JSB)
 

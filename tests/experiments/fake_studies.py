@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import plots
+from experiments.kit import plots
 from experiments.runner import reproduce
 from experiments.study import Result, Study, Table, verdict
 

@@ -10,10 +10,12 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments.benchmarks import checkpoint, report
-from experiments.common import devices
-from experiments.common.options import BadInputError
+from experiments.benchmarks import command, config
+from experiments.benchmarks.reporting import report
+from experiments.kit import devices, revolve
+from experiments.kit.options import BadInputError
 from experiments.runner import cli
+from experiments.study import Result, silent
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the peers' own
 
@@ -46,7 +48,7 @@ def test_the_quick_form_runs_end_to_end(folder):
     assert "full, split" in second["left_out"]
     assert found["speed"]["geometric_means"]["one"] > 0
     (slots,) = found["checkpoint"]["slots"]
-    assert slots["formula"] == slots["steps"] == checkpoint.steps(40, 2)
+    assert slots["formula"] == slots["steps"] == revolve.steps(40, 2)
     assert {name: [point["T"] for point in points] for name, points in found["length"]["points"].items()} == {
         name: [3, 40] for name in ("full", "full-states", "checkpointed", "scan")
     }
@@ -90,7 +92,6 @@ def test_the_tables_are_generated_as_markdown(folder, capsys):
         (["--slots", "0"], "`--slots` must be above 0: got 0"),
         (["--lengths", "-5"], "`--lengths` must be above 0: got -5"),
         (["--devices", "0"], "`--devices` must be at least 1: got 0"),
-        (["--seed", "-1"], "`--seed` must be at least 0: got -1"),
         (["--markdown", "nowhere.json"], "`--markdown`: cannot read `nowhere.json`: No such file"),
     ],
 )
@@ -112,27 +113,12 @@ def test_devices_that_come_too_late_are_one_clear_line(tmp_path, capsys):
     )
 
 
-def test_more_devices_than_cores_are_a_warning(monkeypatch, tmp_path, capsys):
+def test_more_devices_than_cores_are_a_warning(monkeypatch, capsys):
+    monkeypatch.setattr(command, "_run", lambda *arguments: Result({}, (), {}))
     number = len(jax.devices())
     for cores in (number, number - 1):
         monkeypatch.setattr(devices, "cores", lambda cores=cores: cores)
-        with jax.enable_x64(False):
-            cli.main(
-                [
-                    "bench",
-                    *TINY,
-                    "--devices",
-                    str(number),
-                    "--what",
-                    "memory",
-                    "--peers",
-                    "torch",
-                    "--adjoints",
-                    "full",
-                    "--out",
-                    str(tmp_path / str(cores)),
-                ]
-            )
+        command.run(config.Config(devices=number), silent)
         warned = f"warning: {number} devices on {cores} cores take turns\n" in capsys.readouterr().err
         assert warned == (cores < number)
 

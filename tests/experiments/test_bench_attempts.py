@@ -14,10 +14,11 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments.benchmarks import attempts, beside, contenders, side_by_side, speed
-from experiments.benchmarks import work as works
 from experiments.benchmarks.config import Config
-from experiments.benchmarks.contender import Contender
+from experiments.benchmarks.measuring import attempts, beside, side_by_side, speed
+from experiments.benchmarks.peers import contenders
+from experiments.benchmarks.peers import work as works
+from experiments.benchmarks.peers.contender import Contender
 from tests.experiments.called_beside import nothing
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the peers' own

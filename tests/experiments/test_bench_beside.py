@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from experiments.benchmarks import beside
+from experiments.benchmarks.measuring import beside
 from tests.experiments.called_beside import aborts, answers, cannot_be_sent, exits, hangs, nothing, raises
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def test_what_fails_or_ends_the_process_or_hangs_is_told_apart_and_the_next_is_m
 def test_the_process_beside_ends_with_the_one_that_is_killed():
     """Also while it hangs. The test waits for the end of a pipe that both hold."""
     script = (
-        "from experiments.benchmarks import beside\n"
+        "from experiments.benchmarks.measuring import beside\n"
         "from tests.experiments import called_beside as given\n"
         "with beside.beside(given.nothing, lambda *progress: print(progress[-1], flush=True)) as process:\n"
         "    process.measure(given.says_who_and_hangs)\n"

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from experiments.benchmarks import checkpoint, length, measure, summary
-from experiments.benchmarks import work as works
-from experiments.benchmarks.side_by_side import Timed
-from experiments.benchmarks.speed import Row
+from experiments.benchmarks.measuring import checkpoint, length
+from experiments.benchmarks.measuring.side_by_side import Timed
+from experiments.benchmarks.measuring.speed import Row
+from experiments.benchmarks.peers import work as works
+from experiments.benchmarks.reporting import summary
+from experiments.kit import clock, revolve
 
 
 def silent(*progress):
@@ -14,17 +16,17 @@ def silent(*progress):
 
 
 def test_statistics_by_hand():
-    assert measure.spread(np.array([1.0, 2.0, 3.0, 4.0, 100.0])) == (3.0, 2.0, 4.0, 5)
+    assert clock.spread(np.array([1.0, 2.0, 3.0, 4.0, 100.0])) == (3.0, 2.0, 4.0, 5)
     nan = np.nan
-    assert measure.ratio(np.array([2.0, 3.0, nan]), np.array([1.0, 2.0, 1.0])) == (1.75, 1.625, 1.875, 2)
-    assert measure.geometric_mean([0.5, 2.0, 8.0]) == pytest.approx(2)
+    assert clock.ratio(np.array([2.0, 3.0, nan]), np.array([1.0, 2.0, 1.0])) == (1.75, 1.625, 1.875, 2)
+    assert clock.geometric_mean([0.5, 2.0, 8.0]) == pytest.approx(2)
     assert works.flops("gru", works.Shape(B=2, T=3, d=5, n=7)) == 3 * 2 * (2 * 3 * 3 * 7 * 5 + 2 * 3 * 3 * 7 * 7)
 
 
 def test_each_takes_part_in_as_many_rounds_as_its_own_and_in_the_last():
     for rounds in range(1, 12):
         for own in range(1, rounds + 1):
-            part = [measure.takes_part(k, own, rounds) for k in range(rounds)]
+            part = [clock.takes_part(k, own, rounds) for k in range(rounds)]
             assert sum(part) == own
             assert part[-1]
 
@@ -40,9 +42,9 @@ def test_rounds_alternate_and_the_slow_one_has_fewer(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
     calls = {"a": contender("a", 0.021), "b": contender("b", 0.022), "slow": contender("slow", 0.1)}
-    times = measure.interleaved(calls, 7, 0.15, silent)
+    times = clock.interleaved(calls, 7, 0.15, silent)
     monkeypatch.undo()
     assert order[:3] == ["a", "b", "slow"]
     assert len(times["a"]) == 6  # 0.15 / 0.022…
@@ -63,7 +65,7 @@ def test_the_formula_for_steps_is_the_optimum_by_dynamic_programming():
             C[t, slots] = min(y + C[t - y, slots - 1] + C[y, slots] for y in range(1, t))
     for t in range(1, T + 1):
         for slots in range(1, m + 1):
-            assert checkpoint.steps(t, slots) + t == C[t, slots]
+            assert revolve.steps(t, slots) + t == C[t, slots]
 
 
 def row_of(medians, cell="lstm", shape=(64, 256, 256, 256), temporaries=None):

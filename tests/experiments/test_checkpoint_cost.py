@@ -9,8 +9,8 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import checkpoint_cost
-from experiments.benchmarks import checkpoint
+from experiments.kit import revolve
+from experiments.studies.checkpoint_cost import study as checkpoint_cost
 from experiments.study import silent
 
 
@@ -45,13 +45,13 @@ def test_gruslys_recursion_by_memoised_python():
     found = checkpoint_cost.gruslys(40, 6)
     for m in range(1, 7):
         for t in range(1, 41):
-            assert found[m, t] == C(t, m) == checkpoint.steps(t, m) + t
+            assert found[m, t] == C(t, m) == revolve.steps(t, m) + t
             if m > 1:
-                assert checkpoint_cost.planned(t, m) == checkpoint.steps(t, m) if t in (2, 17, 40) else True
+                assert checkpoint_cost.planned(t, m) == revolve.steps(t, m) if t in (2, 17, 40) else True
 
 
 def test_a_schedule_that_wastes_steps_is_not_reproduced(monkeypatch):
-    monkeypatch.setattr(checkpoint_cost, "planned", lambda T, c: checkpoint.steps(T, c) + 1)
+    monkeypatch.setattr(checkpoint_cost, "planned", lambda T, c: revolve.steps(T, c) + 1)
     counted = checkpoint_cost.counts()
     monkeypatch.setattr(checkpoint_cost, "counts", lambda: counted)
     config = checkpoint_cost.Config(cell="elman", hidden_size=3, batch_size=1, steps=20, slots=(4,), rounds=1)

@@ -1,5 +1,9 @@
 """The file of the chorales: where it is found, its download, and what is said of one that is damaged or another."""
 
+import contextlib
+import http.server
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -10,12 +14,15 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 pytest.importorskip("scipy")
+pytest.importorskip("pooch")
 
+import pooch
 from scipy import io
 
-from experiments.common.options import NoDataError
+from experiments.kit import fetched
+from experiments.kit.options import NoDataError
 from experiments.runner import cli
-from experiments.tasks import fetched, music
+from experiments.studies.chorales import music
 
 QUICK = ["run", "chorales", "--quick", "--out"]
 
@@ -67,36 +74,58 @@ def test_without_a_network_it_is_said(tmp_path, monkeypatch, capsys):
     assert "chorales: not run: cannot download JSB_Chorales.mat (" in capsys.readouterr().out
 
 
-def test_a_download_is_checked_kept_and_not_repeated(tmp_path, monkeypatch, chorales_file):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    home = tmp_path / "home.mat"
-    home.write_bytes(b"something else")
-    source = music.JSB._replace(url=home.as_uri())
-    with pytest.raises(NoDataError, match=r"what file:.* sent is not the published JSB_Chorales.mat: its SHA-256"):
+@pytest.fixture
+def server():
+    """``server(content)``: a source that sends it, and a list of how often it was asked."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(content):
+            asked = []
+
+            class Answer(http.server.BaseHTTPRequestHandler):
+                def do_GET(self):
+                    asked.append(self.path)
+                    self.send_response(200)
+                    self.end_headers()
+                    self.wfile.write(content)
+
+                def log_message(self, *_):
+                    pass
+
+            here = stack.enter_context(http.server.HTTPServer(("127.0.0.1", 0), Answer))
+            threading.Thread(target=here.serve_forever, args=(0.01,), daemon=True).start()
+            stack.callback(here.shutdown)
+            return music.JSB._replace(url=f"http://127.0.0.1:{here.server_port}/some.mat"), asked
+
+        yield serve
+
+
+def test_a_download_is_checked_kept_and_not_repeated(tmp_path, monkeypatch, chorales_file, server):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept, content = tmp_path / "jaxbptt" / "JSB_Chorales.mat", chorales_file.read_bytes()
+    source, _ = server(b"something else")
+    with pytest.raises(NoDataError, match=r"what http:.* sent is not the published JSB_Chorales.mat\. Download http"):
         fetched.content(source)
-    assert not (tmp_path / "cache").exists()
-    home.write_bytes(chorales_file.read_bytes())
-    kept = tmp_path / "cache" / "jaxbptt" / "JSB_Chorales.mat"
-    assert fetched.content(source)[0] == kept.read_bytes() == home.read_bytes()
+    assert not list(kept.parent.iterdir())
+    source, asked = server(content)
+    for _ in range(2):
+        assert fetched.content(source) == (content, f"`{kept}`")
+    assert len(asked) == 1
     kept.write_bytes(b"torn")
-    assert fetched.content(source)[0] == kept.read_bytes() == home.read_bytes()
-    home.unlink()
-    assert fetched.content(source) == (chorales_file.read_bytes(), f"`{kept}`")
+    assert fetched.content(source) == (content, f"`{kept}`")
+    assert kept.read_bytes() == content
+    assert len(asked) == 2
 
 
-def test_a_cache_that_cannot_be_written_to_costs_nothing_else(tmp_path, monkeypatch, chorales_file):
+def test_a_cache_that_cannot_be_written_to_costs_nothing_else(tmp_path, monkeypatch, chorales_file, server):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    source = music.JSB._replace(url=chorales_file.as_uri())
+    source, _ = server(chorales_file.read_bytes())
     assert fetched.content(source)[0] == chorales_file.read_bytes()
 
 
 def test_no_home_is_said(monkeypatch):
-    def no_home():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(fetched.Path, "home", no_home)
+    monkeypatch.setattr(pooch, "os_cache", lambda project: f"~/.cache/{project}")
     with pytest.raises(NoDataError, match="no home folder to keep a download in: set XDG_CACHE_HOME, or give the file"):
         fetched.cache()
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from experiments import cliff
+from experiments.studies.cliff import study as cliff
 from experiments.study import silent
 
 

@@ -13,11 +13,11 @@ pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 
 import jaxbptt as jb
-from experiments import copy_memory
-from experiments.common.options import BadInputError
-from experiments.networks import unitary
+from experiments.kit import memory
+from experiments.kit.options import BadInputError
 from experiments.runner import cli
-from experiments.tasks import memory
+from experiments.studies.copy_memory import network as unitary
+from experiments.studies.copy_memory import study as copy_memory
 
 TINY = ["run", "copy_memory", "--quick", "--seeds=2", "--delays", "2", "--hidden-size=3", "--unitary-hidden-size=4"]
 TINY += ["--updates=8", "--every=2", "--test-size=8", "--batch-size=4", "--seed=1", "--out"]
@@ -131,15 +131,3 @@ def test_a_quick_run_remembers_and_writes_what_it_found(tmp_path, capsys):
         assert at["networks"]["unitary"]["mean_share"] < 0.8 < at["networks"]["tanh"]["mean_share"]
     assert (tmp_path / "copy_memory.png").read_bytes().startswith(b"\x89PNG")
     assert f"verdict: {found['verdict'][:20]}" in capsys.readouterr().out
-
-
-def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(tmp_path, cut_off):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert cli.main([*TINY, str(whole)]) == 0
-    cut_off("unitary_2", 4)
-    assert cli.main([*TINY, str(parts)]) == 130
-    assert cli.main([*TINY, str(parts), "--resume"]) == 0
-    assert result(parts) == result(whole)
-    for name in ("tanh_2", "unitary_2"):
-        lines = [(folder / name / "metrics.jsonl").read_bytes() for folder in (whole, parts)]
-        assert lines[0] == lines[1]

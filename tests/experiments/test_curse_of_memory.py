@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import jaxbptt as jb
-from experiments import curse_of_memory
+from experiments.studies import curse_of_memory
 from experiments.study import silent
 
 

@@ -9,8 +9,10 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments import checkpoint_cost, cliff, curse_of_memory, jacobian_bound, lyapunov
 from experiments.runner import cli
+from experiments.studies import curse_of_memory, jacobian_bound, lyapunov
+from experiments.studies.checkpoint_cost import study as checkpoint_cost
+from experiments.studies.cliff import study as cliff
 
 EXACT = (jacobian_bound, cliff, lyapunov, curse_of_memory, checkpoint_cost)
 
@@ -27,7 +29,7 @@ def test_a_quick_run_writes_its_numbers_what_is_published_and_a_figure(module, q
         assert entry.keys() == {"value", "source", "tag"}
         assert entry["tag"] in ("derived", "read in the paper", "read in the abstract")
     if module is not checkpoint_cost:  # whose verdict is on the clock, and small cells are dear
-        assert found["verdict"] == "reproduced"
+        assert "in which the claim holds" in found["verdict"]
 
 
 @pytest.mark.parametrize(

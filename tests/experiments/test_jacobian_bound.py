@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from experiments import jacobian_bound
+from experiments.studies import jacobian_bound
 from experiments.study import silent
 
 

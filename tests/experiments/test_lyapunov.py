@@ -12,7 +12,7 @@ pytest.importorskip("sklearn")
 
 from scipy import integrate, optimize, special  # scikit-learn brings it
 
-from experiments import lyapunov
+from experiments.studies import lyapunov
 from experiments.study import silent
 
 

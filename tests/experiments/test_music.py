@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jaxbptt as jb
-from experiments import chorales
-from experiments.tasks import music
+from experiments.studies.chorales import music
+from experiments.studies.chorales import study as chorales
 
 
 def test_padding_reaches_neither_F_nor_a_gradient(rolls):

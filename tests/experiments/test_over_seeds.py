@@ -9,9 +9,8 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import jaxbptt as jb
-from experiments.common import over_seeds, trained
+from experiments.kit import memory, over_seeds, trained
 from experiments.study import silent
-from experiments.tasks import memory
 
 S, B, T = 3, 4, 9
 SIZES = {"input_size": 2, "hidden_size": 5, "output_size": 1}

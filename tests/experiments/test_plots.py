@@ -4,18 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import jaxbptt as jb
-from experiments import plots
+from experiments.kit import plots
 from jaxbptt import diagnostics
 
 
-@pytest.fixture(params=[(), (3,)], ids=["one sequence", "batch"])
-def given(request):
+def given(*batch):
     model = jb.rnn(jb.cells.lstm(), jb.readouts.linear())
     theta = model.init(jax.random.key(0), input_size=2, hidden_size=2, output_size=2)
-    xs = jax.random.normal(jax.random.key(1), (9, *request.param, 2))
-    return model, theta, xs, model.initial_state(theta, request.param)
+    xs = jax.random.normal(jax.random.key(1), (9, *batch, 2))
+    return model, theta, xs, model.initial_state(theta, batch)
 
 
 def rendered(made, path):
@@ -24,8 +24,17 @@ def rendered(made, path):
     return made
 
 
-def test_gradient_flow(given, tmp_path):
-    model, theta, xs, h_0 = given
+def colour_at(made, axes, mu):
+    """Red, green and blue of the pixel where a real eigenvalue is drawn."""
+    canvas = FigureCanvasAgg(made)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba()).astype(int)
+    x, y = axes.transData.transform((mu, 0.0))
+    return pixels[pixels.shape[0] - 1 - round(y), round(x)]
+
+
+def test_gradient_flow_of_a_batch(tmp_path):
+    model, theta, xs, h_0 = given(3)
     flow = diagnostics.gradient_flow(model, jb.losses.l2_loss, theta, xs, xs, h_0, lags=4)
     made = rendered(plots.gradient_flow(flow), tmp_path / "flow.png")
     drawn = made.axes[0].lines[0].get_ydata()
@@ -36,18 +45,20 @@ def test_gradient_flow(given, tmp_path):
     assert len(looks) == len(made.axes[1].lines) == 3  # told apart without colour
 
 
-@pytest.mark.parametrize("eigenvalues", [True, False])
-def test_jacobian_spectrum(given, tmp_path, eigenvalues):
-    model, theta, xs, h_0 = given
+@pytest.mark.parametrize(("eigenvalues", "batch"), [(True, (3,)), (False, ())])
+def test_jacobian_spectrum(tmp_path, eigenvalues, batch):
+    model, theta, xs, h_0 = given(*batch)
     spectrum = diagnostics.jacobian_spectrum(model.cell, theta.h, xs, h_0, eigenvalues=eigenvalues)
     made = rendered(plots.jacobian_spectrum(spectrum), tmp_path / "spectrum.png")
     assert len(made.axes) == 2 + eigenvalues
+    (legend,) = made.legends
+    assert not any(legend.get_window_extent().overlaps(axes.get_tightbbox()) for axes in made.axes)
     wanted = np.median(np.asarray(spectrum.singular_values).reshape(9, -1, 4), axis=1)
     np.testing.assert_allclose(made.axes[0].lines[0].get_ydata(), wanted[:, 0], rtol=1e-6)
 
 
-def test_lyapunov_spectrum_and_power_iteration(given, tmp_path):
-    model, theta, xs, h_0 = given
+def test_lyapunov_spectrum_and_power_iteration(tmp_path):
+    model, theta, xs, h_0 = given()
     found = diagnostics.lyapunov_spectrum(model.cell, theta.h, xs, h_0)
     made = rendered(plots.lyapunov_spectrum(found), tmp_path / "lyapunov.png")
     np.testing.assert_allclose(made.axes[0].lines[0].get_ydata(), found.exponents, rtol=1e-6)
@@ -63,5 +74,7 @@ def test_fixed_points(tmp_path):
     stable, unstable = (text.get_text() for text in made.legends[0].get_texts())
     assert stable == "stable: 4"
     assert unstable.startswith("unstable: ")
+    colour = colour_at(made, made.axes[1], mu=2 * (1 - float(jnp.max(jnp.abs(found.h))) ** 2))  # c = (1 - h²) W_h
+    assert colour[2] > colour[0] + 50  # blue, though the saddles have this eigenvalue too
     none = found._replace(distinct=np.zeros(40, bool))
     rendered(plots.fixed_points(none), tmp_path / "none.png")

@@ -11,8 +11,8 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
 from experiments.catalogue import STUDIES
-from experiments.common import output
-from experiments.common.options import BadInputError, NoDataError
+from experiments.kit import output
+from experiments.kit.options import BadInputError, NoDataError
 from experiments.runner import cli, reproduce
 from tests.experiments.fake_studies import REASON, Fakes, Flags, NoFileFlags
 from tests.experiments.reports import page, table_of
@@ -27,10 +27,10 @@ def test_all_run_and_a_verdict_is_a_result_not_an_error(tmp_path, capsys):
     assert recorded["command"] == command
     assert 0 < recorded["seconds"] < 10
     out = capsys.readouterr().out
-    assert f"worse: not reproduced: {REASON} (" in out
-    assert (
-        f"2 studies: 1 reproduced, 1 not reproduced\nwrote {tmp_path}/report.md\nwrote {tmp_path}/report.html\n" in out
-    )
+    assert f"worse: not judged: a quick run, in which {REASON}. The full run gives the verdict (" in out
+    assert f"2 studies: 2 not judged\nwrote {tmp_path}/report.md\nwrote {tmp_path}/report.html\n" in out
+    assert fakes.reproduce(tmp_path, seed=3) == 0
+    assert f"worse: not reproduced: {REASON} (" in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -108,7 +108,7 @@ def test_only_in_the_order_of_the_catalogue_and_each_once(tmp_path, capsys):
     [
         (["--only", "digit"], "`--only`: there is no study `digit`: a are there"),
         (["--only"], "`--only` needs the name of a study"),
-        (["--seed", "-1"], "`--seed` must be at least 0: got -1"),
+        (["--seed", "-1"], "`--seed` must be from 0 to 4294967295: got -1"),
         (["--seed", "many"], "Error parsing --seed: invalid literal for int()"),
         (["--fast"], "Unrecognized options: --fast"),
         (["--out", __file__], "cannot write to the output folder"),

@@ -9,7 +9,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-from experiments.common import trained
+from experiments.kit import trained
 from tests.experiments.fake_studies import Fakes, TrainedFlags
 from tests.experiments.reports import page, table_of
 

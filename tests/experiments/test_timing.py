@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxbptt as jb
-from experiments.common import timing
+from experiments.kit import timing
 from experiments.study import silent
 
 MODEL = jb.rnn(jb.cells.elman(), jb.readouts.linear())

@@ -15,7 +15,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("orbax.checkpoint")
 pytest.importorskip("tensorboardX")
 
-from experiments.common import signals
+from experiments.kit import signals
 from experiments.runner import cli, terminal
 
 TINY = shlex.split("run digits --quick --epochs=4 --hidden-size=6 --rounds=1 --batch-size=200 --cell=elman --seed=1")
@@ -146,7 +146,7 @@ def test_a_disk_that_refuses_is_one_clear_line(tmp_path, capsys):
 
 
 def test_without_a_folder_nothing_is_written_and_ctrl_c_is_as_ever(tmp_path, monkeypatch):
-    from experiments import digits
+    from experiments.studies.digits import study as digits
 
     monkeypatch.chdir(tmp_path)
     config = digits.Config(epochs=4, hidden_size=6, rounds=1, batch_size=200, cell="elman")

@@ -1,0 +1,1 @@
+"""What is measured, contender beside contender, and how one measurement follows another."""

@@ -1,0 +1,1 @@
+"""Who computes the gradient: this library and the others, from the same weights and inputs."""

@@ -1,0 +1,1 @@
+"""What is made of the numbers: ratios and marks, ``result.json``, tables and figures."""

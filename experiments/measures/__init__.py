@@ -1,1 +1,0 @@
-"""What studies measure and the library does not."""

@@ -1,1 +1,0 @@
-"""Networks that a study needs and the library does not have."""

@@ -1,0 +1,1 @@
+"""The `checkpoint_cost` study, and its gradients and figure."""

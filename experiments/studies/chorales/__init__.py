@@ -1,0 +1,1 @@
+"""The `chorales` study, and its music and figure."""

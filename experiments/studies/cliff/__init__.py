@@ -1,0 +1,1 @@
+"""The `cliff` study, and its figure."""

@@ -1,0 +1,1 @@
+"""The `copy_memory` study, and its network."""

@@ -1,0 +1,1 @@
+"""The `digits` study, and its task and figure."""

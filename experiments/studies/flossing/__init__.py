@@ -1,0 +1,1 @@
+"""The `flossing` study, and its task, network and figure."""

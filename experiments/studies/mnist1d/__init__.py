@@ -1,0 +1,1 @@
+"""The `mnist1d` study, and its task and figure."""

@@ -1,0 +1,1 @@
+"""The `temporal_order` study, and its task, networks and figure."""

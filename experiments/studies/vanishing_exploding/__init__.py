@@ -1,0 +1,1 @@
+"""The `vanishing_exploding` study, and its figure."""
