@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 import jaxbptt as jb
+from tests.cases import turns
 from tests.errors.rows import (
     ELMAN,
     GRU,
@@ -43,40 +44,37 @@ INITS: dict[str, Callable] = {
         key, input_size=input_size, hidden_size=hidden_size, output_size=m, dtype=dtype
     ),
 }
-for name, init in INITS.items():
-    first, second = ("hidden_size", "output_size") if "readouts" in name else ("input_size", "hidden_size")
-    for what, bad, came in (
+# Each init: a key, a dtype and both sizes that are none, of three kinds in turn.
+for (name, init), (what, bad, came), (dtype, wrong), (place, size, kind) in turns(
+    INITS.items(),
+    (
         ("int", lambda: 0, r"int \(0\)"),
         ("none", lambda: None, "NoneType"),
         ("split", lambda: jax.random.split(key(), 2), r"\(2,\)"),
-    ):
-        row(
-            f"{name}.init-key-{what}",
-            TypeError,
-            rf"`key` must be one random key: got {came}.*jax.random.key\(seed\)",
-            lambda init=init, bad=bad: init(bad(), 3, 3),
-        )
-    for dtype, came in ((np.int32, "int32"), (np.complex64, "complex64"), ("foo", "'foo'")):
-        row(
-            f"{name}.init-{came}",
-            TypeError,
-            rf"`dtype` must be a floating-point dtype: got {came}; use jnp.float32",
-            lambda init=init, dtype=dtype: init(key(), 3, 3, dtype=dtype),
-        )
-    for argument, sizes in ((first, (0, 3)), (second, (3, 0))):
-        row(
-            f"{name}.init-{argument}-0",
-            ValueError,
-            rf"`{argument}` must be an integer, at least 1: got 0",
-            lambda init=init, sizes=sizes: init(key(), *sizes),
-        )
-    for argument, sizes in ((first, (3.0, 3)), (second, (3, 3.0))):
-        row(
-            f"{name}.init-{argument}-float",
-            TypeError,
-            rf"`{argument}` must be an integer, at least 1: got 3.0",
-            lambda init=init, sizes=sizes: init(key(), *sizes),
-        )
+    ),
+    ((np.int32, "int32"), (np.complex64, "complex64"), ("foo", "'foo'")),
+    ((0, 0, ValueError), (1, 3.0, TypeError), (1, 0, ValueError), (0, 3.0, TypeError)),
+):
+    arguments = ("hidden_size", "output_size") if "readouts" in name else ("input_size", "hidden_size")
+    sizes = [size if k == place else 3 for k in (0, 1)]
+    row(
+        f"{name}.init-key-{what}",
+        TypeError,
+        rf"`key` must be one random key: got {came}.*jax.random.key\(seed\)",
+        lambda init=init, bad=bad: init(bad(), 3, 3),
+    )
+    row(
+        f"{name}.init-{wrong}",
+        TypeError,
+        rf"`dtype` must be a floating-point dtype: got {wrong}; use jnp.float32",
+        lambda init=init, dtype=dtype: init(key(), 3, 3, dtype=dtype),
+    )
+    row(
+        f"{name}.init-{arguments[place]}-{size}",
+        kind,
+        rf"`{arguments[place]}` must be an integer, at least 1: got {size}",
+        lambda init=init, sizes=sizes: init(key(), *sizes),
+    )
 row(
     "init-key-array",
     TypeError,

@@ -21,7 +21,8 @@ def test_padding_reaches_neither_F_nor_a_gradient(rolls):
         F = jax.jit(jax.value_and_grad(jb.objective(model, chorales.LOSS)))
         zeros, nans = (
             jax.tree.map(
-                lambda leaf: leaf if leaf.dtype == np.int32 else leaf.astype(np.float64), music.padded(pieces, fill=fill)
+                lambda leaf: leaf if leaf.dtype == np.int32 else leaf.astype(np.float64),
+                music.padded(pieces, fill=fill),
             )
             for fill in (0.0, math.nan)
         )
