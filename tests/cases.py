@@ -162,6 +162,12 @@ ADJOINTS = {
     "autodiff": jb.adjoints.autodiff(),
 }
 
+# One of each kind, with the options that have most to go wrong: for what no option changes.
+EACH_ADJOINT = {
+    name: ADJOINTS[name]
+    for name in ("full", "full-blocks-states", "tangent-blocks", "parallel", "checkpointed-states", "autodiff")
+}
+
 # Each exact estimator as a function of (model, loss, reduction).
 EXACT_ESTIMATORS = {
     "bptt": lambda model, loss, **options: jb.estimators.bptt(model, loss, **options),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxbptt as jb
-from tests.cases import CELLS, assert_close, normal, problem
+from tests.cases import CELLS, assert_close, in_turn, normal, problem
 from tests.jaxprs import equations
 
 GRU, LSTM = (next(case for case in CELLS if case.name == name) for name in ("gru", "lstm"))
@@ -21,8 +21,7 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum", "sequences", "none"])
-@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize(("choice", "reduction"), in_turn(CHOICES, ["mean", "sum", "sequences", "none"], times=2))
 def test_the_same_objective_as_by_full(choice, reduction):
     """With respect to every argument: θ, xs, ys, h_0 and the weights; half of the choices with lengths."""
     case = GRU if choice.get("block") else LSTM

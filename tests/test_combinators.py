@@ -23,10 +23,10 @@ def gradient(cell, adjoint):
     return jax.jit(jax.value_and_grad(F, argnums=(0, 1)))
 
 
-@adjoints
-@pytest.mark.parametrize(
-    "inner", [jb.cells.gru(), jb.cells.lstm(), jb.cells.elman("relu")], ids=["gru", "lstm", "relu"]
-)
+INNER = {"gru": jb.cells.gru(), "lstm": jb.cells.lstm(), "relu": jb.cells.elman("relu")}
+
+
+@pytest.mark.parametrize(("inner", "adjoint"), cases.in_turn(INNER, {name: ADJOINTS[name] for name in SOME}))
 def test_nan_in_padding_reaches_neither_state_nor_gradient(inner, adjoint):
     cell = jb.cells.masked(inner)
     theta_h = cases.randomised(cell.init(KEYS[0], 3, 4, jnp.float64), KEYS[1], 0.5)
@@ -40,12 +40,10 @@ def test_nan_in_padding_reaches_neither_state_nor_gradient(inner, adjoint):
         np.testing.assert_array_equal(a, b)
 
 
-@adjoints
-@pytest.mark.parametrize(
-    "inner",
-    [jb.cells.gru(), jb.cells.stacked(jb.cells.elman("relu"), jb.cells.lstm())],
-    ids=["gru", "relu-lstm"],
-)
+LARGE = {"gru": jb.cells.gru(), "relu-lstm": jb.cells.stacked(jb.cells.elman("relu"), jb.cells.lstm())}
+
+
+@pytest.mark.parametrize(("inner", "adjoint"), cases.in_turn(LARGE, {name: ADJOINTS[name] for name in SOME}))
 def test_huge_numbers_in_padding_are_no_nan(inner, adjoint):
     """The largest of float32, of which W_x x is inf - inf."""
     cell = jb.cells.masked(inner)
@@ -90,8 +88,7 @@ _SINGULAR = {  # where the state stood still at 0, f or what is read of it has n
 }
 
 
-@adjoints
-@pytest.mark.parametrize("name", _SINGULAR)
+@pytest.mark.parametrize(("name", "adjoint"), cases.in_turn(list(_SINGULAR), {name: ADJOINTS[name] for name in SOME}))
 def test_padding_in_front_of_a_state_of_zeros_is_no_nan(name, adjoint):
     """At a padded step the pullback is read at a state that is not f's: what it says there must not reach θ."""
     inner, theta_h, inputs = _SINGULAR[name]
@@ -217,7 +214,7 @@ def of_given_start(theta, xs, ys):
     return F(theta._replace(h=theta.h.cell), xs, ys, h_0)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
+@pytest.mark.parametrize("adjoint", cases.EACH_ADJOINT.values(), ids=cases.EACH_ADJOINT)
 def test_the_gradient_of_a_learned_start_is_the_sum_over_the_batch(adjoint):
     model, theta, xs, ys = learned_problem()
     F = jb.objective(model, jb.losses.l2_loss, adjoint=adjoint)

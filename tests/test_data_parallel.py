@@ -22,8 +22,7 @@ def flat(tree):
     return [leaf for leaf in jax.tree.leaves(tree) if leaf.dtype != jax.dtypes.float0]
 
 
-@pytest.mark.parametrize("case", CELLS, ids=cases.name)
-@pytest.mark.parametrize("masked", [False, True], ids=["all", "mask"])
+@pytest.mark.parametrize(("case", "masked"), cases.in_turn(CELLS, {"all": False, "mask": True}))
 def test_same_numbers_as_one_device(case, masked):
     given = problem(case, T=5, batch=(4, 3))
     mask = jax.random.bernoulli(jax.random.key(3), 0.5, (5, 4, 3)) if masked else None
@@ -62,8 +61,9 @@ DIVIDED = {
 }
 
 
-@pytest.mark.parametrize("what", ["lengths", "mask", "weights", "weights-and-lengths"])
-@pytest.mark.parametrize("options", DIVIDED.values(), ids=DIVIDED)
+@pytest.mark.parametrize(
+    ("options", "what"), cases.in_turn(DIVIDED, ["lengths", "mask", "weights", "weights-and-lengths"], times=2)
+)
 def test_every_objective_is_the_same_divided(options, what):
     """The second device has the ended sequences, and the third of four counts for nothing."""
     given = problem(LSTM, T=5, batch=(4,), seed=3)

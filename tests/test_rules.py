@@ -44,32 +44,33 @@ def pullbacks(cell):
     return jax.jit(ours), jax.jit(by_jax)
 
 
-@cell_cases
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
-@pytest.mark.parametrize("seed", range(3))
-def test_a_cells_pullback_is_the_vjp_of_its_step(case, batch, seed):
-    given = one_step(case, seed, batch, n=5)
-    got, wanted = (pullback(*given) for pullback in pullbacks(case.cell))
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-13)
+BATCHES = [(), (3,), (2, 3)]
 
 
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize(("case", "batch"), cases.in_turn(CELLS, BATCHES, times=2))
+def test_a_cells_pullback_is_the_vjp_of_its_step(case, batch):
+    for seed in range(3):
+        given = one_step(case, seed, batch, n=5)
+        got, wanted = (pullback(*given) for pullback in pullbacks(case.cell))
+        for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-13)
+
+
 @pytest.mark.parametrize("case", [case for case in CELLS if case.inputs], ids=cases.name)
-def test_flags_are_true_and_false_among_the_seeds(case, batch):
-    flags = [np.asarray(one_step(case, seed, batch, n=5)[1][1]) for seed in range(3)]
-    assert {bool(flag) for drawn in flags for flag in drawn.flat} == {True, False}
-    if batch:
-        assert len({drawn.tobytes() for drawn in flags}) > 1
+def test_flags_are_true_and_false_among_the_seeds(case):
+    for batch in BATCHES:
+        flags = [np.asarray(one_step(case, seed, batch, n=5)[1][1]) for seed in range(3)]
+        assert {bool(flag) for drawn in flags for flag in drawn.flat} == {True, False}
+        if batch:
+            assert len({drawn.tobytes() for drawn in flags}) > 1
 
 
 @cell_cases
-@pytest.mark.parametrize("seed", range(3))
-def test_the_pullback_is_the_transpose_of_the_pushforward(case, seed):
+def test_the_pullback_is_the_transpose_of_the_pushforward(case):
     """⟨u, c v⟩ = ⟨cᵀu, v⟩, and the same for b: the two sides are computed in opposite directions."""
-    theta_h, x_t, h_tm1, h_t, u = one_step(case, seed, (6,))  # enough that some are not masked
+    theta_h, x_t, h_tm1, h_t, u = one_step(case, 0, (6,))  # enough that some are not masked
     theta_bar, _, h_bar = case.cell.vjp(theta_h, x_t, h_tm1, h_t, u)
-    keys = jax.random.split(jax.random.key(seed + 100))
+    keys = jax.random.split(jax.random.key(100))
     for primal, bar, push, key in [
         (h_tm1, h_bar, lambda h: case.cell.apply(theta_h, x_t, h), keys[0]),
         (theta_h, theta_bar, lambda theta: case.cell.apply(theta, x_t, h_tm1), keys[1]),
@@ -80,12 +81,14 @@ def test_the_pullback_is_the_transpose_of_the_pushforward(case, seed):
         assert abs(dot(bar, v)) > 1e-3
 
 
+LOW = [jnp.float32, jnp.bfloat16, jnp.float16]
+
+
 def dot(a, b):
     return float(sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))
 
 
-@pytest.mark.parametrize("case", BUILT_IN, ids=cases.name)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize(("case", "dtype"), cases.in_turn(BUILT_IN, LOW, times=2))
 def test_rules_in_low_precision(case, dtype):
     """Against float64 on the same numbers. A step is a handful of roundings, each of relative size ε, in sums of
     fewer than 20 terms: 30 ε of the largest element bounds it."""
@@ -97,10 +100,7 @@ def test_rules_in_low_precision(case, dtype):
     assert_close(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), got), wanted, 30 * float(jnp.finfo(dtype).eps))
 
 
-@pytest.mark.parametrize("case", BUILT_IN, ids=cases.name)
-@pytest.mark.parametrize(
-    "dtype", [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda dtype: dtype.__name__
-)
+@pytest.mark.parametrize(("case", "dtype"), cases.in_turn(BUILT_IN, [jnp.float64, *LOW]))
 def test_dtypes_are_kept_from_parameters_to_gradients(case, dtype):
     given = cases.problem(case, T=5, dtype=dtype)
     for make in (*cases.EXACT_ESTIMATORS.values(),):
@@ -113,8 +113,7 @@ def test_dtypes_are_kept_from_parameters_to_gradients(case, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(bars)} == {jnp.dtype(dtype)}
 
 
-@pytest.mark.parametrize("case", BUILT_IN, ids=cases.name)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize(("case", "dtype"), cases.in_turn(BUILT_IN, LOW))
 def test_gradients_in_low_precision(case, dtype):
     """Roundings of T steps are independent, so they add up like √T; a step makes a handful: 5 √T ε."""
     T = 8
@@ -158,8 +157,7 @@ READOUTS["several-named"] = jb.readouts.several(
 )
 
 
-@pytest.mark.parametrize("readout", READOUTS.values(), ids=READOUTS)
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize(("readout", "batch"), cases.in_turn(READOUTS, BATCHES))
 def test_a_readouts_pullback_is_the_vjp_of_its_apply(readout, batch):
     T, n = 4, 5
     m = n if readout is READOUTS["identity"] else 2

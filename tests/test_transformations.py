@@ -21,7 +21,7 @@ def grads(given, adjoint=None):
     return jax.jit(jax.value_and_grad(F))(given.theta, given.xs, given.ys, given.h_0)
 
 
-@pytest.mark.parametrize("case", [CELLS[1], GRU, LSTM], ids=cases.name)
+@pytest.mark.parametrize("case", [CELLS[1], LSTM], ids=cases.name)
 def test_jit_is_eager(case):
     given = problem(case, T=4)
     F = jb.objective(given.model, jb.losses.l2_loss)
@@ -46,8 +46,7 @@ def test_batch_axes_are_a_loop(case):
     assert_close(bar, mean[1], 1e-11)
 
 
-@pytest.mark.parametrize("case", [CELLS[1], GRU, LSTM, CELLS[-2]], ids=cases.name)
-@pytest.mark.parametrize("adjoint", [ADJOINTS["full-blocks"], ADJOINTS["autodiff"]], ids=["full", "autodiff"])
+@pytest.mark.parametrize(("case", "adjoint"), cases.in_turn([CELLS[1], GRU, LSTM, CELLS[-2]], cases.EACH_ADJOINT))
 def test_vmap_is_a_loop(case, adjoint):
     """Over problems, parameters included: what a study over seeds does."""
     several = [problem(case, T=3, seed=seed) for seed in range(3)]
@@ -85,32 +84,33 @@ def slope(given, adjoint, direction):
     return of
 
 
-@pytest.mark.parametrize("case", [case for case in CELLS if case.name != "by_hand"], ids=cases.name)
-def test_second_derivatives(case):
+@pytest.mark.parametrize(
+    ("case", "by_full", "by_tangent"),
+    cases.in_turn(
+        [case for case in CELLS if case.name != "by_hand"],
+        [jb.adjoints.full(), jb.adjoints.full(block=2), jb.adjoints.full(block=2, residuals="states")],
+        [jb.adjoints.tangent(), jb.adjoints.tangent(block=2)],
+    ),
+)
+def test_second_derivatives(case, by_full, by_tangent):
     """Reverse over reverse through the hand-written rule, and both orders through the tangent, are JAX's own."""
     given = problem(case, T=3, n=3)
     direction = cases.randomised(given.theta, jax.random.key(9), 1.0)
     wanted = jax.jit(jax.grad(slope(given, jb.adjoints.autodiff(), direction)))(given.theta)
-    in_blocks = [
-        jb.adjoints.full(block=2),
-        jb.adjoints.full(block=2, residuals="states"),
-        jb.adjoints.tangent(block=2),
-    ]
-    for adjoint in (jb.adjoints.full(), jb.adjoints.tangent(), *in_blocks):
+    for adjoint in by_full, by_tangent:
         assert_close(jax.jit(jax.grad(slope(given, adjoint, direction)))(given.theta), wanted, 1e-10)
 
-    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=jb.adjoints.tangent())
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=by_tangent)
     gradient = jax.grad(lambda theta: F(theta, given.xs, given.ys, given.h_0))
     forward_over_reverse = jax.jit(lambda theta: jax.jvp(gradient, (theta,), (direction,))[1])(given.theta)
     assert_close(forward_over_reverse, wanted, 1e-10)
 
 
-@pytest.mark.parametrize("name", ["full", "full-blocks-states", "parallel", "checkpointed", "tangent", "autodiff"])
-@pytest.mark.parametrize("case", [GRU, LSTM], ids=cases.name)
-def test_the_hessian_is_there_with_every_adjoint(case, name):
+@pytest.mark.parametrize(("case", "adjoint"), cases.in_turn([GRU, LSTM], cases.EACH_ADJOINT))
+def test_the_hessian_is_there_with_every_adjoint(case, adjoint):
     """Forward over reverse: the reverse pass is differentiated, not the rule. By differences of the gradient."""
     given = problem(case, T=4, n=3)
-    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=ADJOINTS[name])
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
 
     def of_b_o(b):
         theta_o = given.theta.o._replace(b=b)
@@ -132,8 +132,8 @@ def test_the_hessian_is_there_with_every_adjoint(case, name):
 FORWARD = {"autodiff": jb.adjoints.autodiff(), "tangent": jb.adjoints.tangent(), "blocks": jb.adjoints.tangent(block=3)}
 
 
-@cell_cases
-def test_forward_mode(case):
+@pytest.mark.parametrize(("case", "adjoint"), cases.in_turn(CELLS, FORWARD))
+def test_forward_mode(case, adjoint):
     """⟨∂F/∂(θ, h_0), v⟩ by jvp and by linearize; the gradient is a reverse pass, so two directions agree."""
     given = problem(case, T=4)
     point = (given.theta, given.h_0)
@@ -145,10 +145,9 @@ def test_forward_mode(case):
 
     bar = jax.jit(jax.grad(F(jb.adjoints.full()), argnums=(0, 1)))(*point)
     wanted = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(bar), jax.tree.leaves(v), strict=True))
-    for adjoint in FORWARD.values():
-        pushforward = jax.jit(lambda point, v, adjoint=adjoint: jax.jvp(F(adjoint), point, v)[1])
-        np.testing.assert_allclose(pushforward(point, v), wanted, rtol=1e-11)
-    linear = jax.jit(lambda point, v: jax.linearize(F(jb.adjoints.tangent()), *point)[1](*v))
+    pushforward = jax.jit(lambda point, v: jax.jvp(F(adjoint), point, v)[1])
+    np.testing.assert_allclose(pushforward(point, v), wanted, rtol=1e-11)
+    linear = jax.jit(lambda point, v: jax.linearize(F(adjoint), *point)[1](*v))
     np.testing.assert_allclose(linear(point, v), wanted, rtol=1e-11)
 
 
@@ -160,8 +159,7 @@ def test_forward_mode_is_refused_elsewhere(name):
         jax.jvp(lambda theta: F(theta, given.xs, given.ys), (given.theta,), (given.theta,))
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
-@pytest.mark.parametrize("case", [CELLS[1], LSTM, CELLS[-2]], ids=cases.name)
+@pytest.mark.parametrize(("case", "adjoint"), cases.in_turn([CELLS[1], LSTM, CELLS[-2]], ADJOINTS))
 def test_a_gradient_is_exported_for_any_batch(case, adjoint):
     """One program for every batch, at its own batch the gradient of the definition."""
     given = problem(case, T=5, batch=(3,))
@@ -221,7 +219,7 @@ def test_the_cotangent_of_the_last_state_counts():
 
     gradient = jax.jit(jax.grad(loss), static_argnums=1)
     plain = gradient(given.theta.h, jb.adjoints.autodiff())
-    for adjoint in ADJOINTS.values():
+    for adjoint in cases.EACH_ADJOINT.values():
         assert_close(gradient(given.theta.h, adjoint), plain, 1e-11)
 
 
