@@ -58,7 +58,6 @@ for name, (argument, value, kind, pattern) in turns(
         ("xs", ones(T, d + 1), ValueError, r"`xs` must have shape .*d=3.*got xs.shape=\(5, 4\)"),
         ("key", 7, TypeError, r"`key` must be one random key: got int \(7\)"),
     ),
-    times=2,
 ):
     row(
         f"diagnostics.{name}-{argument}",

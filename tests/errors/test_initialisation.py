@@ -1,6 +1,7 @@
 """`init` of cells, readouts and models: keys, dtypes, sizes, and what was never given."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,36 +45,37 @@ INITS: dict[str, Callable] = {
         key, input_size=input_size, hidden_size=hidden_size, output_size=m, dtype=dtype
     ),
 }
-# Each init: a key, a dtype and both sizes that are none, of three kinds in turn.
-for (name, init), (what, bad, came), (dtype, wrong), (place, size, kind) in turns(
-    INITS.items(),
-    (
-        ("int", lambda: 0, r"int \(0\)"),
-        ("none", lambda: None, "NoneType"),
-        ("split", lambda: jax.random.split(key(), 2), r"\(2,\)"),
-    ),
-    ((np.int32, "int32"), (np.complex64, "complex64"), ("foo", "'foo'")),
-    ((0, 0, ValueError), (1, 3.0, TypeError), (1, 0, ValueError), (0, 3.0, TypeError)),
-):
-    arguments = ("hidden_size", "output_size") if "readouts" in name else ("input_size", "hidden_size")
-    sizes = [size if k == place else 3 for k in (0, 1)]
+# Each init with a key, a dtype or a size that is none, in turn.
+NONE: tuple[tuple[Any, ...], ...] = (
+    ("key", lambda: 0, r"int \(0\)"),
+    ("dtype", np.int32, "int32"),
+    ("first", 0, "0"),
+    ("key", lambda: None, "NoneType"),
+    ("dtype", np.complex64, "complex64"),
+    ("second", 3.0, "3.0"),
+    ("key", lambda: jax.random.split(key(), 2), r"\(2,\)"),
+    ("dtype", "foo", "'foo'"),
+    ("second", 0, "0"),
+    ("first", 3.0, "3.0"),
+)
+for (name, init), (what, bad, came) in turns(INITS.items(), NONE):
+    sizes = ("hidden_size", "output_size") if "readouts" in name else ("input_size", "hidden_size")
+    argument = {"first": sizes[0], "second": sizes[1]}.get(what, what)
+    kind, pattern, call = {
+        "key": (TypeError, r"one random key: got {}.*jax.random.key\(seed\)", lambda init, bad: init(bad(), 3, 3)),
+        "dtype": (
+            TypeError,
+            "a floating-point dtype: got {}; use jnp.float32",
+            lambda init, bad: init(key(), 3, 3, bad),
+        ),
+        "first": (type(bad), "an integer, at least 1: got {}", lambda init, bad: init(key(), bad, 3)),
+        "second": (type(bad), "an integer, at least 1: got {}", lambda init, bad: init(key(), 3, bad)),
+    }[what]
     row(
-        f"{name}.init-key-{what}",
-        TypeError,
-        rf"`key` must be one random key: got {came}.*jax.random.key\(seed\)",
-        lambda init=init, bad=bad: init(bad(), 3, 3),
-    )
-    row(
-        f"{name}.init-{wrong}",
-        TypeError,
-        rf"`dtype` must be a floating-point dtype: got {wrong}; use jnp.float32",
-        lambda init=init, dtype=dtype: init(key(), 3, 3, dtype=dtype),
-    )
-    row(
-        f"{name}.init-{arguments[place]}-{size}",
-        kind,
-        rf"`{arguments[place]}` must be an integer, at least 1: got {size}",
-        lambda init=init, sizes=sizes: init(key(), *sizes),
+        f"{name}.init-{argument}-{came}",
+        {int: ValueError, float: TypeError}.get(kind, kind),
+        rf"`{argument}` must be {pattern.format(came)}",
+        lambda call=call, init=init, bad=bad: call(init, bad),
     )
 row(
     "init-key-array",

@@ -55,9 +55,9 @@ MASKS = (
     ("time-only", flags(T), ValueError, r"`mask` must have shape .* = \(5, 6\).*got .*\(5,\).*broadcast_to"),
     ("features", flags(T, B, m), ValueError, r"`mask` must have shape .* = \(5, 6\).*got .*\(5, 6, 2\)"),
 )  # fmt: skip
-for (name, call), (what, loss, kind, pattern) in turns(CALLS.items(), LOSSES, times=2):
+for (name, call), (what, loss, kind, pattern) in turns(CALLS.items(), LOSSES):
     row(f"{name}-loss-{what}", kind, rf"`loss` must return {pattern}", lambda call=call, loss=loss: call(loss=loss))
-for (name, call), (what, mask, kind, pattern) in turns(CALLS.items(), MASKS, times=2):
+for (name, call), (what, mask, kind, pattern) in turns(CALLS.items(), MASKS):
     row(f"{name}-mask-{what}", kind, pattern, lambda call=call, mask=mask: call(mask=mask))
 for name, call in CALLS.items():
     row(
@@ -94,7 +94,6 @@ for (name, call), (what, lengths, kind, pattern) in turns(
         ("batch", ints(B + 1), ValueError, r"`lengths` must be one number .* = \(6,\): got \(7,\)"),
         ("steps", ints(T, B), ValueError, r"`lengths` must be one number .* = \(6,\): got \(5, 6\)"),
     ),
-    times=2,
 ):  # fmt: skip
     row(f"{name}-lengths-{what}", kind, pattern, lambda call=call, lengths=lengths: call(lengths=lengths))
 for name, call in CALLS.items():

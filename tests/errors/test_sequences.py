@@ -59,7 +59,6 @@ for name, (what, xs, kind, pattern) in turns(
         ("float32", singles(T, B, d), TypeError, r"`xs` must have the dtype .*float64: got float32; .*xs.astype"),
         ("dict", {"a": ones(T, B, d)}, TypeError, r"`xs` must be one array \[T, \*batch, d\]: got dict"),
     ),
-    times=2,
 ):
     row(f"{name}-xs-{what}", kind, pattern, lambda name=name, xs=xs: unroll(name, xs=xs))
 for name, (what, make, kind, pattern) in turns(
@@ -71,7 +70,6 @@ for name, (what, make, kind, pattern) in turns(
         ("float32", lambda h: singles(B, n), TypeError, r"must have the dtype of `theta_h.W_h`, float64: got float32"),
         ("integers", lambda h: ints(B, n), TypeError, r"must have the dtype of `theta_h.W_h`, float64: got int32"),
     ),
-    times=2,
 ):  # fmt: skip
     label = r"h_0\.h" if name == "lstm" else "h_0"
     row(
