@@ -48,7 +48,7 @@ def test_what_it_makes_goes_through_jit_and_remat(name):
     wanted = oracle(given)[1][0]
     F = jb.objective(given.model, jb.losses.l2_loss, adjoint=EACH_ADJOINT[name])
     for transformed in (jax.jit(F), jax.checkpoint(F)):
-        assert_close(jax.grad(transformed)(*arguments), wanted)
+        assert_close(jax.jit(jax.grad(transformed))(*arguments), wanted)
 
     @functools.partial(jax.jit, static_argnums=0)
     def gradient(adjoint):
@@ -65,6 +65,6 @@ def test_a_plain_function_is_an_adjoint_too():
         return jb.adjoints.full()(cell, theta_h, xs, h_0)
 
     F = jb.objective(given.model, jb.losses.l2_loss, adjoint=mine)
-    assert_close(jax.grad(F)(given.theta, given.xs, given.ys, given.h_0), oracle(given)[1][0])
+    assert_close(jax.jit(jax.grad(F))(given.theta, given.xs, given.ys, given.h_0), oracle(given)[1][0])
     y_hats = given.model.apply(given.theta, given.xs, given.h_0, adjoint=mine)
     assert_close(y_hats, given.model.apply(given.theta, given.xs, given.h_0), 1e-12)

@@ -51,6 +51,8 @@ def test_bad_options_that_need_the_shapes():
     with pytest.raises(ValueError, match=r"`budget` must be at least 768 bytes here.*384 bytes each: got 767"):
         run(adjoint=checkpointed(budget=767))
     run(adjoint=checkpointed(budget=768))
+    of_two_rows = rows.terms(checkpointed(budget=768), given.case.cell, given.theta.h, given.xs, given.h_0)
+    assert of_two_rows.slots == 1  # and a row for the state in hand
     run(adjoint=checkpointed(budget=256, residuals="states"))
     with pytest.raises(ValueError, match=r"`block` must be at most `slots`.*got block=4, slots=3"):
         run(adjoint=checkpointed(3, block=4))

@@ -19,11 +19,10 @@ def diagonal(given):
     return given._replace(theta=given.theta._replace(h=theta_h))
 
 
-def test_the_cell_is_a_case_and_passes_the_check():
+def test_the_cell_is_a_case():
+    """So all laws are held of it, and `check_cell` is asked."""
     (case,) = (case for case in CELLS if case.name == "skeleton")
     assert case.cell is sine()
-    with jax.disable_jit():
-        jb.check_cell(sine(), seeds=(0,), sizes=((3, 4),), batch_shapes=((2,),), steps=2)
 
 
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
