@@ -78,7 +78,7 @@ def test_parameters_may_be_plain_numbers(adjoint, h_0):
         def last(xs):
             return jnp.sum(jb.unroll(cell, theta_h, xs, h_0, adjoint=adjoint)[0])
 
-        return jax.grad(last)(np.ones((5, *h_0.shape)))
+        return jax.jit(jax.grad(last))(np.ones((5, *h_0.shape)))
 
     assert_close(gradient(adjoint), gradient(jb.adjoints.autodiff()))
 

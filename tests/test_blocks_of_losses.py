@@ -66,7 +66,7 @@ def test_a_nan_behind_the_last_block_or_at_its_end():
     mask = jnp.ones((7, 3), bool).at[6, 1].set(False)
     ys = given.ys.at[6, 1].set(jnp.nan)
     found, wanted = (
-        jax.value_and_grad(jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint))(
+        jax.jit(jax.value_and_grad(jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)))(
             given.theta, given.xs, targets, given.h_0, mask=mask
         )
         for adjoint, targets in ((jb.adjoints.checkpointed(4, block=3), ys), (jb.adjoints.full(), given.ys))
@@ -79,7 +79,7 @@ def test_single_precision_is_no_worse_than_that_of_full():
     single = given.theta, given.xs, given.ys, given.h_0
     exact = jb.objective(given.model, jb.losses.l2_loss)(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), single))
     errors = [
-        abs(float(jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)(*single)) / float(exact) - 1)
+        abs(float(jax.jit(jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint))(*single)) / float(exact) - 1)
         for adjoint in (jb.adjoints.checkpointed(), jb.adjoints.full())
     ]
     assert errors[0] <= max(errors[1], 2 * jnp.finfo(jnp.float32).eps)

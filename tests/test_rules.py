@@ -132,7 +132,7 @@ def test_sums_over_a_long_time_in_half_precision():
 
     def run(dtype):
         theta, xs, ys, h_0 = jax.tree.map(lambda leaf: leaf.astype(dtype), (given.theta, given.xs, given.ys, given.h_0))
-        return estimator.update(theta, estimator.init(theta, h_0), xs, ys)[0]
+        return jax.jit(estimator.update)(theta, estimator.init(theta, h_0), xs, ys)[0]
 
     half, wide = run(jnp.bfloat16), run(jnp.float32)
     np.testing.assert_allclose(float(half.loss), float(wide.loss), rtol=0.02)
@@ -182,7 +182,7 @@ def test_a_readout_written_for_one_step_works_over_time():
     theta = jb.Theta(jb.cells.elman().init(key, 3, 4, jnp.float64), jax.random.normal(key, (2, 4)))
     xs, ys = jax.random.normal(key, (5, 6, 3)), jnp.ones((5, 6, 2))
     full, plain = (
-        jax.grad(jb.objective(model, jb.losses.l2_loss, adjoint=cases.ADJOINTS[name]))(theta, xs, ys)
+        jax.jit(jax.grad(jb.objective(model, jb.losses.l2_loss, adjoint=cases.ADJOINTS[name])))(theta, xs, ys)
         for name in ("full", "autodiff")
     )
     assert_close(full, plain, 1e-12)
@@ -198,7 +198,7 @@ def test_a_readouts_own_rule_is_the_one_that_runs():
         model = jb.rnn(given.case.cell, readout)
         F = jb.objective(model, jb.losses.l2_loss)
         estimator = jb.estimators.bptt(model, jb.losses.l2_loss)
-        by_grad = jax.grad(F)(given.theta, given.xs, given.ys)
-        by_estimator, _ = estimator.update(given.theta, estimator.init(given.theta), given.xs, given.ys)
+        by_grad = jax.jit(jax.grad(F))(given.theta, given.xs, given.ys)
+        by_estimator, _ = jax.jit(estimator.update)(given.theta, estimator.init(given.theta), given.xs, given.ys)
         grads.append((by_grad, by_estimator.grads))
     assert_close(grads[1], jax.tree.map(lambda leaf: 2 * leaf, grads[0]), 1e-12)

@@ -90,7 +90,8 @@ def test_weights_in_estimators(make, reduction, what):
     w, asked = what
     given = GIVEN["gru"]
     estimator = make(given.model, jb.losses.l2_loss, reduction=reduction)
-    estimate, _ = estimator.update(given.theta, estimator.init(given.theta, given.h_0), given.xs, given.ys, **asked)
+    update = jax.jit(estimator.update)
+    estimate, _ = update(given.theta, estimator.init(given.theta, given.h_0), given.xs, given.ys, **asked)
     value, (theta_bar, _, _) = by_numpy(given, w.astype(float), reduction)
     np.testing.assert_allclose(estimate.loss, value, rtol=1e-12)
     assert_close(estimate.grads, theta_bar, 1e-11)
