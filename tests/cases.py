@@ -274,10 +274,7 @@ def in_turn(*axes, times=1):
 
 
 def pairwise(*axes):
-    """Rows in which any two choices of two axes meet: what a full product finds that one or two of them do wrong.
-
-    Each row is the one with the most pairs that are still missing; of equals the first.
-    """
+    """Rows in which any two choices of two axes meet, one by one the row with most of the pairs still missing."""
     named = [_named(axis) for axis in axes]
     product = [tuple(enumerate(row)) for row in itertools.product(*(range(len(choices)) for choices in named))]
     pairs = {row: set(itertools.combinations(row, 2)) for row in product}

@@ -32,7 +32,6 @@ ON_THE_NEWEST = [
         "test_closed_form.py",
         "test_estimators.py",
         "test_gradients.py",
-        "test_jacobians.py",
         "test_lengths.py",
         "test_rules.py",
         "test_readme.py",
