@@ -5,6 +5,7 @@ a line.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxbptt as jb
 from tests import oracles
@@ -160,6 +162,12 @@ ADJOINTS = {
     "autodiff": jb.adjoints.autodiff(),
 }
 
+# One of each kind, with the options that have most to go wrong: for what no option changes.
+EACH_ADJOINT = {
+    name: ADJOINTS[name]
+    for name in ("full", "full-blocks-states", "tangent-blocks", "parallel", "checkpointed-states", "autodiff")
+}
+
 # Each exact estimator as a function of (model, loss, reduction).
 EXACT_ESTIMATORS = {
     "bptt": lambda model, loss, **options: jb.estimators.bptt(model, loss, **options),
@@ -243,3 +251,48 @@ def assert_close(got, wanted, rtol=1e-10):
         scale = np.max(np.abs(w))
         assert scale > 0, "a gradient that is zero everywhere tests nothing"
         np.testing.assert_array_less(np.abs(g - w), rtol * scale)
+
+
+def turns(*axes, times=1):
+    """Rows in which every choice of every axis comes up `times` times at least.
+
+    The first goes with the first, the second with the second, a short axis from its beginning again; then once more
+    with the axes shifted against the longest.
+    """
+    axes = [list(axis) for axis in axes]
+    longest = max(range(len(axes)), key=lambda place: len(axes[place]))
+    return [
+        tuple(axis[(k + time * (place - longest)) % len(axis)] for place, axis in enumerate(axes))
+        for time in range(times)
+        for k in range(len(axes[longest]))
+    ]
+
+
+def in_turn(*axes, times=1):
+    """`turns` for `pytest.mark.parametrize`. An axis is a list, or a dictionary with names for its choices."""
+    return [_param(row) for row in turns(*map(_named, axes), times=times)]
+
+
+def pairwise(*axes):
+    """Rows in which any two choices of two axes meet, one by one the row with most of the pairs still missing."""
+    named = [_named(axis) for axis in axes]
+    product = [tuple(enumerate(row)) for row in itertools.product(*(range(len(choices)) for choices in named))]
+    pairs = {row: set(itertools.combinations(row, 2)) for row in product}
+    missing, rows = set().union(*pairs.values()), []
+    while missing:
+        best = max(product, key=lambda row: len(pairs[row] & missing))
+        missing -= pairs[best]
+        rows.append([named[place][choice] for place, choice in best])
+    return [_param(row) for row in rows]
+
+
+def _named(axis):
+    return list(axis.items()) if isinstance(axis, dict) else [(_label(choice), choice) for choice in axis]
+
+
+def _label(choice):
+    return name(choice) if isinstance(choice, CellCase) else getattr(choice, "__name__", None) or str(choice)
+
+
+def _param(row):
+    return pytest.param(*(choice for _, choice in row), id="-".join(label for label, _ in row))

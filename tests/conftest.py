@@ -6,6 +6,7 @@ once: nine tenths of the time would go into optimising them, and into splitting 
 
 import importlib.metadata
 import os
+import pathlib
 
 _FAST_TO_COMPILE = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
@@ -19,6 +20,34 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+HERE = pathlib.Path(__file__).parent
+# What runs with the newest Python and JAX as well: the laws, what transforms a gradient, messages, the main job.
+ON_THE_NEWEST = [
+    HERE / name
+    for name in (
+        "errors",
+        "skeletons",
+        "test_closed_form.py",
+        "test_estimators.py",
+        "test_gradients.py",
+        "test_lengths.py",
+        "test_rules.py",
+        "test_readme.py",
+        "test_shard_map.py",
+        "test_transformations.py",
+        "training/test_learning.py",
+        "training/test_steps.py",
+    )
+]
+assert all(path.exists() for path in ON_THE_NEWEST), "a file of `ON_THE_NEWEST` has another name now"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if any(item.path.is_relative_to(path) for path in ON_THE_NEWEST):
+            item.add_marker("newest")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 import jaxbptt as jb
-from tests.cases import ADJOINTS, CELLS, assert_close, oracle, problem
+from tests.cases import CELLS, EACH_ADJOINT, assert_close, oracle, problem
 
 LSTM = next(case for case in CELLS if case.name == "lstm")
 MAKES = {
@@ -40,21 +40,21 @@ def test_an_adjoint_is_a_value(name):
     assert adjoint not in others
 
 
-@pytest.mark.parametrize("name", ADJOINTS)
+@pytest.mark.parametrize("name", EACH_ADJOINT)
 def test_what_it_makes_goes_through_jit_and_remat(name):
     """Which hold on to a function, weakly: F itself, and the adjoint as a static argument."""
     given = problem(LSTM, T=5)
     arguments = given.theta, given.xs, given.ys, given.h_0
     wanted = oracle(given)[1][0]
-    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=ADJOINTS[name])
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=EACH_ADJOINT[name])
     for transformed in (jax.jit(F), jax.checkpoint(F)):
-        assert_close(jax.grad(transformed)(*arguments), wanted)
+        assert_close(jax.jit(jax.grad(transformed))(*arguments), wanted)
 
     @functools.partial(jax.jit, static_argnums=0)
     def gradient(adjoint):
         return jax.grad(jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint))(*arguments)
 
-    assert_close(gradient(ADJOINTS[name]), wanted)
+    assert_close(gradient(EACH_ADJOINT[name]), wanted)
 
 
 def test_a_plain_function_is_an_adjoint_too():
@@ -65,6 +65,6 @@ def test_a_plain_function_is_an_adjoint_too():
         return jb.adjoints.full()(cell, theta_h, xs, h_0)
 
     F = jb.objective(given.model, jb.losses.l2_loss, adjoint=mine)
-    assert_close(jax.grad(F)(given.theta, given.xs, given.ys, given.h_0), oracle(given)[1][0])
+    assert_close(jax.jit(jax.grad(F))(given.theta, given.xs, given.ys, given.h_0), oracle(given)[1][0])
     y_hats = given.model.apply(given.theta, given.xs, given.h_0, adjoint=mine)
     assert_close(y_hats, given.model.apply(given.theta, given.xs, given.h_0), 1e-12)

@@ -9,7 +9,7 @@ import pytest
 
 import jaxbptt as jb
 from jaxbptt.plan import extra_steps
-from tests.cases import assert_close
+from tests.cases import assert_close, in_turn, pairwise
 
 
 def bag_of_words(theta_h, tokens_t, h_tm1):
@@ -29,33 +29,40 @@ def dropped(theta_h, x_t, h_tm1):
     return jnp.tanh(h_tm1 @ theta_h["W"].T + kept @ theta_h["embedding"][:3])
 
 
-@pytest.fixture(params=["raise", "allow"])
+RANKS = ["raise", "allow"]  # the second as JAX has it: arrays of fewer axes meet others in silence
+
+
+@pytest.fixture
 def ranks(request):
-    """As JAX has it, arrays of fewer axes meet others in silence."""
     with jax.numpy_rank_promotion(request.param):
         yield
 
 
+def with_ranks(names, rows):
+    return pytest.mark.parametrize(("ranks", *names), rows, indirect=["ranks"])
+
+
 @pytest.mark.usefixtures("ranks")
-@pytest.mark.parametrize("batch", [(), (2,), (3,), (4,), (2, 3)])
-@pytest.mark.parametrize("step", [bag_of_words, spikes, one_token, dropped])
+@with_ranks(
+    ("batch", "step"), pairwise(RANKS, [(), (2,), (3,), (4,), (2, 3)], [bag_of_words, spikes, one_token, dropped])
+)
 def test_the_batch_of_inputs_without_floating_point(step, batch):
     """h_0 is made for it. A batch may have the size of the d = 3 features, or of the n = 4 units."""
     keys = jax.random.split(jax.random.key(4), 4)
     axes = batch if step is one_token else (*batch, 3)
-    xs = jax.random.randint(keys[0], (5, *axes), 0, 2 if step is spikes else 7)
+    xs = jax.random.randint(keys[0], (3, *axes), 0, 2 if step is spikes else 7)
     if step is spikes:
         xs = xs.astype(bool)
     if step is dropped:
-        xs = {"x": jax.random.normal(keys[3], (5, *axes)), "kept": xs > 2}
+        xs = {"x": jax.random.normal(keys[3], (3, *axes)), "kept": xs > 2}
     theta_h = {"W": jax.random.normal(keys[1], (4, 4)) / 2, "embedding": jax.random.normal(keys[2], (7, 4))}
     cell = jb.cells.from_step(step, initial_state=lambda theta_h, batch_shape: jnp.full((*batch_shape, 4), 0.1))
     model, theta = jb.rnn(cell, jb.readouts.identity()), jb.Theta(theta_h, ())
-    ys = jnp.zeros((5, *batch, 4))
+    ys = jnp.zeros((3, *batch, 4))
 
     def by_hand(theta_h):
         h, F = jnp.full((*batch, 4), 0.1), 0.0
-        for t in range(5):
+        for t in range(3):
             h = step(theta_h, jax.tree.map(lambda leaf, t=t: leaf[t], xs), h)
             F = F + jnp.sum(h**2)
         return F
@@ -65,7 +72,7 @@ def test_the_batch_of_inputs_without_floating_point(step, batch):
     wanted = jax.jit(jax.value_and_grad(by_hand))(theta_h)
     assert_close(found[0], wanted[0], 1e-12)
     assert_close(found[1].h, wanted[1], 1e-11)
-    assert jax.jit(model.apply)(theta, xs).shape == (5, *batch, 4)
+    assert jax.jit(model.apply)(theta, xs).shape == (3, *batch, 4)
     assert extra_steps(jb.adjoints.checkpointed(1), model, theta, xs) > 0
 
 
@@ -82,7 +89,7 @@ def observed(theta_h, x_t, h_tm1):
 
 
 @pytest.mark.usefixtures("ranks")
-@pytest.mark.parametrize("batch", [(), (1,), (3,), (4,), (2, 3)])
+@with_ranks(("batch",), in_turn(RANKS, [(), (1,), (3,), (4,), (2, 3)]))
 def test_a_mask_of_features_is_no_mask_of_the_batch(batch):
     x = jnp.arange(5 * math.prod(batch) * 3).reshape(5, *batch, 3)
     theta_h = {"W": jnp.eye(4), "embedding": jnp.ones((7, 4))}
@@ -119,14 +126,22 @@ def boxed(theta_h, x_t, h_tm1):
     return Box(spikes(theta_h, x_t, h_tm1.h))
 
 
+PARTICULAR = {
+    "asserting": (asserting, (), "none"),
+    "unread": (unread, (), "none"),
+    "token-masked": (one_token, (), "masked"),
+    "spikes-masked": (spikes, (3,), "masked"),
+    "spikes-reset": (spikes, (3,), "resettable"),
+    "no-inputs": (unread, None, "masked"),
+    "boxed": (boxed, (3,), "none"),
+}
+
+
 @pytest.mark.usefixtures("ranks")
-@pytest.mark.parametrize("B", [1, 4, 6])
-@pytest.mark.parametrize(("step", "features", "wrap"), [
-    (asserting, (), "none"), (unread, (), "none"), (one_token, (), "masked"), (spikes, (3,), "masked"),
-    (spikes, (3,), "resettable"), (unread, None, "masked"), (boxed, (3,), "none"),
-])  # fmt: skip
-def test_the_batch_where_f_is_particular(step, features, wrap, B):
+@with_ranks(("of", "B"), in_turn(RANKS, PARTICULAR, [1, 4, 6], times=2))
+def test_the_batch_where_f_is_particular(of, B):
     """It asserts, doesn't read x, has no inputs, stands still or begins anew, or has a state of its own kind."""
+    step, features, wrap = of
     theta_h = {"W": jnp.eye(4) / 2, "embedding": jnp.ones((7, 4))}
 
     def initial_state(theta_h, batch_shape):

@@ -66,9 +66,11 @@ def test_of_a_step_of_a_user_the_state_counts(monkeypatch):
     assert blocks.choose(of_a_step(cell, theta_h, xs, h_0), theta_h, 2048) == 128  # 16 KiB a step
 
 
-@pytest.mark.parametrize("h_0", [np.zeros(()), np.full((2, 3), 0.1)], ids=["of a number", "of a batch"])
-@pytest.mark.parametrize("name", cases.ADJOINTS)
-def test_parameters_may_be_plain_numbers(name, h_0):
+@pytest.mark.parametrize(
+    ("adjoint", "h_0"),
+    cases.in_turn(cases.EACH_ADJOINT, {"of a number": np.zeros(()), "of a batch": np.full((2, 3), 0.1)}, times=2),
+)
+def test_parameters_may_be_plain_numbers(adjoint, h_0):
     cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.tanh(theta_h["w"] * h_tm1 + theta_h["tau"] * x_t))
     theta_h = {"w": jnp.float64(0.5), "tau": 0.1}
 
@@ -76,9 +78,9 @@ def test_parameters_may_be_plain_numbers(name, h_0):
         def last(xs):
             return jnp.sum(jb.unroll(cell, theta_h, xs, h_0, adjoint=adjoint)[0])
 
-        return jax.grad(last)(np.ones((5, *h_0.shape)))
+        return jax.jit(jax.grad(last))(np.ones((5, *h_0.shape)))
 
-    assert_close(gradient(cases.ADJOINTS[name]), gradient(jb.adjoints.autodiff()))
+    assert_close(gradient(adjoint), gradient(jb.adjoints.autodiff()))
 
 
 @pytest.mark.parametrize(("T", "most"), [(1, 1), (7, 3), (13, 5), (1000, 7), (9, 100)])
@@ -105,12 +107,11 @@ BLOCKS = {
 }
 
 
-@pytest.mark.parametrize("case", CELLS, ids=cases.name)
-@pytest.mark.parametrize("name", BLOCKS)
-def test_blocks_with_a_rest_give_the_gradient(case, name):
+@pytest.mark.parametrize(("case", "adjoint"), cases.in_turn(CELLS, BLOCKS))
+def test_blocks_with_a_rest_give_the_gradient(case, adjoint):
     """13 = 3 · 5 - 2."""
     given = problem(case, T=13, batch=(2,), seed=1)
-    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=BLOCKS[name])
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
     run = jax.jit(jax.value_and_grad(F, argnums=(0, 1, 3), allow_int=True))
     value, bars = run(given.theta, given.xs, given.ys, given.h_0)
     bars = jax.tree.map(lambda bar: None if bar.dtype == jax.dtypes.float0 else bar, bars)

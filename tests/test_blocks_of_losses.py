@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxbptt as jb
-from tests.cases import CELLS, assert_close, normal, problem
+from tests.cases import CELLS, assert_close, in_turn, normal, problem
 from tests.jaxprs import equations
 
 GRU, LSTM = (next(case for case in CELLS if case.name == name) for name in ("gru", "lstm"))
@@ -21,8 +21,7 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum", "sequences", "none"])
-@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize(("choice", "reduction"), in_turn(CHOICES, ["mean", "sum", "sequences", "none"], times=2))
 def test_the_same_objective_as_by_full(choice, reduction):
     """With respect to every argument: θ, xs, ys, h_0 and the weights; half of the choices with lengths."""
     case = GRU if choice.get("block") else LSTM
@@ -67,7 +66,7 @@ def test_a_nan_behind_the_last_block_or_at_its_end():
     mask = jnp.ones((7, 3), bool).at[6, 1].set(False)
     ys = given.ys.at[6, 1].set(jnp.nan)
     found, wanted = (
-        jax.value_and_grad(jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint))(
+        jax.jit(jax.value_and_grad(jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)))(
             given.theta, given.xs, targets, given.h_0, mask=mask
         )
         for adjoint, targets in ((jb.adjoints.checkpointed(4, block=3), ys), (jb.adjoints.full(), given.ys))
@@ -80,7 +79,7 @@ def test_single_precision_is_no_worse_than_that_of_full():
     single = given.theta, given.xs, given.ys, given.h_0
     exact = jb.objective(given.model, jb.losses.l2_loss)(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), single))
     errors = [
-        abs(float(jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)(*single)) / float(exact) - 1)
+        abs(float(jax.jit(jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint))(*single)) / float(exact) - 1)
         for adjoint in (jb.adjoints.checkpointed(), jb.adjoints.full())
     ]
     assert errors[0] <= max(errors[1], 2 * jnp.finfo(jnp.float32).eps)

@@ -22,8 +22,7 @@ def flat(tree):
     return [leaf for leaf in jax.tree.leaves(tree) if leaf.dtype != jax.dtypes.float0]
 
 
-@pytest.mark.parametrize("case", CELLS, ids=cases.name)
-@pytest.mark.parametrize("masked", [False, True], ids=["all", "mask"])
+@pytest.mark.parametrize(("case", "masked"), cases.in_turn(CELLS, {"all": False, "mask": True}))
 def test_same_numbers_as_one_device(case, masked):
     given = problem(case, T=5, batch=(4, 3))
     mask = jax.random.bernoulli(jax.random.key(3), 0.5, (5, 4, 3)) if masked else None
@@ -46,8 +45,8 @@ def test_sums_and_default_states(masked):
         F = jb.objective(given.model, jb.losses.l2_loss, reduction=reduction)
         split = jb.data_parallel(F)
         arguments = (given.theta, given.xs, given.ys)
-        np.testing.assert_allclose(split(*arguments, mask=mask), F(*arguments, mask=mask), rtol=1e-12)
-        bars = [jax.grad(f)(*arguments, mask=mask) for f in (split, F)]
+        values, bars = zip(*(jax.jit(jax.value_and_grad(f))(*arguments, mask=mask) for f in (split, F)), strict=True)
+        np.testing.assert_allclose(*values, rtol=1e-12)
         assert_close(*bars, 1e-11)
 
 
@@ -62,8 +61,9 @@ DIVIDED = {
 }
 
 
-@pytest.mark.parametrize("what", ["lengths", "mask", "weights", "weights-and-lengths"])
-@pytest.mark.parametrize("options", DIVIDED.values(), ids=DIVIDED)
+@pytest.mark.parametrize(
+    ("options", "what"), cases.in_turn(DIVIDED, ["lengths", "mask", "weights", "weights-and-lengths"], times=2)
+)
 def test_every_objective_is_the_same_divided(options, what):
     """The second device has the ended sequences, and the third of four counts for nothing."""
     given = problem(LSTM, T=5, batch=(4,), seed=3)
@@ -94,7 +94,8 @@ def test_devices_on_which_nothing_counts(reduction):
     split = jax.jit(jax.value_and_grad(jb.data_parallel(F)))
     lengths = jnp.array([5, 2, 0, 0])
     value, bar = split(given.theta, given.xs, given.ys, lengths=lengths)
-    wanted, wanted_bar = jax.value_and_grad(F)(given.theta, given.xs[:, :2], given.ys[:, :2], lengths=lengths[:2])
+    whole = jax.jit(jax.value_and_grad(F))
+    wanted, wanted_bar = whole(given.theta, given.xs[:, :2], given.ys[:, :2], lengths=lengths[:2])
     np.testing.assert_allclose(value, wanted, rtol=1e-12)
     assert_close(bar, wanted_bar, 1e-12)
     assert not any(jnp.any(leaf) for leaf in flat(split(given.theta, given.xs, given.ys, lengths=0 * lengths)))
@@ -124,7 +125,7 @@ def test_the_gradients_are_reduced_once_and_outside_every_loop():
 def test_the_gradient_of_the_scaled_objective():
     given = problem(LSTM, T=3, batch=(2,))
     F = jb.objective(given.model, jb.losses.l2_loss)
-    scaled, plain = (jax.grad(lambda theta, f=f: 3.0 * f(theta, given.xs, given.ys))(given.theta) for f in
+    scaled, plain = (jax.jit(jax.grad(lambda theta, f=f: 3.0 * f(theta, given.xs, given.ys)))(given.theta) for f in
                      (jb.data_parallel(F), F))  # fmt: skip
     assert_close(scaled, plain, 1e-11)
 
@@ -192,5 +193,5 @@ def test_no_gradient_goes_through_the_aux():
     theta = model.init(jax.random.key(0), input_size=3, hidden_size=4, output_size=2)
     F = jb.data_parallel(jb.objective(model, jb.losses.l2_loss, has_aux=True))
     xs, ys = jnp.ones((5, 2, 3), jnp.float32), jnp.ones((5, 2, 2), jnp.float32)
-    bars = jax.grad(lambda theta: jnp.sum(F(theta, xs, ys)[1].y_hats))(theta)
+    bars = jax.jit(jax.grad(lambda theta: jnp.sum(F(theta, xs, ys)[1].y_hats)))(theta)
     assert all(not jnp.any(bar) for bar in jax.tree.leaves(bars))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxbptt as jb
-from tests.cases import ADJOINTS, assert_close
+from tests.cases import ADJOINTS, EACH_ADJOINT, assert_close
 
 
 def python_loop(cell, theta_h, xs, h_0, T):
@@ -17,7 +17,7 @@ def python_loop(cell, theta_h, xs, h_0, T):
     return h, outputs
 
 
-def differ(cell, theta_h, xs, h_0, T, loss, argnums=(0,), names=tuple(ADJOINTS), compiled=jax.jit):
+def differ(cell, theta_h, xs, h_0, T, loss, argnums=(0,), names=tuple(EACH_ADJOINT), compiled=jax.jit):
     """The gradient by each adjoint, and by a Python loop with jax.grad."""
 
     def by(adjoint):
@@ -69,7 +69,7 @@ def _update(estimator, theta_h, tokens, ys):
 _BY_EVERYONE = {
     **{
         name: lambda *a, adjoint=adjoint: jb.unroll(_TOKENS, *a[:2], jnp.zeros(2), adjoint=adjoint)
-        for name, adjoint in ADJOINTS.items()
+        for name, adjoint in EACH_ADJOINT.items()
     },
     "grad": lambda *a: jax.grad(lambda h_0: jnp.sum(jb.unroll(_TOKENS, *a[:2], h_0)[1]))(jnp.zeros(2)),
     "vjp": lambda *a: jb.jacobians.vjp(_TOKENS, *a[:2], jnp.zeros(2), a[2]),
@@ -123,7 +123,7 @@ def test_none_leaves_integer_state_and_keys():
         return loss(jnp.stack(python_loop(cell, theta_h, xs, h_0 | {"h": h}, 5)[1]))
 
     wanted = jax.jit(jax.grad(loop, argnums=(0, 1, 2)))(theta_h, xs, h_0["h"])
-    for adjoint in ADJOINTS.values():
+    for adjoint in EACH_ADJOINT.values():
         got = jax.jit(jax.grad(lambda *a, adjoint=adjoint: F(*a, adjoint), argnums=(0, 1, 2)))(theta_h, xs, h_0["h"])
         assert_close(got, wanted, 1e-11)
     h_T, _ = jb.unroll(cell, theta_h, xs, h_0)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxbptt import initializers
-from tests.initial_matrices import MATRICES, dtypes, key, n, rounding, wide
+from tests.cases import in_turn
+from tests.initial_matrices import DTYPES, MATRICES, dtypes, key, n, rounding, wide
 
 BIASES: dict[str, Callable] = {
     "zeros": initializers.zeros,
@@ -26,19 +27,15 @@ RANDOM = {"glorot_uniform", "orthogonal", "spectral_radius", "non_normal", "chro
 
 
 @every
-@dtypes
-def test_shape_and_dtype_are_those_asked_for(name, init, shape, dtype):
-    values = init(key, shape, dtype)
-    assert (values.shape, values.dtype) == (shape, jnp.dtype(dtype))
-    assert np.isfinite(wide(values)).all()
-    # the same numbers in every dtype but for rounding, where the draw itself doesn't depend on the dtype
-    if name not in RANDOM:
-        np.testing.assert_allclose(wide(values), wide(init(key, shape, jnp.float64)), atol=rounding(dtype))
-
-
-@every
-def test_float32_by_default(name, init, shape):
-    assert init(key, shape).dtype == jnp.float32
+def test_shape_and_dtype_are_those_asked_for(name, init, shape):
+    assert init(key, shape).dtype == jnp.float32  # by default
+    for dtype in DTYPES:
+        values = init(key, shape, dtype)
+        assert (values.shape, values.dtype) == (shape, jnp.dtype(dtype))
+        assert np.isfinite(wide(values)).all()
+        # the same numbers in every dtype but for rounding, where the draw itself doesn't depend on the dtype
+        if name not in RANDOM:
+            np.testing.assert_allclose(wide(values), wide(init(key, shape, jnp.float64)), atol=rounding(dtype))
 
 
 @every
@@ -58,13 +55,13 @@ def test_under_jit_and_vmap(name, init, shape):
 
 
 @dtypes
-@pytest.mark.parametrize("rho", [1.0, 0.9, 1.3])
-def test_orthogonal(dtype, rho):
+def test_orthogonal(dtype):
     """Every singular value is ρ, and so the t-th power has norm ρᵗ."""
-    Q = wide(initializers.orthogonal(rho)(key, (n, n), dtype))
-    np.testing.assert_allclose(Q @ Q.T, rho**2 * np.eye(n), atol=rho**2 * rounding(dtype))
-    if dtype == jnp.float64:
-        np.testing.assert_allclose(np.linalg.svd(np.linalg.matrix_power(Q, 20))[1], rho**20, rtol=1e-12)
+    for rho in (1.0, 0.9, 1.3):
+        Q = wide(initializers.orthogonal(rho)(key, (n, n), dtype))
+        np.testing.assert_allclose(Q @ Q.T, rho**2 * np.eye(n), atol=rho**2 * rounding(dtype))
+        if dtype == jnp.float64:
+            np.testing.assert_allclose(np.linalg.svd(np.linalg.matrix_power(Q, 20))[1], rho**20, rtol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6)], ids=str)
@@ -92,13 +89,13 @@ def test_identity(dtype):
 
 
 @dtypes
-@pytest.mark.parametrize("rho", [0.0, 0.5, 1.1])
-def test_spectral_radius(dtype, rho):
-    W = wide(initializers.spectral_radius(rho)(key, (n, n), dtype))
-    # eigenvalues of a random matrix this small move by a few times what the entries are rounded by
-    np.testing.assert_allclose(np.abs(np.linalg.eigvals(W)).max(), rho, atol=10 * rho * rounding(dtype))
-    if rho:
-        assert np.linalg.norm(W @ W.T - W.T @ W) > 0.1 * np.linalg.norm(W) ** 2  # far from normal
+def test_spectral_radius(dtype):
+    for rho in (0.0, 0.5, 1.1):
+        W = wide(initializers.spectral_radius(rho)(key, (n, n), dtype))
+        # eigenvalues of a random matrix this small move by a few times what the entries are rounded by
+        np.testing.assert_allclose(np.abs(np.linalg.eigvals(W)).max(), rho, atol=10 * rho * rounding(dtype))
+        if rho:
+            assert np.linalg.norm(W @ W.T - W.T @ W) > 0.1 * np.linalg.norm(W) ** 2  # far from normal
 
 
 def test_spectral_radius_of_each_matrix_of_a_batch():
@@ -157,9 +154,7 @@ def test_gate_bias(dtype):
     np.testing.assert_array_equal(wide(b), np.repeat([[0.5], [1], [-2]], 5, axis=1))
 
 
-@dtypes
-@pytest.mark.parametrize("gates", [3, 4])
-@pytest.mark.parametrize("T_max", [3, 1000])
+@pytest.mark.parametrize(("dtype", "gates", "T_max"), in_turn(DTYPES, [3, 4], [3, 1000], times=2))
 def test_chrono(dtype, gates, T_max):
     """Row 1 is log U(1, T_max - 1); row 0 of an LSTM is its negative; all other rows are 0."""
     b = wide(initializers.chrono(T_max)(key, (gates, 2000), dtype))

@@ -9,10 +9,10 @@ import pytest
 
 import jaxbptt as jb
 from jaxbptt import initializers
-from tests.initial_matrices import MATRICES, d, dtypes, key, n, rounding, wide
+from tests.cases import in_turn
+from tests.initial_matrices import DTYPES, MATRICES, d, key, n, rounding, wide
 
 GATES = {"linear": 1, "elman": 1, "gru": 3, "lstm": 4}
-cells = pytest.mark.parametrize("name", GATES)
 
 
 def gates_of(leaf, name):
@@ -31,8 +31,7 @@ def test_chrono_keeps_memories_as_long_as_it_says():
         assert lasts.max() - lasts.min() > 15
 
 
-@cells
-@dtypes
+@pytest.mark.parametrize(("name", "dtype"), in_turn(list(GATES), DTYPES, times=2))
 def test_defaults_of_the_cells(name, dtype):
     """W_x Glorot, W_h orthogonal, biases 0 but for the LSTM's forget gate at 1; each gate drawn for itself."""
     size, inputs = 24, 40
@@ -59,8 +58,7 @@ def test_the_forget_bias(forget_bias):
     np.testing.assert_array_equal(np.reshape(b, (4, n)), np.outer([0, forget_bias, 0, 0], np.ones(n)))
 
 
-@cells
-@pytest.mark.parametrize("initializer", MATRICES)
+@pytest.mark.parametrize(("name", "initializer"), in_turn(list(GATES), list(MATRICES), times=2))
 def test_each_initialiser_in_each_cell(name, initializer):
     """What a cell gets as ``W_h_init`` is in each of its gates, to the last bit for the key of that gate."""
     cell = getattr(jb.cells, name)(W_h_init=MATRICES[initializer])

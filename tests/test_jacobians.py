@@ -41,20 +41,20 @@ def jitted(function, case):
 
 
 @cell_cases
-def test_sensitivities(case):
+def test_sensitivities_and_what_they_are_made_of(case):
+    """a_1 = b_1 and ∂h_1/∂h_0 = c_1; and products with a vector, which form no matrix."""
     given = unbatched(case)
     wanted, wanted_product = by_jax(case, *given, T=4)
     np.testing.assert_allclose(jitted(jacobians.recursion, case)(*given), wanted, rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(jitted(jacobians.written_out, case)(*given), wanted, rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(jitted(jacobians.product, case)(*given), wanted_product, rtol=1e-10, atol=1e-13)
     assert np.max(np.abs(wanted)) > 0.1
+    assert_one_step(case, *given, b=wanted, c=wanted_product)
+    assert_products_with_a_vector(case, *given, product=wanted_product)
 
 
-@cell_cases
-def test_one_step(case):
-    theta_h, xs, h_0 = unbatched(case)
+def assert_one_step(case, theta_h, xs, h_0, b, c):
     x_1 = jax.tree.map(lambda leaf: leaf[0], xs)
-    b, c = by_jax(case, theta_h, xs, h_0, T=1)
     np.testing.assert_allclose(jitted(jacobians.immediate, case)(theta_h, x_1, h_0), b[0], rtol=1e-11, atol=1e-14)
     np.testing.assert_allclose(jitted(jacobians.state, case)(theta_h, x_1, h_0), c[0], rtol=1e-11, atol=1e-14)
     bs, cs = jitted(jacobians.along, case)(theta_h, xs, h_0)
@@ -62,10 +62,7 @@ def test_one_step(case):
     np.testing.assert_allclose(cs[0], c[0], rtol=1e-11, atol=1e-14)
 
 
-@cell_cases
-def test_products_with_a_vector_form_no_matrix_and_agree(case):
-    theta_h, xs, h_0 = unbatched(case)
-    _, product = by_jax(case, theta_h, xs, h_0, T=4)
+def assert_products_with_a_vector(case, theta_h, xs, h_0, product):
     v = cases.randomised(h_0, jax.random.key(1), 1.0)
     pushed = jitted(jacobians.jvp, case)(theta_h, xs, h_0, v)
     flat = np.stack([ravel_pytree(jax.tree.map(lambda leaf, t=t: leaf[t], pushed))[0] for t in range(4)])
@@ -92,7 +89,7 @@ def test_deltas_are_what_perturbing_a_state_does():
             total = total + jnp.vdot(h_bars[t], h)
         return total
 
-    wanted = jax.grad(F)(jnp.zeros((5, 2, 4)))
+    wanted = jax.jit(jax.grad(F))(jnp.zeros((5, 2, 4)))
     _, deltas = jacobians.vjp(case.cell, given.theta.h, given.xs, given.h_0, h_bars)
     assert_close(deltas, wanted, 1e-11)
 

@@ -9,15 +9,9 @@ import pytest
 
 import jaxbptt as jb
 from tests import oracles
-from tests.cases import ADJOINTS, CELLS, EXACT_ESTIMATORS, assert_close, normal, oracle, problem
+from tests.cases import ADJOINTS, CELLS, EACH_ADJOINT, EXACT_ESTIMATORS, assert_close, in_turn, normal, oracle, problem
 
 T, LENGTHS = 5, (3, 5, 0, 1)
-PAIRS = [
-    pytest.param(case, adjoint, id=f"{case.name}-{name}")
-    for c, case in enumerate(CELLS)
-    for a, (name, adjoint) in enumerate(ADJOINTS.items())
-    if (c + a) % 3 == 0
-]
 FILLS = (np.inf, -np.inf, 1e30, 0.0)
 lengths = jnp.array(LENGTHS)
 
@@ -81,7 +75,7 @@ def assert_same(found, wanted):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(("case", "adjoint"), PAIRS)
+@pytest.mark.parametrize(("case", "adjoint"), in_turn(CELLS, ADJOINTS, times=2))
 def test_the_gradient_of_each_sequence_alone(case, adjoint):
     F = jb.objective(padded(case).model, jb.losses.l2_loss, adjoint=adjoint)
     gradient = jax.jit(jax.value_and_grad(F, (0, 1, 2, 3), allow_int=True))
@@ -98,7 +92,7 @@ def test_the_gradient_of_each_sequence_alone(case, adjoint):
         assert_same(of(filled(padded(case), fill)), (value, (theta_bar, xs_bar, ys_bar, h_0_bar)))
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
+@pytest.mark.parametrize("adjoint", EACH_ADJOINT.values(), ids=EACH_ADJOINT)
 def test_two_batch_axes(adjoint):
     case = case_of("lstm")
     given = filled(padded(case), np.nan)
@@ -110,8 +104,9 @@ def test_two_batch_axes(adjoint):
     assert_close(bar, each_alone(case)[1][0], 1e-11)
 
 
-@pytest.mark.parametrize("name", ["elman-relu", "gru", "stacked", "masked", "from_step"])
-@pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
+@pytest.mark.parametrize(
+    ("make", "name"), in_turn(EXACT_ESTIMATORS, ["elman-relu", "gru", "stacked", "masked", "from_step"], times=2)
+)
 def test_estimators(make, name):
     case = case_of(name)
     estimator = make(padded(case).model, jb.losses.l2_loss)
@@ -142,8 +137,7 @@ def last_states(given):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *last)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
-@pytest.mark.parametrize("name", ["lstm", "from_step"])
+@pytest.mark.parametrize(("adjoint", "name"), in_turn(EACH_ADJOINT, ["lstm", "from_step"]))
 def test_the_last_real_state(name, adjoint):
     """From `apply`, from F's aux and from `bptt`; and the predictions of the real steps."""
     given = filled(padded(case_of(name)), np.nan)
@@ -165,7 +159,7 @@ def test_the_last_real_state(name, adjoint):
             )
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "int64"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint32", "int64"])
 def test_lengths_of_any_integer_dtype(dtype):
     """T itself need not be a number of it. The state counts the real steps."""
     cell = jb.cells.from_step(
@@ -212,7 +206,7 @@ def test_where_a_gradient_goes(name):
     np.testing.assert_allclose(omega_of(given.xs, given.ys, given.h_0, lengths=lengths), np.mean(omegas), rtol=1e-11)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
+@pytest.mark.parametrize("adjoint", EACH_ADJOINT.values(), ids=EACH_ADJOINT)
 def test_a_large_batch_padded_with_nan_is_finite_and_one_real_nan_shows(adjoint):
     """64 sequences of 64 steps, of 64 features: a maximum over so many, which a loss may have, can lose a NaN."""
 
@@ -259,11 +253,12 @@ def test_a_learned_beginning_of_sequences_that_end():
 
     w_bar, start_bar = oracles.gradient(F, [np.array(0.7), np.asarray(start)])
     for adjoint in (jb.adjoints.full(), jb.adjoints.checkpointed(2)):
-        bar = jax.grad(jb.objective(model, jb.losses.l2_loss, adjoint=adjoint))(theta, xs, ys, lengths=lengths).h
+        gradient = jax.jit(jax.grad(jb.objective(model, jb.losses.l2_loss, adjoint=adjoint)))
+        bar = gradient(theta, xs, ys, lengths=lengths).h
         assert_close((bar["w"], bar["start"]), (w_bar, start_bar), 1e-11)
     for make in EXACT_ESTIMATORS.values():
         estimator = make(model, jb.losses.l2_loss)
-        grads = estimator.update(theta, estimator.init(theta), xs, ys, lengths=lengths)[0].grads.h
+        grads = jax.jit(estimator.update)(theta, estimator.init(theta), xs, ys, lengths=lengths)[0].grads.h
         assert_close((grads["w"], grads["start"]), (w_bar, start_bar), 1e-11)
 
 

@@ -26,8 +26,7 @@ def gradient(given, adjoint):
     return jax.jit(jax.value_and_grad(F, argnums=(0, 3)))(given.theta, given.xs, given.ys, given.h_0)
 
 
-@pytest.mark.parametrize("residuals", ["gates", "states"])
-@pytest.mark.parametrize("case", CELLS, ids=cases.name)
+@pytest.mark.parametrize(("case", "residuals"), cases.in_turn(CELLS, ["gates", "states"]))
 def test_states_in_the_memory_of_the_host_give_the_gradient(case, residuals):
     """Blocks of 2 of 7 steps, the last of which overlaps: several stores and fetches."""
     given = problem(case, T=7, batch=(3,), seed=1)

@@ -13,7 +13,6 @@ from tests.jaxprs import equations
 
 MIXED = jb.policies.mixed_precision()
 LSTM, FROM_STEP = (next(case for case in CELLS if case.name == name) for name in ("lstm", "from_step"))
-cell_cases = pytest.mark.parametrize("case", CELLS, ids=cases.name)
 
 
 def models(case, **options):
@@ -39,36 +38,39 @@ def distances(got, wanted):
     ]
 
 
-@cell_cases
-def test_every_adjoint_is_float32_to_the_digits_of_bfloat16(case):
+@pytest.mark.parametrize(("case", "one", "other"), cases.in_turn(CELLS, list(ADJOINTS), list(ADJOINTS)[::-1]))
+def test_every_adjoint_is_float32_to_the_digits_of_bfloat16(case, one, other):
     """bfloat16 has 8 bits, so a product is off by 2⁻⁸ at most; over a few steps 2% leaves room for no wrong term.
 
     Parameters are halved: a linear network that explodes multiplies what was rounded.
     """
     plain, mixed = scaled(0.5, models(case, T=5, n=6))
     wanted = grads(plain, jb.adjoints.autodiff())
-    every = case.name in ("elman-tanh", "lstm", "from_step")
-    for name, adjoint in ADJOINTS.items() if every else [("full-blocks", ADJOINTS["full-blocks"])]:
-        got = grads(mixed, adjoint)
+    for name in {one: (), other: ()}:
+        got = grads(mixed, ADJOINTS[name])
         assert max(distances(got, wanted)) < 0.02, name
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(got)), name
         if case in BUILT_IN:
             assert min(distances(got[1], wanted[1])) > 1e-5, f"{name}: nothing was rounded"
 
 
-@pytest.mark.parametrize("T", [1, 7])
-@pytest.mark.parametrize("batch", [(), (1,), (2, 3)])
-@pytest.mark.parametrize("case", [LSTM, FROM_STEP], ids=["lstm", "from_step"])
-def test_lengths_and_batches(case, T, batch):
+SOME = ["full", "full-blocks-states", "tangent-blocks", "checkpointed-states", "parallel"]
+
+
+@pytest.mark.parametrize(
+    ("case", "T", "batch", "name"), cases.in_turn([LSTM, FROM_STEP], [1, 7], [(), (1,), (2, 3)], SOME, times=2)
+)
+def test_lengths_and_batches(case, T, batch, name):
     """On a GPU the user's products are rounded too, which over seven steps of what grows is some per cent."""
     plain, mixed = scaled(0.25, models(case, T=T, batch=batch))
     wanted = grads(plain, jb.adjoints.autodiff())
-    for name in ("full", "full-blocks-states", "tangent-blocks", "checkpointed-states", "parallel"):
-        assert max(distances(grads(mixed, ADJOINTS[name]), wanted)) < 0.02
+    assert max(distances(grads(mixed, ADJOINTS[name]), wanted)) < 0.02
 
 
-@pytest.mark.parametrize("name", ["linear", "gru", "stacked", "masked"])
-@pytest.mark.parametrize("adjoint", ["full", "full-states", "full-blocks", "parallel"])
+@pytest.mark.parametrize(
+    ("name", "adjoint"),
+    cases.in_turn(["linear", "gru", "stacked", "masked"], ["full", "full-states", "full-blocks", "parallel"]),
+)
 def test_second_derivatives_over_many_steps(adjoint, name):
     """What is summed over time is summed in float32: a sum in bfloat16 stands still after some hundred steps."""
     plain, mixed = models(next(case for case in CELLS if case.name == name), T=2000, d=2, n=3)
@@ -152,8 +154,9 @@ def test_what_a_user_replaced_stays():
     assert twice == jb.cells.mixed_precision(jb.cells.lstm())
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm", "from_step"])
-@pytest.mark.parametrize("residuals", ["gates", "states"])
+@pytest.mark.parametrize(
+    ("name", "residuals"), cases.in_turn(["gru", "lstm", "from_step"], ["gates", "states"], times=2)
+)
 def test_states_in_host_memory(monkeypatch, name, residuals):
     """The CPU's own memory is the host's, so the numbers can be had here once the check is out of the way."""
     given = problem(next(case for case in CELLS if case.name == name), T=7)

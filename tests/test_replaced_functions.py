@@ -6,7 +6,7 @@ import pytest
 
 import jaxbptt as jb
 from tests import cases
-from tests.cases import ADJOINTS, CELLS, CellCase, assert_close, oracle, problem
+from tests.cases import ADJOINTS, CELLS, CellCase, assert_close, in_turn, oracle, problem
 
 
 def twice(x):
@@ -45,8 +45,7 @@ REPLACED = {
 OF = {"rounded lstm": "lstm", "rounded before": "by_hand", "with another's split": "gru"}
 
 
-@pytest.mark.parametrize("adjoint", [*SOME, "autodiff"])
-@pytest.mark.parametrize("name", REPLACED)
+@pytest.mark.parametrize(("name", "adjoint"), in_turn(list(REPLACED), [*SOME, "autodiff"], times=2))
 def test_every_adjoint_is_of_what_replaced_the_function(name, adjoint):
     """Also with bfloat16 asked for: of a function of yours a CPU rounds nothing; its neighbours' operands, some."""
     given = CASE[OF.get(name, name.split()[-1])]
@@ -64,8 +63,7 @@ def test_every_adjoint_is_of_what_replaced_the_function(name, adjoint):
     assert_close(bars, wanted, 0.05 if rounded else 1e-10)
 
 
-@pytest.mark.parametrize("adjoint", SOME)
-@pytest.mark.parametrize("name", ["lstm", "from_step", "by_hand"])
+@pytest.mark.parametrize(("name", "adjoint"), in_turn(["lstm", "from_step", "by_hand"], SOME))
 def test_a_pullback_alone_is_obeyed(name, adjoint):
     """A wrong one too, which is what `check_cell` finds: here three times what is right for θ_h."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxbptt as jb
-from tests.cases import assert_close
+from tests.cases import assert_close, in_turn
 
 T, B, n = 7, 2, 3
 BLOCKS = {
@@ -43,15 +43,14 @@ def assert_the_gradient_is_that_of_a_loop(step, theta_h, xs, name, of_inputs=Fal
 
     argnums = (0, 1, 2) if of_inputs else (0, 2)
     found, wanted = (
-        jax.value_and_grad(F, argnums=argnums)(theta_h, xs, H_0, adjoint)
+        jax.jit(jax.value_and_grad(F, argnums=argnums), static_argnums=3)(theta_h, xs, H_0, adjoint)
         for adjoint in (BLOCKS[name], python_loop(step))
     )
     np.testing.assert_allclose(found[0], wanted[0], rtol=1e-12)
     assert_close(found[1], wanted[1])
 
 
-@adjoints
-@pytest.mark.parametrize("where", ["input", "state"])
+@pytest.mark.parametrize(("name", "where"), in_turn(list(BLOCKS), ["input", "state"]))
 def test_what_is_singular_at_zero(where, name):
     """A norm and a logarithm, of which neither the value nor the derivative is a number at 0."""
 
@@ -72,8 +71,7 @@ def test_tokens(name):
     assert_the_gradient_is_that_of_a_loop(step, theta_h, jax.random.randint(KEYS[3], (T, B), 0, 5), name)
 
 
-@adjoints
-@pytest.mark.parametrize("per", ["step", "member"])
+@pytest.mark.parametrize(("name", "per"), in_turn(list(BLOCKS), ["step", "member"]))
 def test_keys(per, name):
     """One a step, or one for each member, beside numbers: what is drawn is drawn alike in the pass back."""
 

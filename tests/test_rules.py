@@ -44,32 +44,33 @@ def pullbacks(cell):
     return jax.jit(ours), jax.jit(by_jax)
 
 
-@cell_cases
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
-@pytest.mark.parametrize("seed", range(3))
-def test_a_cells_pullback_is_the_vjp_of_its_step(case, batch, seed):
-    given = one_step(case, seed, batch, n=5)
-    got, wanted = (pullback(*given) for pullback in pullbacks(case.cell))
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-13)
+BATCHES = [(), (3,), (2, 3)]
 
 
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize(("case", "batch"), cases.in_turn(CELLS, BATCHES, times=2))
+def test_a_cells_pullback_is_the_vjp_of_its_step(case, batch):
+    for seed in range(3):
+        given = one_step(case, seed, batch, n=5)
+        got, wanted = (pullback(*given) for pullback in pullbacks(case.cell))
+        for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-13)
+
+
 @pytest.mark.parametrize("case", [case for case in CELLS if case.inputs], ids=cases.name)
-def test_flags_are_true_and_false_among_the_seeds(case, batch):
-    flags = [np.asarray(one_step(case, seed, batch, n=5)[1][1]) for seed in range(3)]
-    assert {bool(flag) for drawn in flags for flag in drawn.flat} == {True, False}
-    if batch:
-        assert len({drawn.tobytes() for drawn in flags}) > 1
+def test_flags_are_true_and_false_among_the_seeds(case):
+    for batch in BATCHES:
+        flags = [np.asarray(one_step(case, seed, batch, n=5)[1][1]) for seed in range(3)]
+        assert {bool(flag) for drawn in flags for flag in drawn.flat} == {True, False}
+        if batch:
+            assert len({drawn.tobytes() for drawn in flags}) > 1
 
 
 @cell_cases
-@pytest.mark.parametrize("seed", range(3))
-def test_the_pullback_is_the_transpose_of_the_pushforward(case, seed):
+def test_the_pullback_is_the_transpose_of_the_pushforward(case):
     """⟨u, c v⟩ = ⟨cᵀu, v⟩, and the same for b: the two sides are computed in opposite directions."""
-    theta_h, x_t, h_tm1, h_t, u = one_step(case, seed, (6,))  # enough that some are not masked
+    theta_h, x_t, h_tm1, h_t, u = one_step(case, 0, (6,))  # enough that some are not masked
     theta_bar, _, h_bar = case.cell.vjp(theta_h, x_t, h_tm1, h_t, u)
-    keys = jax.random.split(jax.random.key(seed + 100))
+    keys = jax.random.split(jax.random.key(100))
     for primal, bar, push, key in [
         (h_tm1, h_bar, lambda h: case.cell.apply(theta_h, x_t, h), keys[0]),
         (theta_h, theta_bar, lambda theta: case.cell.apply(theta, x_t, h_tm1), keys[1]),
@@ -80,12 +81,14 @@ def test_the_pullback_is_the_transpose_of_the_pushforward(case, seed):
         assert abs(dot(bar, v)) > 1e-3
 
 
+LOW = [jnp.float32, jnp.bfloat16, jnp.float16]
+
+
 def dot(a, b):
     return float(sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))
 
 
-@pytest.mark.parametrize("case", BUILT_IN, ids=cases.name)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize(("case", "dtype"), cases.in_turn(BUILT_IN, LOW, times=2))
 def test_rules_in_low_precision(case, dtype):
     """Against float64 on the same numbers. A step is a handful of roundings, each of relative size ε, in sums of
     fewer than 20 terms: 30 ε of the largest element bounds it."""
@@ -97,10 +100,7 @@ def test_rules_in_low_precision(case, dtype):
     assert_close(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), got), wanted, 30 * float(jnp.finfo(dtype).eps))
 
 
-@pytest.mark.parametrize("case", BUILT_IN, ids=cases.name)
-@pytest.mark.parametrize(
-    "dtype", [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda dtype: dtype.__name__
-)
+@pytest.mark.parametrize(("case", "dtype"), cases.in_turn(BUILT_IN, [jnp.float64, *LOW]))
 def test_dtypes_are_kept_from_parameters_to_gradients(case, dtype):
     given = cases.problem(case, T=5, dtype=dtype)
     for make in (*cases.EXACT_ESTIMATORS.values(),):
@@ -113,8 +113,7 @@ def test_dtypes_are_kept_from_parameters_to_gradients(case, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(bars)} == {jnp.dtype(dtype)}
 
 
-@pytest.mark.parametrize("case", BUILT_IN, ids=cases.name)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize(("case", "dtype"), cases.in_turn(BUILT_IN, LOW))
 def test_gradients_in_low_precision(case, dtype):
     """Roundings of T steps are independent, so they add up like √T; a step makes a handful: 5 √T ε."""
     T = 8
@@ -133,7 +132,7 @@ def test_sums_over_a_long_time_in_half_precision():
 
     def run(dtype):
         theta, xs, ys, h_0 = jax.tree.map(lambda leaf: leaf.astype(dtype), (given.theta, given.xs, given.ys, given.h_0))
-        return estimator.update(theta, estimator.init(theta, h_0), xs, ys)[0]
+        return jax.jit(estimator.update)(theta, estimator.init(theta, h_0), xs, ys)[0]
 
     half, wide = run(jnp.bfloat16), run(jnp.float32)
     np.testing.assert_allclose(float(half.loss), float(wide.loss), rtol=0.02)
@@ -158,8 +157,7 @@ READOUTS["several-named"] = jb.readouts.several(
 )
 
 
-@pytest.mark.parametrize("readout", READOUTS.values(), ids=READOUTS)
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize(("readout", "batch"), cases.in_turn(READOUTS, BATCHES))
 def test_a_readouts_pullback_is_the_vjp_of_its_apply(readout, batch):
     T, n = 4, 5
     m = n if readout is READOUTS["identity"] else 2
@@ -184,7 +182,7 @@ def test_a_readout_written_for_one_step_works_over_time():
     theta = jb.Theta(jb.cells.elman().init(key, 3, 4, jnp.float64), jax.random.normal(key, (2, 4)))
     xs, ys = jax.random.normal(key, (5, 6, 3)), jnp.ones((5, 6, 2))
     full, plain = (
-        jax.grad(jb.objective(model, jb.losses.l2_loss, adjoint=cases.ADJOINTS[name]))(theta, xs, ys)
+        jax.jit(jax.grad(jb.objective(model, jb.losses.l2_loss, adjoint=cases.ADJOINTS[name])))(theta, xs, ys)
         for name in ("full", "autodiff")
     )
     assert_close(full, plain, 1e-12)
@@ -200,7 +198,7 @@ def test_a_readouts_own_rule_is_the_one_that_runs():
         model = jb.rnn(given.case.cell, readout)
         F = jb.objective(model, jb.losses.l2_loss)
         estimator = jb.estimators.bptt(model, jb.losses.l2_loss)
-        by_grad = jax.grad(F)(given.theta, given.xs, given.ys)
-        by_estimator, _ = estimator.update(given.theta, estimator.init(given.theta), given.xs, given.ys)
+        by_grad = jax.jit(jax.grad(F))(given.theta, given.xs, given.ys)
+        by_estimator, _ = jax.jit(estimator.update)(given.theta, estimator.init(given.theta), given.xs, given.ys)
         grads.append((by_grad, by_estimator.grads))
     assert_close(grads[1], jax.tree.map(lambda leaf: 2 * leaf, grads[0]), 1e-12)

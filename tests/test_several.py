@@ -7,7 +7,7 @@ import pytest
 
 import jaxbptt as jb
 from tests import cases
-from tests.cases import ADJOINTS, assert_close
+from tests.cases import EACH_ADJOINT, assert_close
 
 LINEAR, NO_BIAS = jb.readouts.linear(), jb.readouts.linear(bias=False)
 TANH = jb.readouts.from_apply(
@@ -49,7 +49,7 @@ def two_losses(y_hat_t, y_t):
     return regression + 0.3 * jb.losses.softmax_cross_entropy(y_hat_t["policy"], y_t["action"])
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
+@pytest.mark.parametrize("adjoint", EACH_ADJOINT.values(), ids=EACH_ADJOINT)
 def test_two_losses_of_one_state(adjoint):
     """Beside a plain loop that ``jax.grad`` differentiates."""
     cell = jb.cells.elman()
@@ -74,7 +74,7 @@ def test_two_losses_of_one_state(adjoint):
 
     F = jb.objective(model, two_losses, adjoint=adjoint)
     got = jax.jit(jax.value_and_grad(F))(theta, xs, ys, mask=mask)
-    assert_close(got, jax.value_and_grad(loop)(theta), 1e-11)
+    assert_close(got, jax.jit(jax.value_and_grad(loop))(theta), 1e-11)
 
 
 def test_each_head_is_differentiated_by_its_own_rule():

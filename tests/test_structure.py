@@ -1,13 +1,12 @@
 """The house rules that a reader relies on: imports point downward, every public name is documented with an example."""
 
 import ast
+import functools
 import inspect
 import pathlib
 import re
 import tomllib
 from typing import NamedTuple
-
-import pytest
 
 import experiments
 import jaxbptt as jb
@@ -46,9 +45,28 @@ def room(path, root=ROOT):
     return path.relative_to(root).parts[0].removesuffix(".py")
 
 
+def said(path, root=ROOT):
+    return path.relative_to(root).as_posix()
+
+
+@functools.cache
+def tree(path):
+    return ast.parse(path.read_text())
+
+
+@functools.cache
+def without_docstrings(path):
+    """The code of a file, without comments either."""
+    read = ast.parse(path.read_text())
+    for node in ast.walk(read):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            node.body[0] = ast.Expr(ast.Constant(0))
+    return ast.unparse(read)
+
+
 def imported_modules(path, package="jaxbptt"):
-    for node in ast.walk(ast.parse(path.read_text())):
-        assert not getattr(node, "level", 0), "a relative import, which would not be seen here"
+    for node in ast.walk(tree(path)):
+        assert not getattr(node, "level", 0), f"{path}: a relative import, which would not be seen here"
         if isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
@@ -56,20 +74,10 @@ def imported_modules(path, package="jaxbptt"):
         yield from (name.removeprefix(f"{package}.") for name in names if name.startswith(f"{package}."))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_downward(path):
-    if path.parent == ROOT and path.name == "__init__.py":
-        return
-    here = room(path)
-    for other in {module.split(".")[0] for module in imported_modules(path)}:
-        assert other == here or RANK[other] < RANK[here], f"{here} imports {other}"
-
-
-@pytest.mark.parametrize("path", sorted(STUDIES.rglob("[!_]*.py")), ids=lambda path: str(path.relative_to(STUDIES)))
-def test_imports_of_experiments_point_downward(path):
-    here = place(".".join(path.relative_to(STUDIES).with_suffix("").parts))
-    for other in map(place, imported_modules(path, "experiments")):
-        assert other == here or other.rank < here.rank, f"{here.room} imports {other.room}"
+def none(offences):
+    """Each law looks at every file, and says all that breaks it."""
+    offences = list(offences)
+    assert not offences, "\n".join(offences)
 
 
 class Place(NamedTuple):
@@ -77,36 +85,54 @@ class Place(NamedTuple):
     rank: int
 
 
-def place(module):
+def in_the_library(module):
+    return Place(module.split(".")[0], RANK[module.split(".")[0]])
+
+
+def in_the_experiments(module):
     rank = max(k for k, row in enumerate(ROWS_OF_EXPERIMENTS) if f"{module}.".startswith(f"{row}."))
     parts = module.split(".")
     return Place(".".join(parts[:2]) if parts[0] == "studies" else ROWS_OF_EXPERIMENTS[rank], rank)  # a study, a room
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_library_neither_prints_nor_plots_nor_jits(path):
-    source = path.read_text()
-    code = ast.unparse(ast.parse(source))  # without comments
-    assert not re.search(r"(?<![.\w])print\(", "\n".join(strip_docstrings(source)))
-    assert "matplotlib" not in code
-    assert "chex" not in code
-    if room(path) not in ("training", "checking", "plan"):
-        jits = [line for line in strip_docstrings(source) if "jax.jit" in line]
-        assert all("inline=True" in line for line in jits)  # a trace that is kept, no program of its own
+def upward(path, root, package, place):
+    here = place(".".join(path.relative_to(root).with_suffix("").parts))
+    for other in map(place, imported_modules(path, package)):
+        if other != here and other.rank >= here.rank:
+            yield f"{said(path, root)}: {here.room} imports {other.room}"
 
 
-def strip_docstrings(source):
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
-            node.body[0] = ast.Expr(ast.Constant(0))
-    return ast.unparse(tree).splitlines()
+def test_imports_point_downward():
+    files = [path for path in FILES if path != ROOT / "__init__.py" and path.name != "conftest.py"]
+    assert len(files) > 50
+    none(line for path in files for line in upward(path, ROOT, "jaxbptt", in_the_library))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_public_jax(path):
-    code = ast.unparse(ast.parse(path.read_text()))
-    assert not re.search(r"jax\._src|jax\.interpreters|jax\.core|jax\.experimental|jax\.extend", code)
+def test_imports_of_experiments_point_downward():
+    files = sorted(STUDIES.rglob("[!_]*.py"))
+    assert len(files) > 50
+    none(line for path in files for line in upward(path, STUDIES, "experiments", in_the_experiments))
+
+
+def test_the_library_neither_prints_nor_plots():
+    for forbidden in (r"(?<![.\w])print\(", "matplotlib", r"\bchex\b"):
+        none(f"{said(path)}: {forbidden}" for path in FILES if re.search(forbidden, without_docstrings(path)))
+
+
+def test_the_library_does_not_jit():
+    """But where a trace is kept, which is no program of its own."""
+    none(
+        f"{said(path)}: {line.strip()}"
+        for path in FILES
+        if room(path) not in ("training", "checking", "plan")
+        for line in without_docstrings(path).splitlines()
+        if "jax.jit" in line and "inline=True" not in line
+    )
+
+
+def test_only_public_jax():
+    private = r"jax\._src|jax\.interpreters|jax\.core|jax\.experimental|jax\.extend"
+    none(f"{said(path)}: {found}" for path in FILES for found in re.findall(private, ast.unparse(tree(path))))
 
 
 # What writes and reads files; elsewhere in the library there is nothing that could.
@@ -122,20 +148,23 @@ SYSTEM = r"\bos\.(?!fspath|PathLike|strerror|getcwd|path\.split|path\.abspath|pa
 CALLS = rf"(?<![.\w])open\(|{SYSTEM}|\.((read|write)_(text|bytes)|mkdir|unlink)\("
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_one_file_touches_the_file_system(path):
-    name = path.relative_to(ROOT).as_posix()
-    code = "\n".join(strip_docstrings(path.read_text()))
+def touching(path):
+    name, code = said(path), without_docstrings(path)
     imports = {
         alias.split(".")[0]
-        for node in ast.walk(ast.parse(code))
+        for node in ast.walk(tree(path))
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
     }
-    assert imports & TOUCHING <= FILE_ROOMS.get(name, set())
-    assert "pickle" not in code
+    yield from (f"{name}: imports {found}" for found in imports & TOUCHING - FILE_ROOMS.get(name, set()))
+    if "pickle" in code:
+        yield f"{name}: pickle"
     if name != "training/_files.py":
-        assert not re.search(CALLS, code)
+        yield from (f"{name}: {found.group()}" for found in re.finditer(CALLS, code))
+
+
+def test_one_file_touches_the_file_system():
+    none(line for path in FILES for line in touching(path))
 
 
 MODULES = [
@@ -166,16 +195,21 @@ def public_functions():
     }
 
 
-@pytest.mark.parametrize("function", public_functions().values(), ids=public_functions())
-def test_public_functions_are_documented(function):
-    doc = inspect.getdoc(function)
-    assert doc
-    assert ">>>" in doc, "an example that runs as a doctest"
+def undescribed(name, function):
+    doc = inspect.getdoc(function) or ""
+    if ">>>" not in doc:
+        yield f"{name}: no example that runs as a doctest"
     required = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_POSITIONAL]
     if len(required) > 1:
-        assert "Args:" in doc
         for parameter in required:
-            assert re.search(rf"^\s+{parameter.name}:", doc, re.M), f"{parameter.name} is not described"
+            if not re.search(rf"\bArgs:\n.*^\s+{parameter.name}:", doc, re.M | re.S):
+                yield f"{name}: {parameter.name} is not described under Args"
+
+
+def test_public_functions_are_documented():
+    functions = public_functions()
+    assert len(functions) > 50
+    none(line for name, function in functions.items() for line in undescribed(name, function))
 
 
 def public_classes():
@@ -188,12 +222,16 @@ def public_classes():
     }
 
 
-@pytest.mark.parametrize("value", public_classes().values(), ids=public_classes())
-def test_public_classes_are_documented(value):
+def is_documented(value):
     if getattr(value, "_is_protocol", False):  # a specification, of which there is nothing to run
-        assert value.__call__.__doc__
-        return
-    assert ">>>" in (value.__doc__ or ""), "an example that runs as a doctest"
+        return bool(value.__call__.__doc__)
+    return ">>>" in (value.__doc__ or "")
+
+
+def test_public_classes_are_documented():
+    classes = public_classes()
+    assert len(classes) > 30
+    none(f"{name}: no example that runs as a doctest" for name, value in classes.items() if not is_documented(value))
 
 
 def test_public_names_are_those_of_the_design():

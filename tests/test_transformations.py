@@ -1,5 +1,7 @@
 """Transformations: jit, vmap, batch axes, higher derivatives; and nothing is traced twice."""
 
+import functools
+
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -16,12 +18,18 @@ LSTM = next(case for case in CELLS if case.name == "lstm")
 GRU = next(case for case in CELLS if case.name == "gru")
 
 
+@functools.cache
+def compiled(F):
+    """One function for each F, so that its programs are compiled once."""
+    return jax.jit(jax.value_and_grad(F))
+
+
 def grads(given, adjoint=None):
     F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
-    return jax.jit(jax.value_and_grad(F))(given.theta, given.xs, given.ys, given.h_0)
+    return compiled(F)(given.theta, given.xs, given.ys, given.h_0)
 
 
-@pytest.mark.parametrize("case", [CELLS[1], GRU, LSTM], ids=cases.name)
+@pytest.mark.parametrize("case", [CELLS[1], LSTM], ids=cases.name)
 def test_jit_is_eager(case):
     given = problem(case, T=4)
     F = jb.objective(given.model, jb.losses.l2_loss)
@@ -46,15 +54,13 @@ def test_batch_axes_are_a_loop(case):
     assert_close(bar, mean[1], 1e-11)
 
 
-@pytest.mark.parametrize("case", [CELLS[1], GRU, LSTM, CELLS[-2]], ids=cases.name)
-@pytest.mark.parametrize("adjoint", [ADJOINTS["full-blocks"], ADJOINTS["autodiff"]], ids=["full", "autodiff"])
+@pytest.mark.parametrize(("case", "adjoint"), cases.in_turn([CELLS[1], GRU, LSTM, CELLS[-2]], cases.EACH_ADJOINT))
 def test_vmap_is_a_loop(case, adjoint):
     """Over problems, parameters included: what a study over seeds does."""
     several = [problem(case, T=3, seed=seed) for seed in range(3)]
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(p.theta, p.xs, p.ys, p.h_0) for p in several])
     F = jb.objective(several[0].model, jb.losses.l2_loss, adjoint=adjoint)
-    over_problems = jax.vmap(jax.grad(F))
-    mapped = (over_problems if case is GRU else jax.jit(over_problems))(*stack)
+    mapped = jax.jit(jax.vmap(jax.grad(F)))(*stack)
     for k, given in enumerate(several):
         assert_close(jax.tree.map(lambda leaf, k=k: leaf[k], mapped), grads(given, adjoint)[1], 1e-11)
 
@@ -69,48 +75,62 @@ def test_estimators_under_vmap_and_scan(make):
         return estimator.update(theta, estimator.init(theta, h_0), xs, ys)[0].grads
 
     mapped = jax.jit(jax.vmap(one))(*stack)
-    _, scanned = lax.scan(lambda carry, given: (carry, one(*given)), None, stack)
+    scanned = jax.jit(lambda stack: lax.scan(lambda carry, given: (carry, one(*given)), None, stack)[1])(stack)
     assert_close(scanned, mapped, 1e-11)
     assert_close(jax.tree.map(lambda leaf: leaf[1], mapped), grads(several[1])[1], 1e-11)
 
 
-def slope(given, adjoint, direction):
-    """⟨∂F/∂θ, direction⟩ as a function of θ."""
+def gradient(given, adjoint):
     F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
+    return jax.grad(lambda theta: F(theta, given.xs, given.ys, given.h_0))
 
-    def of(theta):
-        bar = jax.grad(F)(theta, given.xs, given.ys, given.h_0)
+
+def forward_over_reverse(given, adjoint, direction):
+    """The Hessian times a direction."""
+    return jax.jit(lambda theta: jax.jvp(gradient(given, adjoint), (theta,), (direction,))[1])(given.theta)
+
+
+def reverse_over_reverse(given, adjoint, direction):
+    """The same, the Hessian being symmetric: the gradient of ⟨∂F/∂θ, direction⟩."""
+
+    def slope(theta):
+        bar = gradient(given, adjoint)(theta)
         return sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(bar), jax.tree.leaves(direction), strict=True))
 
-    return of
+    return jax.jit(jax.grad(slope))(given.theta)
 
 
-@pytest.mark.parametrize("case", [case for case in CELLS if case.name != "by_hand"], ids=cases.name)
-def test_second_derivatives(case):
+BY_FULL = {
+    "full": jb.adjoints.full(),
+    "blocks": jb.adjoints.full(block=2),
+    "blocks-states": jb.adjoints.full(block=2, residuals="states"),
+}
+BY_TANGENT = {
+    "forward": (forward_over_reverse, jb.adjoints.tangent()),
+    "reverse": (reverse_over_reverse, jb.adjoints.tangent()),
+    "forward-blocks": (forward_over_reverse, jb.adjoints.tangent(block=2)),
+    "reverse-blocks": (reverse_over_reverse, jb.adjoints.tangent(block=2)),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "by_full", "by_tangent"),
+    cases.in_turn([case for case in CELLS if case.name != "by_hand"], BY_FULL, BY_TANGENT),
+)
+def test_second_derivatives(case, by_full, by_tangent):
     """Reverse over reverse through the hand-written rule, and both orders through the tangent, are JAX's own."""
     given = problem(case, T=3, n=3)
     direction = cases.randomised(given.theta, jax.random.key(9), 1.0)
-    wanted = jax.jit(jax.grad(slope(given, jb.adjoints.autodiff(), direction)))(given.theta)
-    in_blocks = [
-        jb.adjoints.full(block=2),
-        jb.adjoints.full(block=2, residuals="states"),
-        jb.adjoints.tangent(block=2),
-    ]
-    for adjoint in (jb.adjoints.full(), jb.adjoints.tangent(), *in_blocks):
-        assert_close(jax.jit(jax.grad(slope(given, adjoint, direction)))(given.theta), wanted, 1e-10)
-
-    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=jb.adjoints.tangent())
-    gradient = jax.grad(lambda theta: F(theta, given.xs, given.ys, given.h_0))
-    forward_over_reverse = jax.jit(lambda theta: jax.jvp(gradient, (theta,), (direction,))[1])(given.theta)
-    assert_close(forward_over_reverse, wanted, 1e-10)
+    wanted = forward_over_reverse(given, jb.adjoints.autodiff(), direction)
+    for order, adjoint in (reverse_over_reverse, by_full), by_tangent:
+        assert_close(order(given, adjoint, direction), wanted, 1e-10)
 
 
-@pytest.mark.parametrize("name", ["full", "full-blocks-states", "parallel", "checkpointed", "tangent", "autodiff"])
-@pytest.mark.parametrize("case", [GRU, LSTM], ids=cases.name)
-def test_the_hessian_is_there_with_every_adjoint(case, name):
+@pytest.mark.parametrize(("case", "adjoint"), cases.in_turn([GRU, LSTM], cases.EACH_ADJOINT))
+def test_the_hessian_is_there_with_every_adjoint(case, adjoint):
     """Forward over reverse: the reverse pass is differentiated, not the rule. By differences of the gradient."""
     given = problem(case, T=4, n=3)
-    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=ADJOINTS[name])
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint)
 
     def of_b_o(b):
         theta_o = given.theta.o._replace(b=b)
@@ -132,8 +152,8 @@ def test_the_hessian_is_there_with_every_adjoint(case, name):
 FORWARD = {"autodiff": jb.adjoints.autodiff(), "tangent": jb.adjoints.tangent(), "blocks": jb.adjoints.tangent(block=3)}
 
 
-@cell_cases
-def test_forward_mode(case):
+@pytest.mark.parametrize(("case", "adjoint"), cases.in_turn(CELLS, FORWARD))
+def test_forward_mode(case, adjoint):
     """⟨∂F/∂(θ, h_0), v⟩ by jvp and by linearize; the gradient is a reverse pass, so two directions agree."""
     given = problem(case, T=4)
     point = (given.theta, given.h_0)
@@ -145,10 +165,9 @@ def test_forward_mode(case):
 
     bar = jax.jit(jax.grad(F(jb.adjoints.full()), argnums=(0, 1)))(*point)
     wanted = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(bar), jax.tree.leaves(v), strict=True))
-    for adjoint in FORWARD.values():
-        pushforward = jax.jit(lambda point, v, adjoint=adjoint: jax.jvp(F(adjoint), point, v)[1])
-        np.testing.assert_allclose(pushforward(point, v), wanted, rtol=1e-11)
-    linear = jax.jit(lambda point, v: jax.linearize(F(jb.adjoints.tangent()), *point)[1](*v))
+    pushforward = jax.jit(lambda point, v: jax.jvp(F(adjoint), point, v)[1])
+    np.testing.assert_allclose(pushforward(point, v), wanted, rtol=1e-11)
+    linear = jax.jit(lambda point, v: jax.linearize(F(adjoint), *point)[1](*v))
     np.testing.assert_allclose(linear(point, v), wanted, rtol=1e-11)
 
 
@@ -160,9 +179,11 @@ def test_forward_mode_is_refused_elsewhere(name):
         jax.jvp(lambda theta: F(theta, given.xs, given.ys), (given.theta,), (given.theta,))
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
-@pytest.mark.parametrize("case", [CELLS[1], LSTM, CELLS[-2]], ids=cases.name)
-def test_a_gradient_is_exported_for_any_batch(case, adjoint):
+@pytest.mark.parametrize(
+    ("case", "adjoint", "is_given"),
+    cases.in_turn([CELLS[1], LSTM, CELLS[-2]], ADJOINTS, {"with h_0": True, "without": False}),
+)
+def test_a_gradient_is_exported_for_any_batch(case, adjoint, is_given):
     """One program for every batch, at its own batch the gradient of the definition."""
     given = problem(case, T=5, batch=(3,))
     (B,) = jax.export.symbolic_shape("b")
@@ -174,10 +195,11 @@ def test_a_gradient_is_exported_for_any_batch(case, adjoint):
 
         return lambda tree: jax.tree.map(spec, tree)
 
-    for given_too, any_too in (((), ()), ((given.h_0,), (of_any(0)(given.h_0),))):
-        program = jax.export.export(jax.jit(jax.grad(F)))(given.theta, *map(of_any(1), (given.xs, given.ys)), *any_too)
-        arguments = (given.theta, given.xs, given.ys, *given_too)
-        assert_close(program.call(*arguments), jax.grad(plain)(*arguments), 1e-10)
+    arguments, of_any_batch = (given.theta, given.xs, given.ys), (given.theta, *map(of_any(1), (given.xs, given.ys)))
+    if is_given:
+        arguments, of_any_batch = (*arguments, given.h_0), (*of_any_batch, of_any(0)(given.h_0))
+    program = jax.export.export(jax.jit(jax.grad(F)))(*of_any_batch)
+    assert_close(program.call(*arguments), jax.jit(jax.grad(plain))(*arguments), 1e-10)
 
 
 def _counting(theta_h, x_t, h_tm1):
@@ -210,7 +232,9 @@ def test_what_is_exported_for_any_number_of_steps():
     xs, ys = (jax.ShapeDtypeStruct((T, *leaf.shape[1:]), leaf.dtype) for leaf in (given.xs, given.ys))
     F = jb.objective(given.model, jb.losses.l2_loss, adjoint=jb.adjoints.autodiff())
     program = jax.export.export(jax.jit(jax.grad(F)))(given.theta, xs, ys)
-    assert_close(program.call(given.theta, given.xs, given.ys), jax.grad(F)(given.theta, given.xs, given.ys), 1e-12)
+    assert_close(
+        program.call(given.theta, given.xs, given.ys), jax.jit(jax.grad(F))(given.theta, given.xs, given.ys), 1e-12
+    )
     for adjoint in (jb.adjoints.autodiff(), jb.adjoints.parallel()):
         apply = jax.jit(lambda theta, xs, adjoint=adjoint: given.model.apply(theta, xs, adjoint=adjoint))
         y_hats = jax.export.export(apply)(given.theta, xs).call(given.theta, given.xs)
@@ -244,7 +268,7 @@ def test_the_cotangent_of_the_last_state_counts():
 
     gradient = jax.jit(jax.grad(loss), static_argnums=1)
     plain = gradient(given.theta.h, jb.adjoints.autodiff())
-    for adjoint in ADJOINTS.values():
+    for adjoint in cases.EACH_ADJOINT.values():
         assert_close(gradient(given.theta.h, adjoint), plain, 1e-11)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import jaxbptt as jb
 from tests import oracles
-from tests.cases import ADJOINTS, CELLS, EXACT_ESTIMATORS, assert_close, problem
+from tests.cases import CELLS, EACH_ADJOINT, EXACT_ESTIMATORS, assert_close, in_turn, problem
 
 GRU, LSTM = (next(case for case in CELLS if case.name == name) for name in ("gru", "lstm"))
 T, B = 5, 3
@@ -60,14 +60,6 @@ def assert_all_close(found, wanted):
         np.testing.assert_allclose(leaf, wanted_leaf, rtol=1e-11, atol=1e-13)
 
 
-def turns(*choices):
-    """Each adjoint with one of the choices, in turn."""
-    return [
-        pytest.param(adjoint, choices[a % len(choices)], id=f"{name}-{choices[a % len(choices)]}")
-        for a, (name, adjoint) in enumerate(ADJOINTS.items())
-    ]
-
-
 GIVEN = {case.name: problem(case, T=T, batch=(B,), seed=12) for case in (GRU, LSTM)}
 ASKED = {
     "weights": (WEIGHTS, {"mask": jnp.asarray(WEIGHTS)}),
@@ -77,16 +69,14 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("name", ["full", "full-blocks", "checkpointed", "parallel"])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_weighted_sums_of_every_kind(reduction, name):
-    """Any case of `ASKED` in turn; targets of no weight are NaN."""
-    k = REDUCTIONS.index(reduction) + list(ADJOINTS).index(name)
-    w, asked = list(ASKED.values())[k % len(ASKED)]
+@pytest.mark.parametrize(("reduction", "what", "adjoint"), in_turn(REDUCTIONS, ASKED, EACH_ADJOINT, times=2))
+def test_weighted_sums_of_every_kind(reduction, what, adjoint):
+    """Targets of no weight are NaN."""
+    w, asked = what
     given = GIVEN["gru"]
     v = np.array([1.5, -0.5, 2.0]) if reduction == "none" else None
     wanted = by_numpy(given, w.astype(float), reduction, v)
-    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=ADJOINTS[name], reduction=reduction)
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint, reduction=reduction)
     ys = jnp.where(jnp.asarray(w != 0)[..., None], given.ys, jnp.nan)
     value, pull = jax.vjp(
         jax.jit(lambda theta, xs, h_0: F(theta, xs, ys, h_0, **asked)), given.theta, given.xs, given.h_0
@@ -95,20 +85,19 @@ def test_weighted_sums_of_every_kind(reduction, name):
     assert_all_close(pull(jnp.float64(1.0) if v is None else jnp.asarray(v)), wanted[1])
 
 
-@pytest.mark.parametrize("what", ASKED)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("make", EXACT_ESTIMATORS.values(), ids=EXACT_ESTIMATORS)
+@pytest.mark.parametrize(("make", "reduction", "what"), in_turn(EXACT_ESTIMATORS, ["mean", "sum"], ASKED, times=2))
 def test_weights_in_estimators(make, reduction, what):
-    w, asked = ASKED[what]
+    w, asked = what
     given = GIVEN["gru"]
     estimator = make(given.model, jb.losses.l2_loss, reduction=reduction)
-    estimate, _ = estimator.update(given.theta, estimator.init(given.theta, given.h_0), given.xs, given.ys, **asked)
+    update = jax.jit(estimator.update)
+    estimate, _ = update(given.theta, estimator.init(given.theta, given.h_0), given.xs, given.ys, **asked)
     value, (theta_bar, _, _) = by_numpy(given, w.astype(float), reduction)
     np.testing.assert_allclose(estimate.loss, value, rtol=1e-12)
     assert_close(estimate.grads, theta_bar, 1e-11)
 
 
-@pytest.mark.parametrize(("adjoint", "reduction"), turns(*REDUCTIONS))
+@pytest.mark.parametrize(("adjoint", "reduction"), in_turn(EACH_ADJOINT, REDUCTIONS))
 def test_where_nothing_counts_all_is_zero(adjoint, reduction):
     """By a mask, by weights and by lengths, though the targets are NaN."""
     given = GIVEN["lstm"]
@@ -125,23 +114,18 @@ def test_where_nothing_counts_all_is_zero(adjoint, reduction):
         assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(found))
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
-def test_the_slope_in_a_weight(adjoint):
+@pytest.mark.parametrize(("adjoint", "reduction"), in_turn(EACH_ADJOINT, ["sum", "mean"]))
+def test_the_slope_in_a_weight(adjoint, reduction):
     """Weights may be computed: of a sum it is L_t, of any sign, and of a mean (L_t - F) / Σ w."""
     given = GIVEN["gru"]
     w = jnp.asarray(np.where(WEIGHTS == 0, -1.0, WEIGHTS))
     Ls = np.real(losses(given, *(jax.tree.map(np.asarray, tree) for tree in (given.theta, given.h_0, given.xs)))[0])
-    for reduction in ("sum", "mean"):
-        F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint, reduction=reduction)
-        value, bar = jax.jit(jax.value_and_grad(lambda w, F=F: F(given.theta, given.xs, given.ys, given.h_0, mask=w)))(
-            w
-        )
-        total = np.sum(np.asarray(w) * Ls)
-        wanted = (total, Ls)
-        if reduction == "mean":
-            wanted = total / np.sum(w), (Ls - total / np.sum(w)) / np.sum(w)
-        np.testing.assert_allclose(value, wanted[0], rtol=1e-12)
-        np.testing.assert_allclose(bar, wanted[1], rtol=1e-11)
+    F = jb.objective(given.model, jb.losses.l2_loss, adjoint=adjoint, reduction=reduction)
+    value, bar = jax.jit(jax.value_and_grad(lambda w: F(given.theta, given.xs, given.ys, given.h_0, mask=w)))(w)
+    total = np.sum(np.asarray(w) * Ls)
+    wanted = (total, Ls) if reduction == "sum" else (total / np.sum(w), (Ls - total / np.sum(w)) / np.sum(w))
+    np.testing.assert_allclose(value, wanted[0], rtol=1e-12)
+    np.testing.assert_allclose(bar, wanted[1], rtol=1e-11)
 
 
 def at_last(given, w, lengths, reduction="mean"):
@@ -156,8 +140,10 @@ def at_last(given, w, lengths, reduction="mean"):
     return np.real(F(arrays)), treedef.unflatten(oracles.gradient(F, arrays))
 
 
-@pytest.mark.parametrize(("adjoint", "reduction"), turns("mean", "sum", "sequences"))
-@pytest.mark.parametrize("asked", ["all", "lengths", "mask", "weights-and-lengths"])
+@pytest.mark.parametrize(
+    ("adjoint", "reduction", "asked"),
+    in_turn(EACH_ADJOINT, ["mean", "sum", "sequences"], ["all", "lengths", "mask", "weights-and-lengths"], times=2),
+)
 def test_the_last_step_alone(adjoint, reduction, asked):
     given, one = GIVEN["lstm"], np.ones(B)
     lengths = LENGTHS if "lengths" in asked else np.full(B, T)
@@ -177,8 +163,7 @@ def test_the_last_step_alone(adjoint, reduction, asked):
     assert_all_close(found[1], bars)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
-@pytest.mark.parametrize("at", ["steps", "last"])
+@pytest.mark.parametrize(("adjoint", "at"), in_turn(EACH_ADJOINT, ["steps", "last"]))
 def test_aux_changes_no_number(adjoint, at):
     """Value and gradient are those without; ŷ's and h_T are those of `apply`."""
     given = GIVEN["lstm"]

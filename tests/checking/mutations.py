@@ -272,6 +272,3 @@ def _split_forgets_the_direct_path(cell):
         return u_bar_t, h_bar_tm1 - gates_t.z * delta_t
 
     return with_split(cell, step_vjp=step_vjp)
-
-
-CAUGHT = [(mutation, name) for mutation in MUTATIONS for name in mutation.cells.split()]

@@ -116,19 +116,23 @@ LARGE_STEPS = report.Tolerances(1e-12, 1e-8, 0.1)
 STEP = float(jnp.finfo(jnp.float64).eps) ** (1 / 3)
 
 
-@pytest.mark.parametrize(("F", "derivative", "tells"), [
+BY_HAND = [
     (lambda x: x**2 + 3 * x, 3.1, True), (lambda x: 5 + 0 * x, 1e-3, True), (lambda x: np.sin(1e4 * x), 1e4 + 1, True),
     (lambda x: abs(x), 0.5, False), (lambda x: max(x, 0), 1.0, False), (lambda x: max(x, 0) + 2 * max(-x, 0), 0, False),
     (lambda x: max(x + 0.3 * STEP, 0), 1.0, False), (lambda x: max(x + 0.3 * STEP, 0), 0.9, True),
     (lambda x: np.sin(1e7 * x), 1e7, False), (lambda x: np.sin(1e12 * x), 1e12, False),
     (lambda x: np.tanh(1e12 * x), 1e12, False), (lambda x: np.tanh(1e12 * x) + 1e-3 * np.sin(3e9 * x + 1), 1e12, False),
     (lambda x: (np.float64(3 * x) + 1e3) - 1e3, 6.0, True),
-], ids=["parabola", "constant", "wave", "abs", "relu", "steeper", "near", "near, wrong", "explodes", "more",
-        "saturates", "both", "cancels"])  # fmt: skip
-def test_what_differences_tell_by_hand(F, derivative, tells):
+]  # fmt: skip
+
+
+def test_what_differences_tell_by_hand():
     """Slopes at 0, wrong ones where there is one and any where there is none."""
-    difference = (8 * (F(STEP) - F(-STEP)) - (F(2 * STEP) - F(-2 * STEP))) / (12 * STEP)
-    assert report._tells_otherwise(F, derivative, difference, STEP) == tells
+    found = []
+    for F, derivative, _ in BY_HAND:
+        difference = (8 * (F(STEP) - F(-STEP)) - (F(2 * STEP) - F(-2 * STEP))) / (12 * STEP)
+        found.append(report._tells_otherwise(F, derivative, difference, STEP))
+    assert found == [tells for _, _, tells in BY_HAND]
 
 
 def test_right_gradients_pass_at_corners():

@@ -8,6 +8,7 @@ import numpy as np
 
 import jaxbptt as jb
 from jaxbptt import initializers
+from tests.cases import turns
 from tests.errors.rows import ELMAN, USER, B, assert_refused, d, each, jacobian, leak, n, ones, table, unroll
 
 ROWS, row = table()
@@ -21,14 +22,11 @@ NOT_CELLS: dict[str, Callable] = {
     "check_cell": jb.check_cell,
     "jacobians": lambda value: jacobian(jb.jacobians.along, cell=value),
 }
-for name, call in NOT_CELLS.items():
-    row(f"{name}-not-a-cell", TypeError, r"`cell` must be a Cell: got str \('gru'\)$", lambda call=call: call("gru"))
-    row(
-        f"{name}-factory-not-called",
-        TypeError,
-        r"`cell` must be a Cell: got function .*call the factory",
-        lambda call=call: call(jb.cells.gru),
-    )
+for (name, call), (what, bad, came) in turns(
+    NOT_CELLS.items(),
+    (("not-a-cell", "gru", r"str \('gru'\)$"), ("factory-not-called", jb.cells.gru, "function .*call the factory")),
+):
+    row(f"{name}-{what}", TypeError, rf"`cell` must be a Cell: got {came}", lambda call=call, bad=bad: call(bad))
 row("stacked-none", TypeError, r"`layers` must be at least one Cell: got none", jb.cells.stacked)
 row("stacked-not-a-cell", TypeError, r"`layers` must be a Cell: got int", lambda: jb.cells.stacked(ELMAN, 3))
 row(

@@ -11,6 +11,7 @@ import numpy as np
 import jaxbptt as jb
 from jaxbptt.checking import GradientMismatchError
 from jaxbptt.checking.__main__ import load
+from tests.cases import turns
 from tests.errors.rows import ELMAN, LINEAR, B, T, assert_refused, check_gradients, d, each, flags, table
 
 ROWS, row = table()
@@ -25,17 +26,11 @@ def loaded(target):
 
 
 row("check_cell-inputs", TypeError, r"`inputs` must be a function: got int", lambda: jb.check_cell(ELMAN, inputs=3))
-for name, call in (
+CHECKS = (
     ("check_cell", functools.partial(jb.check_cell, ELMAN)),
     ("check_readout", functools.partial(jb.check_readout, jb.readouts.linear())),
-):
-    for argument in ("seeds", "sizes", "batch_shapes"):
-        row(
-            f"{name}-{argument}",
-            ValueError,
-            rf"`{argument}` must have at least one entry: got \(\)",
-            lambda call=call, argument=argument: call(**{argument: ()}),
-        )
+)
+for name, call in CHECKS:
     row(f"{name}-steps", ValueError, r"`steps` must be an integer, at least 1: got 0", lambda call=call: call(steps=0))
     row(
         f"{name}-dtype",
@@ -43,13 +38,21 @@ for name, call in (
         r"`dtype` must be a floating-point dtype: got int32",
         lambda call=call: call(dtype=np.int32),
     )
-    for argument, value in (("seeds", 3), ("sizes", (3, 5)), ("batch_shapes", (2,))):
-        row(
-            f"{name}-{argument}-{value}",
-            TypeError,
-            rf"`{argument}` must .*got .*{value if argument == 'seeds' else value[0]}",
-            lambda call=call, argument=argument, value=value: call(**{"seeds": (0,)} | {argument: value}),
-        )
+for argument, value, (name, call), (other, another) in turns(
+    ("seeds", "sizes", "batch_shapes"), (3, (3, 5), (2,)), CHECKS, CHECKS[::-1]
+):
+    row(
+        f"{name}-{argument}",
+        ValueError,
+        rf"`{argument}` must have at least one entry: got \(\)",
+        lambda call=call, argument=argument: call(**{argument: ()}),
+    )
+    row(
+        f"{other}-{argument}-{value}",
+        TypeError,
+        rf"`{argument}` must .*got .*{value if argument == 'seeds' else value[0]}",
+        lambda call=another, argument=argument, value=value: call(**{"seeds": (0,)} | {argument: value}),
+    )
 ONCE: dict[str, Any] = {"seeds": (0,), "sizes": ((2, 3),), "batch_shapes": ((),), "steps": 1}
 
 

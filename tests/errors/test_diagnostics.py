@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 import jaxbptt as jb
+from tests.cases import turns
 from tests.errors.rows import (
     ELMAN,
     GRU,
@@ -50,42 +51,37 @@ def find(**changed):
 
 # Several of them
 
-for name in ("jacobian_spectrum", "power_iteration", "verdict", "lyapunov_spectrum", "largest_exponent"):
-    function = getattr(DIAGNOSTICS, name)
+for name, (argument, value, kind, pattern) in turns(
+    ("jacobian_spectrum", "power_iteration", "verdict", "lyapunov_spectrum", "largest_exponent"),
+    (
+        ("cell", jb.cells.elman, TypeError, "`cell` must be a Cell: got function"),
+        ("xs", ones(T, d + 1), ValueError, r"`xs` must have shape .*d=3.*got xs.shape=\(5, 4\)"),
+        ("key", 7, TypeError, r"`key` must be one random key: got int \(7\)"),
+    ),
+):
     row(
-        f"diagnostics.{name}-cell",
-        TypeError,
-        "`cell` must be a Cell: got function",
-        lambda function=function: diagnostic(function, cell=jb.cells.elman),
+        f"diagnostics.{name}-{argument}",
+        kind,
+        pattern,
+        lambda name=name, changed={argument: value}: diagnostic(getattr(DIAGNOSTICS, name), **changed),
     )
-    row(
-        f"diagnostics.{name}-xs",
-        ValueError,
-        r"`xs` must have shape .*d=3.*got xs.shape=\(5, 4\)",
-        lambda function=function: diagnostic(function, xs=ones(T, d + 1)),
-    )
-    row(
-        f"diagnostics.{name}-key",
-        TypeError,
-        r"`key` must be one random key: got int \(7\)",
-        lambda function=function: diagnostic(function, key=7),
-    )
-for name in ("gradient_flow", "omega"):
-    function = getattr(DIAGNOSTICS, name)
-    for argument, value, kind, pattern in (
+for name, (argument, value, kind, pattern) in turns(
+    ("gradient_flow", "omega"),
+    (
         ("model", GRU, TypeError, "`model` must be a Model: got Cell"),
         ("loss", 3, TypeError, "`loss` must be a function: got int"),
         ("theta", THETA.h, TypeError, r"`theta` must be a Theta\(h=…, o=…\): got GRUParams"),
         ("ys", ones(T - 1, B, m), ValueError, "`xs` and `ys` must share their time axis"),
         ("mask", ints(T, B), TypeError, "`mask` must be boolean, or floating-point weights: got int32"),
         ("h_0", ones(B, n + 1), ValueError, r"`h_0` must have shape .*\(6, 4\).*got \(6, 5\)"),
-    ):
-        row(
-            f"diagnostics.{name}-{argument}",
-            kind,
-            pattern,
-            lambda function=function, argument=argument, value=value: flow(function, **{argument: value}),
-        )
+    ),
+):
+    row(
+        f"diagnostics.{name}-{argument}",
+        kind,
+        pattern,
+        lambda name=name, changed={argument: value}: flow(getattr(DIAGNOSTICS, name), **changed),
+    )
 
 # One of them
 

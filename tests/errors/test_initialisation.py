@@ -1,11 +1,13 @@
 """`init` of cells, readouts and models: keys, dtypes, sizes, and what was never given."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
 import jaxbptt as jb
+from tests.cases import turns
 from tests.errors.rows import (
     ELMAN,
     GRU,
@@ -43,40 +45,39 @@ INITS: dict[str, Callable] = {
         key, input_size=input_size, hidden_size=hidden_size, output_size=m, dtype=dtype
     ),
 }
-for name, init in INITS.items():
-    first, second = ("hidden_size", "output_size") if "readouts" in name else ("input_size", "hidden_size")
-    for what, bad, came in (
-        ("int", lambda: 0, r"int \(0\)"),
-        ("none", lambda: None, "NoneType"),
-        ("split", lambda: jax.random.split(key(), 2), r"\(2,\)"),
-    ):
-        row(
-            f"{name}.init-key-{what}",
+# Each init with a key, a dtype or a size that is none, in turn.
+NONE: tuple[tuple[Any, ...], ...] = (
+    ("key", lambda: 0, r"int \(0\)"),
+    ("dtype", np.int32, "int32"),
+    ("first", 0, "0"),
+    ("key", lambda: None, "NoneType"),
+    ("dtype", np.complex64, "complex64"),
+    ("second", 3.0, "3.0"),
+    ("key", lambda: jax.random.split(key(), 2), r"\(2,\)"),
+    ("dtype", "foo", "'foo'"),
+    ("dtype", None, "None"),
+    ("second", 0, "0"),
+    ("first", 3.0, "3.0"),
+)
+for (name, init), (what, bad, came) in turns(INITS.items(), NONE):
+    sizes = ("hidden_size", "output_size") if "readouts" in name else ("input_size", "hidden_size")
+    argument = {"first": sizes[0], "second": sizes[1]}.get(what, what)
+    kind, pattern, call = {
+        "key": (TypeError, r"one random key: got {}.*jax.random.key\(seed\)", lambda init, bad: init(bad(), 3, 3)),
+        "dtype": (
             TypeError,
-            rf"`key` must be one random key: got {came}.*jax.random.key\(seed\)",
-            lambda init=init, bad=bad: init(bad(), 3, 3),
-        )
-    for dtype, came in ((np.int32, "int32"), (np.complex64, "complex64"), ("foo", "'foo'"), (None, "None")):
-        row(
-            f"{name}.init-{came}",
-            TypeError,
-            rf"`dtype` must be a floating-point dtype: got {came}; use jnp.float32",
-            lambda init=init, dtype=dtype: init(key(), 3, 3, dtype=dtype),
-        )
-    for argument, sizes in ((first, (0, 3)), (second, (3, 0))):
-        row(
-            f"{name}.init-{argument}-0",
-            ValueError,
-            rf"`{argument}` must be an integer, at least 1: got 0",
-            lambda init=init, sizes=sizes: init(key(), *sizes),
-        )
-    for argument, sizes in ((first, (3.0, 3)), (second, (3, 3.0))):
-        row(
-            f"{name}.init-{argument}-float",
-            TypeError,
-            rf"`{argument}` must be an integer, at least 1: got 3.0",
-            lambda init=init, sizes=sizes: init(key(), *sizes),
-        )
+            "a floating-point dtype: got {}; use jnp.float32",
+            lambda init, bad: init(key(), 3, 3, bad),
+        ),
+        "first": (type(bad), "an integer, at least 1: got {}", lambda init, bad: init(key(), bad, 3)),
+        "second": (type(bad), "an integer, at least 1: got {}", lambda init, bad: init(key(), 3, bad)),
+    }[what]
+    row(
+        f"{name}.init-{argument}-{came}",
+        {int: ValueError, float: TypeError}.get(kind, kind),
+        rf"`{argument}` must be {pattern.format(came)}",
+        lambda call=call, init=init, bad=bad: call(init, bad),
+    )
 row(
     "init-key-array",
     TypeError,

@@ -7,6 +7,7 @@ import numpy as np
 
 import jaxbptt as jb
 from jaxbptt import initializers
+from tests.cases import turns
 from tests.errors.rows import assert_refused, d, each, key, n, table
 
 ROWS, row = table()
@@ -67,41 +68,42 @@ for name, init in (("orthogonal", initializers.orthogonal()), ("glorot_uniform",
         rf"initializers.{name} makes a matrix: got shape=\(3,\), expected two axes",
         lambda init=init: init(key(), (3,)),
     )
-for name, make, argument in (
-    ("elman", lambda init: jb.cells.elman(W_x_init=init).init, "W_x_init"),
-    ("gru", lambda init: jb.cells.gru(W_h_init=init).init, "W_h_init"),
-    ("lstm", lambda init: jb.cells.lstm(b_init=init).init, "b_init"),
-    ("readout", lambda init: jb.readouts.linear(W_o_init=init).init, "W_o_init"),
-):
-    for what, init, came in (
+for (name, make, argument), (what, init, came) in turns(
+    (
+        ("elman", lambda init: jb.cells.elman(W_x_init=init).init, "W_x_init"),
+        ("gru", lambda init: jb.cells.gru(W_h_init=init).init, "W_h_init"),
+        ("lstm", lambda init: jb.cells.lstm(b_init=init).init, "b_init"),
+        ("readout", lambda init: jb.readouts.linear(W_o_init=init).init, "W_o_init"),
+    ),
+    (
         ("factory", jax.nn.initializers.he_normal, r"a function; .*as `he_normal\(\)` of JAX"),
         ("shape", lambda key, shape, dtype: np.ones((1, 2), dtype), r"float32\[1, 2\]"),
         ("integer", lambda key, shape, dtype: np.ones(shape, np.int32), "int32"),
-    ):
-        row(
-            f"{name}-{argument}-{what}",
-            TypeError,
-            rf"`{argument}` must return an array float32\[.*\] for \(key, shape, dtype\): got {came}",
-            lambda make=make, init=init: make(init)(key(), d, n),
-        )
+    ),
+):
+    row(
+        f"{name}-{argument}-{what}",
+        TypeError,
+        rf"`{argument}` must return an array float32\[.*\] for \(key, shape, dtype\): got {came}",
+        lambda make=make, init=init: make(init)(key(), d, n),
+    )
 row(
     "orthogonal-bias",
     ValueError,
     r"initializers.orthogonal makes a matrix: got shape=\(4,\)",
     lambda: jb.cells.elman(b_init=initializers.orthogonal()).init(key(), d, n),
 )
-for name, init in {
-    "identity": initializers.identity(),
-    "spectral_radius": initializers.spectral_radius(0.9),
-    "non_normal": initializers.non_normal(0.5, 1.0),
-}.items():
-    for shape in ((4, 3), (4,), (2, 4, 4)):
-        row(
-            f"{name}-{shape}",
-            ValueError,
-            rf"initializers.{name} makes a square matrix: got shape={re.escape(str(shape))}; .*one gate at a time",
-            lambda init=init, shape=shape: init(key(), shape),
-        )
+for name, init, shape in (
+    ("identity", initializers.identity(), (4, 3)),
+    ("spectral_radius", initializers.spectral_radius(0.9), (4,)),
+    ("non_normal", initializers.non_normal(0.5, 1.0), (2, 4, 4)),
+):
+    row(
+        f"{name}-{shape}",
+        ValueError,
+        rf"initializers.{name} makes a square matrix: got shape={re.escape(str(shape))}; .*one gate at a time",
+        lambda init=init, shape=shape: init(key(), shape),
+    )
 row(
     "identity-as-W_x",
     ValueError,

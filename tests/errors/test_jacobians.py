@@ -1,11 +1,18 @@
 """`jacobians`: of one sequence, with cotangents like the states."""
 
 import jaxbptt as jb
+from tests.cases import turns
 from tests.errors.rows import PARAMS, B, T, assert_refused, d, each, jacobian, n, ones, singles, table
 
 ROWS, row = table()
 
-for name in ("along", "recursion", "written_out", "product"):
+for name, (argument, value, pattern) in turns(
+    ("along", "recursion", "written_out", "product"),
+    (
+        ("h_0", ones(n + 1), r"`h_0` must have shape .*\(4,\).*got \(5,\)"),
+        ("xs", ones(0, d), r"`xs` must have .*T = 0"),
+    ),
+):
     function = getattr(jb.jacobians, name)
     row(
         f"jacobians.{name}-batch",
@@ -14,18 +21,15 @@ for name in ("along", "recursion", "written_out", "product"):
         lambda function=function: jacobian(function, xs=ones(T, B, d), h_0=ones(B, n)),
     )
     row(
-        f"jacobians.{name}-h_0",
+        f"jacobians.{name}-{argument}",
         ValueError,
-        r"`h_0` must have shape .*\(4,\).*got \(5,\)",
-        lambda function=function: jacobian(function, h_0=ones(n + 1)),
+        pattern,
+        lambda function=function, argument=argument, value=value: jacobian(function, **{argument: value}),
     )
-    row(
-        f"jacobians.{name}-T-0",
-        ValueError,
-        r"`xs` must have at least one step: got T = 0",
-        lambda function=function: jacobian(function, xs=ones(0, d)),
-    )
-for name in ("immediate", "state"):
+for name, kind, changed, pattern in (
+    ("immediate", ValueError, {"xs": ones(d + 1)}, r"`xs` must have shape .*d=3"),
+    ("state", TypeError, {"xs": ones(d), "theta_h": PARAMS["gru"]}, r"`theta_h` must be ElmanParams.*got GRUParams"),
+):
     function = getattr(jb.jacobians, name)
     row(
         f"jacobians.{name}-batch",
@@ -34,16 +38,10 @@ for name in ("immediate", "state"):
         lambda function=function: jacobian(function, xs=ones(B, d), h_0=ones(B, n)),
     )
     row(
-        f"jacobians.{name}-x_t",
-        ValueError,
-        r"`xs` must have shape .*d=3",
-        lambda function=function: jacobian(function, xs=ones(d + 1)),
-    )
-    row(
-        f"jacobians.{name}-theta_h",
-        TypeError,
-        r"`theta_h` must be ElmanParams.*got GRUParams",
-        lambda function=function: jacobian(function, xs=ones(d), theta_h=PARAMS["gru"]),
+        f"jacobians.{name}-{'-'.join(changed)}",
+        kind,
+        pattern,
+        lambda function=function, changed=changed: jacobian(function, **changed),
     )
 row(
     "jacobians.jvp-shape",

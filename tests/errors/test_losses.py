@@ -1,9 +1,12 @@
 """Losses and masks."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 
 import jaxbptt as jb
+from tests.cases import turns
 from tests.errors.rows import (
     MODEL,
     THETA,
@@ -28,28 +31,35 @@ ROWS, row = table()
 
 # A user's loss, and the mask beside it
 
-for name, call in {
+CALLS: dict[str, Callable] = {
     "objective": objective,
     "bptt": lambda **changed: update(jb.estimators.bptt, **changed),
     "rtrl": lambda **changed: update(jb.estimators.rtrl, **changed),
     "check_gradients": lambda **changed: check_gradients(**changed),
-}.items():
-    for what, kind, pattern, loss in (
-        ("features-kept", ValueError, r"shape \(6,\): got \(6, 2\) .*sum over features", lambda y_hat, y: y_hat - y),
-        ("batch-summed", ValueError, r"shape \(6,\): got \(\) .*not over the batch", lambda y_hat, y: jnp.sum(y_hat)),
-    ):
-        row(
-            f"{name}-loss-{what}",
-            kind,
-            rf"`loss` must return one number for each member of the batch, {pattern}",
-            lambda call=call, loss=loss: call(loss=loss),
-        )
-    row(
-        f"{name}-loss-a-pair",
-        TypeError,
-        r"`loss` must return one array of the shape \(6,\): got a tuple; what else is wanted of y_hats.*`model.apply`",
-        lambda call=call: call(loss=lambda y_hat, y: (l2(y_hat, y), y_hat)),
-    )
+}
+# A loss of the user's own, what comes of it, and the message.
+LOSSES = (
+    ("features-kept", lambda y_hat, y: y_hat - y, ValueError, r"one number .*\(6,\): got \(6, 2\) .*over features"),
+    ("batch-summed", lambda y_hat, y: jnp.sum(y_hat), ValueError, r"one number .*: got \(\) .*not over the batch"),
+    ("a-pair", lambda y_hat, y: (l2(y_hat, y), y_hat), TypeError, r"one array of .*: got a tuple; .*`model.apply`"),
+    ("integer", lambda y_hat, y: jnp.sum(y_hat > y, -1, dtype=np.int32), TypeError, "real floating point: got int32"),
+    ("complex", lambda y_hat, y: jnp.sum(y_hat, -1).astype(complex), TypeError, "real floating point: got complex128"),
+)  # fmt: skip
+MASKS = (
+    ("integer", ints(T, B), TypeError, r"`mask` must be boolean, or floating-point weights: got int32; write `jnp"),
+    ("complex", ones(T, B, dtype=complex), TypeError, r"`mask` must be boolean, or .* weights: got complex128"),
+    ("list", [[True]], TypeError, r"`mask` must be boolean, or floating-point weights: got list; write `jnp"),
+    ("T", flags(T - 1, B), ValueError, r"`mask` must share the time axis of `xs`, T=5: got mask.shape=\(4, 6\)"),
+    ("scalar", np.bool_(True), ValueError, r"`mask` must share the time axis of `xs`, T=5: got mask.shape=\(\)"),
+    ("batch", flags(T, B + 1), ValueError, r"`mask` must have shape \[T, \*batch\] = \(5, 6\).*got .*\(5, 7\)"),
+    ("time-only", flags(T), ValueError, r"`mask` must have shape .* = \(5, 6\).*got .*\(5,\).*broadcast_to"),
+    ("features", flags(T, B, m), ValueError, r"`mask` must have shape .* = \(5, 6\).*got .*\(5, 6, 2\)"),
+)  # fmt: skip
+for (name, call), (what, loss, kind, pattern) in turns(CALLS.items(), LOSSES):
+    row(f"{name}-loss-{what}", kind, rf"`loss` must return {pattern}", lambda call=call, loss=loss: call(loss=loss))
+for (name, call), (what, mask, kind, pattern) in turns(CALLS.items(), MASKS):
+    row(f"{name}-mask-{what}", kind, pattern, lambda call=call, mask=mask: call(mask=mask))
+for name, call in CALLS.items():
     row(
         f"{name}-nobody",
         ValueError,
@@ -57,38 +67,15 @@ for name, call in {
         lambda call=call: call(xs=ones(T, 0, d), ys=ones(T, 0, m), h_0=ones(0, n)),
     )
     row(
-        f"{name}-loss-integer",
-        TypeError,
-        r"`loss` must return real floating point: got int32",
-        lambda call=call: call(loss=lambda y_hat, y: jnp.sum(y_hat > y, -1, dtype=np.int32)),
-    )
-    row(
-        f"{name}-loss-complex",
-        TypeError,
-        r"`loss` must return real floating point: got complex128",
-        lambda call=call: call(loss=lambda y_hat, y: jnp.sum(y_hat, -1).astype(complex)),
-    )
-    row(
         f"{name}-loss-fails",
         TypeError,
         r"`loss` does not accept its arguments \(float64\[6, 2\], float64\[6, 2\]\): .*(unexpected|takes|argument)",
         lambda call=call: call(loss=lambda y_hat: y_hat),
     )
-    for what, mask, kind, pattern in (
-        ("integer", ints(T, B), TypeError, r"`mask` must be boolean, or floating-point weights: got int32; write `jnp"),
-        ("complex", ones(T, B, dtype=complex), TypeError, r"`mask` must be boolean, or .* weights: got complex128"),
-        ("list", [[True]], TypeError, r"`mask` must be boolean, or floating-point weights: got list; write `jnp"),
-        ("T", flags(T - 1, B), ValueError, r"`mask` must share the time axis of `xs`, T=5: got mask.shape=\(4, 6\)"),
-        ("scalar", np.bool_(True), ValueError, r"`mask` must share the time axis of `xs`, T=5: got mask.shape=\(\)"),
-        ("batch", flags(T, B + 1), ValueError, r"`mask` must have shape \[T, \*batch\] = \(5, 6\).*got .*\(5, 7\)"),
-        ("time-only", flags(T), ValueError, r"`mask` must have shape .* = \(5, 6\).*got .*\(5,\).*broadcast_to"),
-        ("features", flags(T, B, m), ValueError, r"`mask` must have shape .* = \(5, 6\).*got .*\(5, 6, 2\)"),
-    ):  # fmt: skip
-        row(f"{name}-mask-{what}", kind, pattern, lambda call=call, mask=mask: call(mask=mask))
 
 # Which steps are real, and the keys and masks that are none
 
-for name, call in {
+CALLS = {
     "objective": objective,
     "bptt": lambda **changed: update(jb.estimators.bptt, **changed),
     "rtrl": lambda **changed: update(jb.estimators.rtrl, **changed),
@@ -96,16 +83,20 @@ for name, call in {
     "gradient_flow": lambda **changed: jb.diagnostics.gradient_flow(
         MODEL, l2, THETA, ones(T, B, d), ones(T, B, m), ones(B, n), **changed
     ),
-}.items():
-    for what, lengths, kind, pattern in (
+}
+for (name, call), (what, lengths, kind, pattern) in turns(
+    CALLS.items(),
+    (
         ("float", ones(B), TypeError, r"`lengths` must be integers, an array \[\*batch\]: got float64; write `jnp"),
         ("flags", flags(B), TypeError, r"`lengths` must be integers, an array \[\*batch\]: got bool; write `jnp"),
         ("list", [1] * B, TypeError, r"`lengths` must be integers, an array \[\*batch\]: got list; write `jnp.asarray"),
         ("number", np.int32(3), ValueError, r"`lengths` must be one number .* = \(6,\): got \(\); `jnp.broadcast_to`"),
         ("batch", ints(B + 1), ValueError, r"`lengths` must be one number .* = \(6,\): got \(7,\)"),
         ("steps", ints(T, B), ValueError, r"`lengths` must be one number .* = \(6,\): got \(5, 6\)"),
-    ):  # fmt: skip
-        row(f"{name}-lengths-{what}", kind, pattern, lambda call=call, lengths=lengths: call(lengths=lengths))
+    ),
+):  # fmt: skip
+    row(f"{name}-lengths-{what}", kind, pattern, lambda call=call, lengths=lengths: call(lengths=lengths))
+for name, call in CALLS.items():
     if name != "gradient_flow":
         row(
             f"{name}-key",

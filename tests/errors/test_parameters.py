@@ -70,52 +70,41 @@ for name, call in {
 for name in ("linear", "elman", "gru", "lstm"):
     params = type(PARAMS[name])
     rows = {"gru": "3n", "lstm": "4n"}.get(name, "n")
+    if name in ("linear", "gru"):
+        pattern = rf"`theta_h` must be {params.__name__}, as `cell.init` makes it: got tuple"
+        wrong, dtype = tuple(PARAMS[name]), np.int32
+    else:
+        pattern = rf"`theta_h` must hold arrays: got {params.__name__}\(list, ndarray"
+        wrong, dtype = PARAMS[name]._replace(W_x=[[1.0]]), complex
+    row(f"{name}-params", TypeError, pattern, lambda name=name, wrong=wrong: unroll(name, theta_h=wrong))
     row(
-        f"{name}-params-tuple",
+        f"{name}-params-{np.dtype(dtype)}",
         TypeError,
-        rf"`theta_h` must be {params.__name__}, as `cell.init` makes it: got tuple",
-        lambda name=name: unroll(name, theta_h=tuple(PARAMS[name])),
+        rf"`theta_h.W_h` must be floating point: got {np.dtype(dtype)}; complex parameters go through `cells.f",
+        lambda name=name, dtype=dtype: unroll(name, theta_h=converted(PARAMS[name], dtype)),
     )
-    row(
-        f"{name}-params-lists",
-        TypeError,
-        rf"`theta_h` must hold arrays: got {params.__name__}\(list, ndarray",
-        lambda name=name: unroll(name, theta_h=PARAMS[name]._replace(W_x=[[1.0]])),
-    )
-    row(
-        f"{name}-initial_state-lists",
-        TypeError,
-        rf"`theta_h` must hold arrays: got {params.__name__}\(ndarray, list.*\); write `jnp.asarray` around each",
-        lambda name=name: CELLS[name][0].initial_state(PARAMS[name]._replace(W_h=[[1.0]])),
-    )
-    row(
-        f"{name}-params-integer",
-        TypeError,
-        r"`theta_h.W_h` must be floating point: got int32; complex parameters go through `cells.from_step`",
-        lambda name=name: unroll(name, theta_h=converted(PARAMS[name], np.int32)),
-    )
-    row(
-        f"{name}-params-complex",
-        TypeError,
-        r"`theta_h.W_h` must be floating point: got complex128",
-        lambda name=name: unroll(name, theta_h=converted(PARAMS[name], complex)),
-    )
-    for field, leaf in PARAMS[name]._asdict().items():
+    if name in ("elman", "lstm"):
+        row(
+            f"{name}-initial_state-lists",
+            TypeError,
+            rf"`theta_h` must hold arrays: got {params.__name__}\(ndarray, list.*\); write `jnp.asarray` around each",
+            lambda name=name: CELLS[name][0].initial_state(PARAMS[name]._replace(W_h=[[1.0]])),
+        )
+    for k, (field, leaf) in enumerate(PARAMS[name]._asdict().items()):
         layout = {"W_x": rf"\[{rows}, d\]", "W_h": rf"\[{rows}, n\]"}.get(field, rf"\[{rows}\]")
-        wrong_rows = ones(leaf.shape[0] + 1, *leaf.shape[1:])
-        wrong_rank = ones(*leaf.shape, 1)
-        for what, wrong in (("rows", wrong_rows), ("rank", wrong_rank)):
-            row(
-                f"{name}-{field}-{what}",
-                ValueError,
-                rf"`theta_h.{field}` must have shape {layout}: got {re.escape(str(wrong.shape))} beside W_h.shape="
-                if (field, what) != ("W_h", "rank")  # without n the first field is as wrong as any
-                else r"`theta_h.W_x` must have shape .* beside W_h.shape=\(\d+, 4, 1\)",
-                lambda name=name, field=field, wrong=wrong: unroll(
-                    name, theta_h=PARAMS[name]._replace(**{field: wrong})
-                ),
-            )
-        if field != "W_h":
+        is_rank = (
+            k + ("linear", "elman", "gru", "lstm").index(name)
+        ) % 2  # of each field its rows or its rank, in turn
+        wrong = ones(*leaf.shape, 1) if is_rank else ones(leaf.shape[0] + 1, *leaf.shape[1:])
+        row(
+            f"{name}-{field}-{'rank' if is_rank else 'rows'}",
+            ValueError,
+            rf"`theta_h.{field}` must have shape {layout}: got {re.escape(str(wrong.shape))} beside W_h.shape="
+            if not (field == "W_h" and is_rank)  # without n the first field is as wrong as any
+            else r"`theta_h.W_x` must have shape .* beside W_h.shape=\(\d+, 4, 1\)",
+            lambda name=name, field=field, wrong=wrong: unroll(name, theta_h=PARAMS[name]._replace(**{field: wrong})),
+        )
+        if field == ("W_x" if name in ("linear", "gru") else "b"):
             row(
                 f"{name}-{field}-float32",
                 TypeError,
@@ -179,12 +168,13 @@ for what, kind, theta_h, pattern in (
         pattern,
         lambda theta_h=theta_h: unroll(cell=LEARNED, theta_h=theta_h, h_0=ones(B, n)),
     )
-    row(
-        f"learned_start-initial_state-{what}",
-        kind,
-        pattern,
-        lambda theta_h=theta_h: LEARNED.initial_state(theta_h, (B,)),
-    )
+    if what in ("plain", "batch"):
+        row(
+            f"learned_start-initial_state-{what}",
+            kind,
+            pattern,
+            lambda theta_h=theta_h: LEARNED.initial_state(theta_h, (B,)),
+        )
 
 
 @each(ROWS)

@@ -1,7 +1,10 @@
 """What is no readout, and parameters that don't fit one."""
 
+from collections.abc import Callable
+
 import jaxbptt as jb
 from jaxbptt.readouts import LinearReadoutParams
+from tests.cases import turns
 from tests.errors.rows import (
     GRU,
     MODEL,
@@ -35,7 +38,12 @@ row(
 )
 row("rnn-readout-str", TypeError, r"`readout` must be a Readout: got str", lambda: jb.rnn(GRU, "linear"))
 row("check_readout", TypeError, r"`readout` must be a Readout: got Cell", lambda: jb.check_readout(GRU))
-for what, o, pattern in (
+CALLS: dict[str, Callable] = {
+    "apply": lambda theta: MODEL.apply(theta, ones(T, B, d), ones(B, n)),
+    "bptt": lambda theta: update(jb.estimators.bptt, theta=theta),
+    "rtrl": lambda theta: update(jb.estimators.rtrl, theta=theta),
+}
+PARAMETERS = (
     ("tuple", (ones(m, n), ones(m)), r"`theta.o` must be LinearReadoutParams, as `readout.init` makes it: got tuple"),
     ("lists", LinearReadoutParams([[1.0]], None), r"got LinearReadoutParams\(W_o=list, b=NoneType\); write `jnp.asa"),
     ("b-list", THETA_O._replace(b=[1.0] * m), r"got LinearReadoutParams\(W_o=ndarray, b=list\); write `jnp.asarray`"),
@@ -44,14 +52,10 @@ for what, o, pattern in (
     ("b", THETA_O._replace(b=ones(m + 1)), r"`theta.o.b` must have shape \[m\] = \(2,\): got \(3,\)"),
     ("float32", THETA_O._replace(b=singles(m)), r"`theta.o.b` must have the dtype of `hs`, float64: got float32"),
     ("integers", LinearReadoutParams(ints(m, n), ints(m)), r"`theta.o.W_o` must have the dtype of `hs`.*got int32"),
-):
-    for name, call in (
-        ("apply", lambda theta: MODEL.apply(theta, ones(T, B, d), ones(B, n))),
-        ("bptt", lambda theta: update(jb.estimators.bptt, theta=theta)),
-        ("rtrl", lambda theta: update(jb.estimators.rtrl, theta=theta)),
-    ):
-        kind = ValueError if what in ("n", "rank", "b") else TypeError
-        row(f"{name}-theta.o-{what}", kind, pattern, lambda call=call, o=o: call(THETA._replace(o=o)))
+)
+for (name, call), (what, o, pattern) in turns(CALLS.items(), PARAMETERS):
+    kind = ValueError if what in ("n", "rank", "b") else TypeError
+    row(f"{name}-theta.o-{what}", kind, pattern, lambda call=call, o=o: call(THETA._replace(o=o)))
 row(
     "linear-readout-of-a-dict",
     TypeError,

@@ -1,10 +1,13 @@
 """Inputs, targets and states: their trees, their axes and their dtypes."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
 import jaxbptt as jb
 from jaxbptt.cells import LinearParams, LSTMState, MaskedInput, ResetInput
+from tests.cases import turns
 from tests.errors.rows import (
     CELLS,
     LINEAR,
@@ -60,30 +63,35 @@ def two_states(theta_h, batch_shape):
 
 # The inputs and the first state of one cell
 
-for name in ("linear", "elman", "gru", "lstm"):
-    for what, xs, kind, pattern in (
+BUILT_IN = ("linear", "elman", "gru", "lstm")
+for name, (what, xs, kind, pattern) in turns(
+    BUILT_IN,
+    (
         ("wrong-d", ones(T, B, d + 1), ValueError, r"`xs` must have shape .*d=3 as in .*got xs.shape=\(5, 6, 4\)"),
         ("one-axis", ones(d), ValueError, r"`xs` must have shape \[T, \*batch, d\].*got xs.shape=\(3,\)"),
         ("integers", ints(T, B, d), TypeError, r"`xs` must have the dtype of `theta_h.W_h`, float64: got int32"),
         ("float32", singles(T, B, d), TypeError, r"`xs` must have the dtype .*float64: got float32; .*xs.astype"),
         ("dict", {"a": ones(T, B, d)}, TypeError, r"`xs` must be one array \[T, \*batch, d\]: got dict"),
-    ):
-        row(f"{name}-xs-{what}", kind, pattern, lambda name=name, xs=xs: unroll(name, xs=xs))
-    state = CELLS[name][2]
-    for what, make, kind, pattern in (
+    ),
+):
+    row(f"{name}-xs-{what}", kind, pattern, lambda name=name, xs=xs: unroll(name, xs=xs))
+for name, (what, make, kind, pattern) in turns(
+    BUILT_IN,
+    (
         ("n", lambda h: ones(B, n + 1), ValueError, r"must have shape \[\*batch, n\] = \(6, 4\).*got \(6, 5\)"),
         ("batch", lambda h: ones(B + 1, n), ValueError, r"= \(6, 4\), with the batch of xs.shape=.*: got \(7, 4\)"),
         ("no-batch", lambda h: ones(n), ValueError, r"= \(6, 4\).*got \(4,\); .*\(theta, batch_shape=\(6,\)\)"),
         ("float32", lambda h: singles(B, n), TypeError, r"must have the dtype of `theta_h.W_h`, float64: got float32"),
         ("integers", lambda h: ints(B, n), TypeError, r"must have the dtype of `theta_h.W_h`, float64: got int32"),
-    ):  # fmt: skip
-        label = r"h_0\.h" if name == "lstm" else "h_0"
-        row(
-            f"{name}-h_0-{what}",
-            kind,
-            rf"`{label}` .*{pattern}",
-            lambda name=name, state=state, make=make: unroll(name, h_0=jax.tree.map(make, state)),
-        )
+    ),
+):  # fmt: skip
+    label = r"h_0\.h" if name == "lstm" else "h_0"
+    row(
+        f"{name}-h_0-{what}",
+        kind,
+        rf"`{label}` .*{pattern}",
+        lambda name=name, make=make: unroll(name, h_0=jax.tree.map(make, CELLS[name][2])),
+    )
 row(
     "lstm-c_0",
     ValueError,
@@ -102,20 +110,19 @@ row(
     r"`h_0` must .*LSTMState.*: got PyTreeDef\(\*\)",
     lambda: unroll("lstm", h_0=ones(B, n)),
 )
-for name in ("linear", "elman", "gru", "lstm"):
-    cell = CELLS[name][0]
+for name in BUILT_IN:
     row(
         f"{name}.initial_state-Theta",
         TypeError,
         rf"`theta_h` must be {type(PARAMS[name]).__name__}.*got Theta",
-        lambda cell=cell, name=name: cell.initial_state(jb.Theta(PARAMS[name], THETA_O), (B,)),
+        lambda name=name: CELLS[name][0].initial_state(jb.Theta(PARAMS[name], THETA_O), (B,)),
     )
-    row(
-        f"{name}.initial_state-batch_shape",
-        TypeError,
-        r"`batch_shape` must be a tuple.*got (int|6)",
-        lambda cell=cell, name=name: cell.initial_state(PARAMS[name], B),
-    )
+row(
+    "gru.initial_state-batch_shape",
+    TypeError,
+    r"`batch_shape` must be a tuple.*got (int|6)",
+    lambda: CELLS["gru"][0].initial_state(PARAMS["gru"], B),
+)
 row(
     "rnn.initial_state-batch_shape",
     TypeError,
@@ -177,7 +184,7 @@ NOTHING = {"xs": EMPTY % "recursion without inputs", "ys": EMPTY % "loss without
 SCALAR = r"must have time as its first axis: got a (float|scalar), expected \[T, \*batch, …\](; a list .* of it)?$"
 NO_AXIS = r"must have time as its first axis: got a scalar, expected"
 NO_STEP = r"must have at least one step: got T = 0 \(float64\[0, 6, \d\]\)"
-for name, call in {
+CALLS: dict[str, Callable] = {
     "unroll": lambda **changed: unroll(**changed),
     "apply": lambda xs: MODEL.apply(THETA, xs),
     "objective": lambda **changed: objective(**changed),
@@ -186,48 +193,57 @@ for name, call in {
     "double_sum": lambda **changed: closed(jb.closed_form.double_sum, **changed),
     "closed_form.recursion": lambda **changed: closed(jb.closed_form.recursion, **changed),
     "check_gradients": lambda **changed: check_gradients(**changed),
-}.items():
-    for argument, last in (("xs", d),) if name in ("unroll", "apply") else (("xs", d), ("ys", m)):
-        for what, value, pattern in (
+}
+WHATS = ("none", "number", "scalar", "T-0")
+for k, (name, call) in enumerate(CALLS.items()):
+    for place, (argument, last) in enumerate((("xs", d),) if name in ("unroll", "apply") else (("xs", d), ("ys", m))):
+        what, value, pattern = (
             ("none", (), NOTHING[argument]),
             ("number", 1.0, SCALAR),
             ("scalar", np.float64(1.0), NO_AXIS),
             ("T-0", ones(0, B, last), NO_STEP),
-        ):
-            row(
-                f"{name}-{argument}-{what}",
-                ValueError,
-                rf"`{argument}` {pattern}",
-                lambda call=call, argument=argument, value=value: call(**{argument: value}),
-            )
-        for dtype, came in ((str, "<U32"), (object, "object")):
-            row(
-                f"{name}-{argument}-{came}",
-                TypeError,
-                rf"`{argument}` must hold numbers: got an array of dtype {came}; write `{argument}.astype\(np",
-                lambda call=call, argument=argument, shape=(T, B, last), dtype=dtype: call(
-                    **{argument: ones(*shape).astype(dtype)}
-                ),
-            )
-    if name not in ("unroll", "apply"):
+        )[(k + place) % 4]
         row(
-            f"{name}-T",
+            f"{name}-{argument}-{what}",
             ValueError,
-            r"`xs` and `ys` must share their time axis: got xs=float64\[5, 6, 3\], ys=float64\[4, 6, 2\]",
-            lambda call=call: call(ys=ones(T - 1, B, m)),
+            rf"`{argument}` {pattern}",
+            lambda call=call, argument=argument, value=value: call(**{argument: value}),
         )
-        row(
-            f"{name}-ys-batch",
+for (name, call), (argument, last, dtype, came) in turns(
+    CALLS.items(), (("xs", d, str, "<U32"), ("xs", d, object, "object"))
+):
+    row(
+        f"{name}-{argument}-{came}",
+        TypeError,
+        rf"`{argument}` must hold numbers: got an array of dtype {came}; write `{argument}.astype\(np",
+        lambda call=call, argument=argument, shape=(T, B, last), dtype=dtype: call(
+            **{argument: ones(*shape).astype(dtype)}
+        ),
+    )
+for (name, call), (what, ys, kind, pattern) in turns(
+    [(name, call) for name, call in CALLS.items() if name not in ("unroll", "apply")],
+    (
+        (
+            "T",
+            ones(T - 1, B, m),
             ValueError,
-            r"`loss` does not accept its arguments \(float64\[6, 2\], float64\[7, 2\]\): .*one shape",
-            lambda call=call: call(ys=ones(T, B + 1, m)),
-        )
-        row(
-            f"{name}-ys-integers",
+            r"`xs` and `ys` must share their time axis: got xs=float64\[5, 6, 3\], ys=float64\[4",
+        ),
+        (
+            "batch",
+            ones(T, B + 1, m),
+            ValueError,
+            r"`loss` does not accept its .*float64\[6, 2\], float64\[7, 2\]\): .*one shape",
+        ),
+        (
+            "integers",
+            ints(T, B, m),
             TypeError,
-            r"`loss` does not accept.*l2_loss takes floating-point predictions and targets: got float64 and int32",
-            lambda call=call: call(ys=ints(T, B, m)),
-        )
+            r"`loss` does not accept.*l2_loss takes floating-point .*: got float64 and int32",
+        ),
+    ),
+):
+    row(f"{name}-ys-{what}", kind, pattern, lambda call=call, ys=ys: call(ys=ys))
 row(
     "xs-leaves-differ-in-T",
     ValueError,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxbptt as jb
+from tests.cases import in_turn
 from tests.errors.rows import CELLS, ESTIMATORS, THETA, THETA_O, B, T, d, flags, l2, m, n, objective, ones, update
 
 TRANSFORMATIONS: dict[str, Callable] = {
@@ -33,8 +34,7 @@ def test_messages_when_traced(transform):
 # What is not known when tracing: no exception, but it shows
 
 
-@pytest.mark.parametrize("name", ["linear", "elman", "gru", "lstm"])
-@pytest.mark.parametrize("where", ["xs", "ys", "h_0", "theta"])
+@pytest.mark.parametrize(("name", "where"), in_turn(["linear", "elman", "gru", "lstm"], ["xs", "ys", "h_0", "theta"]))
 def test_nan_in_the_data_shows_in_the_loss(name, where):
     cell, theta_h, h_0 = CELLS[name]
     given: dict[str, Any] = {
@@ -66,15 +66,12 @@ def test_nan_in_the_data_shows_in_an_estimate(make):
     assert np.isfinite(np.asarray(state.h)[others]).all()
 
 
-@pytest.mark.parametrize("label", [-1, m, 100])
-def test_a_label_out_of_range_gives_nan(label):
+def test_a_label_out_of_range_gives_nan():
     logits = np.arange(B * m, dtype=float).reshape(B, m)
     labels = np.zeros(B, np.int32)
-    labels[4] = label
+    labels[[0, 2, 4]] = -1, m, 100
     for loss in (jb.losses.softmax_cross_entropy, jax.jit(jb.losses.softmax_cross_entropy)):
-        L = np.asarray(loss(logits, labels))
-        assert np.isnan(L[4])
-        assert np.isfinite(np.delete(L, 4)).all()
+        np.testing.assert_array_equal(np.isnan(loss(logits, labels)), np.arange(B) % 2 == 0)
 
 
 def test_a_label_out_of_range_shows_in_F_unless_masked():

@@ -19,14 +19,13 @@ def diagonal(given):
     return given._replace(theta=given.theta._replace(h=theta_h))
 
 
-def test_the_cell_is_a_case_and_passes_the_check():
+def test_the_cell_is_a_case():
+    """So all laws are held of it, and `check_cell` is asked."""
     (case,) = (case for case in CELLS if case.name == "skeleton")
     assert case.cell is sine()
-    with jax.disable_jit():
-        jb.check_cell(sine(), seeds=(0,), sizes=((3, 4),), batch_shapes=((2,),), steps=2)
 
 
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
 def test_the_estimator_is_exact_where_the_recurrence_is_diagonal(batch):
     given = problem(ELMAN, T=5, batch=batch, seed=3)
     estimator = diagonal_rtrl(given.model, jb.losses.l2_loss)
