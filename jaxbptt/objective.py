@@ -263,16 +263,16 @@ def _check_loss(model, loss, theta, cell, h_0, ys, weights, batch):
 
 def _check_weights(weights, ys, y_hat_t, batch):
     T = jax.tree.leaves(ys)[0].shape[0]
-    for name, tree, shape in (("ys", ys, weights.shape), ("y_hats", y_hat_t, weights.shape[1:])):
-        for path, leaf in jax.tree.leaves_with_path(tree):
-            if np.shape(leaf)[: len(shape)] != shape:
-                came = np.shape(leaf) if name == "ys" else (T, *leaf.shape)
-                raise ValueError(
-                    f"`{name}{jax.tree_util.keystr(path)}` must begin with [T, *batch] = {(T, *batch)}, as a mask "
-                    f"or lengths count its steps: got {came}, and steps {weights.shape}; use `jnp.broadcast_to`"
-                )
     if weights.shape != (T, *batch):
         raise ValueError(
             f"`mask` must have shape [T, *batch] = {(T, *batch)}: got {weights.shape}; "
             "use `jnp.broadcast_to` for one mask over the whole batch"
         )
+    for name, tree, shape in (("ys", ys, weights.shape), ("y_hats", y_hat_t, batch)):
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            if np.shape(leaf)[: len(shape)] != shape:
+                came = np.shape(leaf) if name == "ys" else (T, *leaf.shape)
+                raise ValueError(
+                    f"`{name}{jax.tree_util.keystr(path)}` must begin with [T, *batch] = {(T, *batch)}, as a mask "
+                    f"or lengths count its steps: got {came}; use `jnp.broadcast_to`"
+                )

@@ -272,9 +272,8 @@ def test_weakly_typed_inputs_widen_no_state():
     assert F(jb.Theta(half(0.5), ()), xs, jnp.full((5, 4), 1.0), jnp.zeros(4, half)).dtype == half
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
-def test_a_step_is_traced_at_most_three_times(adjoint):
-    """For F and its gradient, where lengths pad the sequences too."""
+def test_a_step_is_traced_at_most_three_times():
+    """For F and its gradient, by every adjoint, where lengths pad the sequences too."""
     traced = []
 
     def step(theta_h, x_t, h_tm1):
@@ -282,7 +281,10 @@ def test_a_step_is_traced_at_most_three_times(adjoint):
         return jnp.tanh(x_t + theta_h * h_tm1)
 
     cell = jb.cells.from_step(step, initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, 3)))
-    F = jb.objective(jb.rnn(cell, jb.readouts.identity()), jb.losses.l2_loss, adjoint=adjoint)
     xs, theta = jnp.ones((7, 4, 3)), jb.Theta(jnp.array(0.5), ())
-    jax.make_jaxpr(jax.grad(F))(theta, xs, xs, lengths=jnp.array([7, 3, 0, 1]))
-    assert 1 <= len(traced) <= 3
+    for name, adjoint in ADJOINTS.items():
+        traced.clear()
+        jax.clear_caches()
+        F = jb.objective(jb.rnn(cell, jb.readouts.identity()), jb.losses.l2_loss, adjoint=adjoint)
+        jax.make_jaxpr(jax.grad(F))(theta, xs, xs, lengths=jnp.array([7, 3, 0, 1]))
+        assert 1 <= len(traced) <= 3, name

@@ -19,36 +19,36 @@ BIASES: dict[str, Callable] = {
 ALL = [(name, init, (n, n)) for name, init in MATRICES.items()] + [
     (name, init, (4, n)) for name, init in BIASES.items()
 ]
-every = pytest.mark.parametrize(("name", "init", "shape"), ALL, ids=[name for name, _, _ in ALL])
 RANDOM = {"glorot_uniform", "orthogonal", "spectral_radius", "non_normal", "chrono"}
 
 
 # For every initialiser
 
 
-@every
-def test_shape_and_dtype_are_those_asked_for(name, init, shape):
-    assert init(key, shape).dtype == jnp.float32  # by default
-    for dtype in DTYPES:
-        values = init(key, shape, dtype)
-        assert (values.shape, values.dtype) == (shape, jnp.dtype(dtype))
-        assert np.isfinite(wide(values)).all()
-        # the same numbers in every dtype but for rounding, where the draw itself doesn't depend on the dtype
-        if name not in RANDOM:
-            np.testing.assert_allclose(wide(values), wide(init(key, shape, jnp.float64)), atol=rounding(dtype))
+def test_shape_and_dtype_are_those_asked_for():
+    for name, init, shape in ALL:
+        assert init(key, shape).dtype == jnp.float32  # by default
+        for dtype in DTYPES:
+            values = init(key, shape, dtype)
+            assert (values.shape, values.dtype) == (shape, jnp.dtype(dtype))
+            assert np.isfinite(wide(values)).all()
+            # the same numbers in every dtype but for rounding, where the draw itself doesn't depend on the dtype
+            if name not in RANDOM:
+                np.testing.assert_allclose(wide(values), wide(init(key, shape, jnp.float64)), atol=rounding(dtype))
 
 
-@every
-def test_under_jit_and_vmap(name, init, shape):
-    def draw(key):
-        return init(key, shape, jnp.float64)
+def test_under_jit_and_vmap():
+    for name, init, shape in ALL:
 
-    np.testing.assert_allclose(jax.jit(draw)(key), draw(key), rtol=1e-12)
-    keys = jax.random.split(key, 3)
-    together = jax.vmap(draw)(keys)
-    for one, each in zip(keys, together, strict=True):
-        np.testing.assert_allclose(each, draw(one), rtol=1e-10, atol=1e-12)
-    assert (len(np.unique(together, axis=0)) == 3) == (name in RANDOM)
+        def draw(key, init=init, shape=shape):
+            return init(key, shape, jnp.float64)
+
+        np.testing.assert_allclose(jax.jit(draw)(key), draw(key), rtol=1e-12)
+        keys = jax.random.split(key, 3)
+        together = jax.vmap(draw)(keys)
+        for one, each in zip(keys, together, strict=True):
+            np.testing.assert_allclose(each, draw(one), rtol=1e-10, atol=1e-12, err_msg=name)
+        assert (len(np.unique(together, axis=0)) == 3) == (name in RANDOM)
 
 
 # Each one's property

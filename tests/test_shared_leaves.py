@@ -37,7 +37,6 @@ theta = jb.Theta(normal(keys[0], (N, N)), ())
 xs = {"x": normal(keys[1], (T, B, N)), "dt": jnp.linspace(0.1, 1.0, T)}
 ys = normal(keys[2], (T, B, N))
 SOME = ("full", "full-blocks-states", "checkpointed", "tangent", "autodiff")
-adjoints = pytest.mark.parametrize("adjoint", [ADJOINTS[name] for name in SOME], ids=SOME)
 
 
 def by_hand(theta, xs, ys, counted=False, lengths=(T,) * B):
@@ -56,19 +55,20 @@ def both(F, *arguments, **given):
     return value, theta_bar, xs_bar
 
 
-@adjoints
-def test_time_stamps_and_a_counter(adjoint):
+def test_time_stamps_and_a_counter():
     """Their batch is read from what has one; ∂F/∂dt_t is the sum over the members."""
-    F = jb.objective(model, jb.losses.l2_loss, adjoint=adjoint)
-    assert_close(both(F, theta, xs, ys), both(lambda *given: by_hand(*given, counted=True), theta, xs, ys), 1e-11)
+    wanted = both(lambda *given: by_hand(*given, counted=True), theta, xs, ys)
+    for name in SOME:
+        F = jb.objective(model, jb.losses.l2_loss, adjoint=ADJOINTS[name])
+        assert_close(both(F, theta, xs, ys), wanted, 1e-11)
 
 
-@adjoints
-def test_time_stamps_of_padded_sequences(adjoint):
+def test_time_stamps_of_padded_sequences():
     lengths = (3, 0, 4, 1)
-    F = jb.objective(of_x, jb.losses.l2_loss, adjoint=adjoint)
-    found = both(F, theta, xs, ys, lengths=jnp.array(lengths))
-    assert_close(found, both(lambda *given: by_hand(*given, lengths=lengths), theta, xs, ys), 1e-11)
+    wanted = both(lambda *given: by_hand(*given, lengths=lengths), theta, xs, ys)
+    for name in SOME:
+        F = jb.objective(of_x, jb.losses.l2_loss, adjoint=ADJOINTS[name])
+        assert_close(both(F, theta, xs, ys, lengths=jnp.array(lengths)), wanted, 1e-11)
 
 
 def test_an_end_that_nobody_reaches_may_have_no_time():
@@ -93,9 +93,3 @@ def test_over_devices(h_0, has_aux):
     assert jax.tree.structure(one) == jax.tree.structure(two)
     assert_close(one, two, 1e-12)
     assert np.all(np.asarray(two[1][1]["dt"])[1:] != 0)
-
-
-def test_a_counter_cannot_stop_for_one_member():
-    F = jb.objective(model, jb.losses.l2_loss)
-    with pytest.raises(ValueError, match=r"`h_0\['k'\]` must have the batch axes of `lengths`, \(4,\)"):
-        F(theta, xs, ys, lengths=jnp.array([3, 0, 4, 1]))

@@ -206,8 +206,7 @@ def _counting(theta_h, x_t, h_tm1):
     return {"h": jnp.tanh(h_tm1["h"] * theta_h + x_t / h_tm1["k"].astype(x_t.dtype)[..., None]), "k": h_tm1["k"] + 1}
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.values(), ids=ADJOINTS)
-def test_a_counter_of_each_member_is_exported_for_any_batch(adjoint):
+def test_a_counter_of_each_member_is_exported_for_any_batch():
     cell = jb.cells.from_step(
         _counting,
         initial_state=lambda theta_h, batch_shape=(): {
@@ -216,13 +215,15 @@ def test_a_counter_of_each_member_is_exported_for_any_batch(adjoint):
         },
         output=lambda h_t: h_t["h"],
     )
-    F = jb.objective(jb.rnn(cell, jb.readouts.identity()), jb.losses.l2_loss, adjoint=adjoint)
     theta, xs, ys = jb.Theta(jnp.array(0.5), ()), cases.normal(jax.random.key(0), (5, 3, 2)), jnp.ones((5, 3, 2))
     (B,) = jax.export.symbolic_shape("b")
     of_any = jax.ShapeDtypeStruct((5, B, 2), xs.dtype)
-    program = jax.export.export(jax.jit(jax.grad(F)))(theta, of_any, of_any)
-    with_autodiff = jb.objective(F.model, F.loss, adjoint=jb.adjoints.autodiff())
-    assert_close(program.call(theta, xs, ys), jax.grad(with_autodiff)(theta, xs, ys), 1e-12)
+    by_jax = jb.objective(jb.rnn(cell, jb.readouts.identity()), jb.losses.l2_loss, adjoint=jb.adjoints.autodiff())
+    wanted = jax.grad(by_jax)(theta, xs, ys)
+    for adjoint in cases.EACH_ADJOINT.values():
+        F = jb.objective(by_jax.model, by_jax.loss, adjoint=adjoint)
+        program = jax.export.export(jax.jit(jax.grad(F)))(theta, of_any, of_any)
+        assert_close(program.call(theta, xs, ys), wanted, 1e-12)
 
 
 def test_what_is_exported_for_any_number_of_steps():

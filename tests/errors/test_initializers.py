@@ -29,27 +29,24 @@ for T_max in (2, None):
         lambda T_max=T_max: initializers.chrono(T_max),
     )
 
-for name, made in (
-    ("scale", initializers.orthogonal),
-    ("scale", initializers.identity),
-    ("strength", lambda value: initializers.non_normal(0.5, value)),
-    ("rho", lambda value: initializers.non_normal(value, 1.0)),
-    ("forget_bias", lambda value: jb.cells.lstm(forget_bias=value)),
-    (r"values\[1\]", lambda value: initializers.gate_bias(0, value)),
-):
-    for value, kind, pattern in (
+for (name, made), (value, kind, pattern) in turns(
+    (
+        ("scale", initializers.orthogonal),
+        ("scale", initializers.identity),
+        ("strength", lambda value: initializers.non_normal(0.5, value)),
+        ("rho", lambda value: initializers.non_normal(value, 1.0)),
+        ("forget_bias", lambda value: jb.cells.lstm(forget_bias=value)),
+        (r"values\[1\]", lambda value: initializers.gate_bias(0, value)),
+    ),
+    (
         ("1", TypeError, r"a number: got str \('1'\)"),
         (None, TypeError, r"a number: got NoneType"),
         (True, TypeError, "a number: got bool"),
         (1j, TypeError, "a number: got complex"),
         (np.inf, ValueError, "a finite number: got inf"),
-    ):
-        row(
-            f"{getattr(made, '__name__', '')}-{name}-{value}",
-            kind,
-            f"`{name}` must be {pattern}",
-            lambda made=made, value=value: made(value),
-        )
+    ),
+):
+    row(f"{name}-{value}", kind, f"`{name}` must be {pattern}", lambda made=made, value=value: made(value))
 for name, made in (("rho", initializers.spectral_radius), ("T_max", initializers.chrono)):
     row(f"{name}-inf", ValueError, f"`{name}` must be a finite number: got inf", lambda made=made: made(np.inf))
 for name, arguments, kind, pattern in (

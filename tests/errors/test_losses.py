@@ -155,6 +155,16 @@ for what, kind, pattern, arguments in (
     )
 
 
+row(
+    "ys-of-all-members-beside-a-mask",
+    ValueError,
+    r"`ys` must begin with \[T, \*batch\] = \(5, 6\), as a mask or lengths count its steps: got \(5,\); use `jnp",
+    lambda: jb.objective(MODEL, lambda y_hat_t, y_t: y_t * jnp.sum(y_hat_t, axis=-1))(
+        THETA, ones(T, B, d), ones(T), mask=flags(T, B)
+    ),
+)
+
+
 @each(ROWS)
 def test_bad_input(wanted):
     assert_refused(wanted)
