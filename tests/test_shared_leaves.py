@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import jaxbptt as jb
 from tests.cases import ADJOINTS, assert_close, normal
@@ -82,14 +81,14 @@ def test_an_end_that_nobody_reaches_may_have_no_time():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("has_aux", [False, True], ids=["value", "aux"])
-@pytest.mark.parametrize("h_0", [None, begin(theta.h, (B,))], ids=["begun", "given"])
-def test_over_devices(h_0, has_aux):
+def test_over_devices():
     """∂F/∂dt_t, and the counter of the last state, too."""
-    F = jb.objective(model, jb.losses.l2_loss, has_aux=has_aux)
-    one, two = (
-        jax.jit(jax.value_and_grad(f, (0, 1), has_aux=has_aux))(theta, xs, ys, h_0) for f in (F, jb.data_parallel(F))
-    )
-    assert jax.tree.structure(one) == jax.tree.structure(two)
-    assert_close(one, two, 1e-12)
-    assert np.all(np.asarray(two[1][1]["dt"])[1:] != 0)
+    for has_aux, h_0 in ((False, None), (True, None), (False, begin(theta.h, (B,))), (True, begin(theta.h, (B,)))):
+        F = jb.objective(model, jb.losses.l2_loss, has_aux=has_aux)
+        one, two = (
+            jax.jit(jax.value_and_grad(f, (0, 1), has_aux=has_aux))(theta, xs, ys, h_0)
+            for f in (F, jb.data_parallel(F))
+        )
+        assert jax.tree.structure(one) == jax.tree.structure(two)
+        assert_close(one, two, 1e-12)
+        assert np.all(np.asarray(two[1][1]["dt"])[1:] != 0)
