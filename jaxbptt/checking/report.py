@@ -132,10 +132,10 @@ def largest(bars):
 def difference_errors(name, function, primal, got, key, scales, where):
     """{leaf: (error, uncertainty)} of ⟨got, v⟩ against a fourth-order central difference along a random v, ‖v‖ = 1.
 
-    Both are relative to ‖got‖ / √size, the size ⟨got, v⟩ typically has, or, where the gradient is so small that the
-    rounding of the function drowns it, to a hundredth of |function(p)|. Ten times what two step sizes disagree by
-    is the uncertainty of the difference itself, which an error may have beyond the tolerance. NaN where no difference
-    tells the derivative (`_tells_otherwise`).
+    Both are relative to ‖got‖ / √size, the typical size of ⟨got, v⟩. Where rounding of the function drowns so small a
+    gradient, they are relative to a hundredth of |function(p)|. The uncertainty is ten times what two step sizes
+    disagree by; an error may have that much beyond the tolerance. NaN where no difference tells the derivative
+    (`_tells_otherwise`).
     """
     paths, treedef = jax.tree.flatten_with_path(primal)
     leaves = [leaf for _, leaf in paths]

@@ -56,8 +56,8 @@ def _broken(opt, old):
 def _lost(updates, updates_of, scale):
     """Leaf by leaf, whether the optimiser took no notice of the gradient, and would have of a smaller one.
 
-    A clip divides by a norm of its own: where that overflows, 0 is left. Then -∂F/∂θ gives the same update. Where the
-    smaller gradient and its opposite give the same as well, a rate of 0 is meant, or a sum that is not yet whole.
+    A clip divides by a norm of its own. Where that overflows 0 is left, and -∂F/∂θ gives the same update. If a smaller
+    gradient and its opposite agree too, the optimiser means it: a rate of 0, or a sum that is not yet whole.
     """
     made = jax.lax.map(updates_of, jnp.stack([-jnp.ones_like(scale), scale, -scale]))
 

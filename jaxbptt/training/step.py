@@ -84,9 +84,9 @@ class Metrics(NamedTuple):
         gradient_norm: ‖∂F/∂θ‖ over all leaves, however large.
         finite: False when the step was skipped, as something was not finite or no step of its batch counts.
         skipped: how many steps in a row were not finite, this one included; 0 where ``finite``.
-        leaf: which leaf is the first that is not finite, counted in ∂F/∂θ, on in the updated θ, on in what the
-            optimiser keeps (there an array with a number that was finite before and is no longer), and on in θ again
-            for a gradient that the optimiser lost, as its own norm of it is infinite; -1 for none.
+        leaf: the index of the first leaf that is not finite; -1 for none. Counted through ∂F/∂θ, the updated θ, what
+            the optimiser keeps (an array that was finite before), and θ once more: there the optimiser has lost the
+            gradient, as its own norm of it is infinite.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -108,8 +108,8 @@ class Trainer(NamedTuple):
     """``init(theta, h_0=None, *, key=None) -> TrainState``, ``step(state, batch) -> (state, Metrics)``, and ``steps``,
     the same for batches stacked along a new leading axis, in one dispatch.
 
-    The call tells one batch ``[T, B, d]`` from T stacked sequences ``[B, d]``, nothing else can: `step` takes the first
-    axis as time, `steps` as batches and the second as time.
+    `step` takes the first axis as time; `steps` takes the first as batches and the second as time. Shapes can't tell one
+    batch ``[T, B, d]`` from T stacked sequences ``[B, d]``.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -138,9 +138,9 @@ def trainer(
     Args:
         estimator: what makes the gradient, such as ``jaxbptt.estimators.bptt(model, loss)``; or an F of your own, which
             stands for `jaxbptt.estimators.from_objective` of it.
-        optimizer: any optax optimiser, those that want the loss (``value=``) too, but not one that evaluates F anew, as
-            a line search and ``contrib.sam`` do, or keeps a θ of its own form, as ``lookahead`` does. A learning rate
-            that changes is an optax schedule given to it. For the gradient of k batches in one update wrap it,
+        optimizer: any optax optimiser; it gets the loss as ``value=``. One that evaluates F anew (a line search,
+            ``contrib.sam``) or keeps a θ of its own form (``lookahead``) is an error. A learning rate that changes is
+            an optax schedule given to it. For the gradient of k batches in one update wrap it,
             ``optax.MultiSteps(optimizer, k)``. When the batches count equally many steps, that is the update of the one
             big batch. Only an optimiser that reads the loss differs: it gets that of the last. (Sums are in float32
             unless ``accumulator_dtype`` says otherwise.)
@@ -150,14 +150,14 @@ def trainer(
     Returns:
         A `Trainer`. ``step`` and ``steps`` are jitted and donate the state: use the one they return, not the one
         you gave. ``steps`` runs its batches by ``lax.scan``. A step that is not finite changes nothing but ``step`` and
-        ``skipped``; ``Metrics`` says so. One whose batch has no step that counts (by ``mask`` and ``lengths``) leaves θ
-        and the optimiser alone and carries a stream on. The same arguments give the same object.
+        ``skipped``; ``Metrics`` says so. A batch of which no step counts leaves θ and the optimiser alone; a stream
+        goes on. The same arguments give the same object.
 
     Raises:
-        TypeError, ValueError: for what is not an estimator or an optimiser; from ``init``, for a leaf of θ that is not
-            floating point, and for a stream without h_0; when traced, for a stream of an estimator that carries no
-            state from chunk to chunk, for an optimiser that wants more than a gradient, and as the estimator does; for
-            a state that was given to a step before.
+        TypeError, ValueError: for what is not an estimator or an optimiser. From ``init``: for a leaf of θ that is not
+            floating point, and a stream without h_0. When traced: for a stream of an estimator that carries no state,
+            an optimiser that wants more than a gradient, and as the estimator does. For a state that a step was given
+            before.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())

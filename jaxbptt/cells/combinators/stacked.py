@@ -2,8 +2,8 @@
 
     h_t^1 = f_1(x_t, h_{t-1}^1),      h_t^k = f_k(output(h_t^{k-1}), h_{t-1}^k)
 
-Pullback: h_t^k reaches F along time and through layer k+1 at the same step, so from the top layer down
-``delta_t^{k-1}`` gains the input cotangent of layer k, and each layer's own rule does the rest.
+Pullback, from the top layer down: h_t^k reaches F along time, and through layer k+1 at the same step.
+``delta_t^{k-1}`` therefore gains the input cotangent of layer k. Each layer's own rule does the rest.
 """
 
 import functools
