@@ -174,7 +174,7 @@ class Theta(NamedTuple):
 
     def __repr__(self):
         leaves = jax.tree.leaves(self)
-        if not leaves or not all(hasattr(leaf, "size") for leaf in leaves):  # shapes or words in the place of arrays
+        if not leaves or not all(isinstance(getattr(leaf, "size", None), int) for leaf in leaves):  # shapes, or words
             return f"Theta(h={self.h!r}, o={self.o!r})"
         number = sum(leaf.size for leaf in leaves)
         kinds = f"h={type(self.h).__name__}, o={type(self.o).__name__}"

@@ -61,6 +61,20 @@ def test_padding_may_be_a_token_that_no_table_has():
         assert all(map(jnp.any, jax.tree.leaves(clean)))
 
 
+def test_an_integer_in_padding_is_one_that_a_step_reads():
+    """A gap of 0 is infinitely fast, also where its step is not taken; but so may be that of no gap."""
+    cell = jb.cells.masked(jb.cells.from_step(lambda theta_h, gap_t, h_tm1: jnp.tanh(theta_h * h_tm1) / gap_t[:, None]))
+    theta_h, h_0 = cases.normal(KEYS[0], ()), cases.normal(KEYS[2], (2, 4))
+    gaps, mask = jnp.array([[1, 5], [2, 2], [3, 1]]), jnp.array([[0, 1], [1, 1], [1, 0]], bool)
+    for name, adjoint in cases.EACH_ADJOINT.items():
+        both = gradient(cell, adjoint)
+        clean, padded = (
+            both(theta_h, h_0, jb.cells.MaskedInput(one, mask)) for one in (gaps, jnp.where(mask, gaps, 0))
+        )
+        for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(padded), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
 def test_nan_in_padding_has_no_cotangent():
     """∂f/∂x is 2x: that of a padded step must not be read where it is NaN."""
     cell = jb.cells.masked(jb.cells.from_step(lambda theta_h, x_t, h_tm1: jnp.tanh(x_t**2 * theta_h + h_tm1)))

@@ -228,6 +228,8 @@ def history(name: str, most: int) -> jb.training.Observer:
 
 def _saver(config, folder, every):
     kept = folder / "checkpoints"
+    if kept.is_dir() and not any(path.is_dir() for path in kept.iterdir()):
+        shutil.rmtree(kept)  # cut off before the first one was whole
     if not config.resume:
         if kept.exists():
             raise BadInputError(f"`{folder}` holds a run that was cut off: go on with `--resume`, or remove `{kept}`")

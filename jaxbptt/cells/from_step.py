@@ -28,7 +28,8 @@ def from_step(
     θ_h and x runs for all steps at once, by ``jax.vmap`` over time. The scan carries no array of the size of θ_h. A
     product with a weight becomes one GEMM over time.
 
-    `step` must treat members of the batch alike. Leaves may be real, complex, integer (token ids), keys or ``None``.
+    `step` is read once, when it is first traced, as by ``jax.jit``: what it reads beside its arguments is kept. It must
+    treat members of the batch alike. Leaves may be real, complex, integer (token ids), keys or ``None``.
     Those without a derivative get no cotangent.
 
     Args:

@@ -44,7 +44,7 @@ def json_object(name, value):
 
 
 def path(name, value):
-    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or not os.fspath(value):
         raise words.other(name, "a path, as a str or a pathlib.Path", value)
 
 
@@ -60,7 +60,7 @@ def not_saved(root, step, last, error) -> NoReturn:
     remedies = [remedy for code, remedy in _REFUSALS.items() if remedy and os.strerror(code) in str(error)]
     raise OSError(
         f"the checkpoint of step {step} could not be written to `{root}`: {_reason(error)}; {kept}. "
-        + (f"{remedies[0]}, then start again" if remedies else "The same call goes on from there")
+        + (f"{remedies[0]}, then start again" if remedies else "Start again")
     ) from error
 
 

@@ -278,6 +278,11 @@ def new_scalar(name, taken):
         )
 
 
-def trained(steps):
-    if steps == 0:
+def trained(history):
+    if not history:
         raise ValueError("`batches` must yield at least one batch: got none; an iterator can be used up only once")
+    if not any(np.any(metrics.finite) or np.any(metrics.skipped) for metrics in history):
+        raise ValueError(
+            "`batches` must have a step that counts: got none in the whole run, and θ is as it was; True in a `mask` "
+            "counts a step, False leaves it out"
+        )

@@ -47,11 +47,15 @@ def append(path: pathlib.Path, at: int, content: bytes) -> int:
 def locked(path: pathlib.Path) -> Iterator[bool]:
     """Holds a file, made where there is none, for this one alone; False when another has it, of this process or not.
 
-    The kernel lets go of it when the process dies, and a fork of it does not have it. Where there can be no such file,
-    or the file system knows no locks, nothing is held.
+    The kernel lets go of it when the process dies, and a fork of it does not have it. (It lets go as well when this
+    process closes the file elsewhere: nothing else here opens it.) Where there can be no such file, or the file system
+    knows no locks, nothing is held.
     """
-    import fcntl  # there is none on Windows
-
+    try:
+        import fcntl
+    except ImportError:  # there is none on Windows
+        yield True
+        return
     name, mark, ours = os.path.realpath(path), object(), True
     with contextlib.ExitStack() as held:
         if _LOCKED.setdefault(name, mark) is not mark:

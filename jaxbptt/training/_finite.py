@@ -1,4 +1,4 @@
-"""What of a step is not finite: its gradient, the new θ, what the optimiser keeps, what it lost of the gradient."""
+"""Whether a step is finite: its gradient, the new θ, the optimiser's state, and no gradient lost by the optimiser."""
 
 import functools
 
@@ -30,8 +30,10 @@ def examined(grads, theta, opt, before, updates, updates_of):
         rest = [*_broken(opt, before), *_lost(updates, updates_of, scale)]
         return scaled.astype(norm.dtype), _first([*bad, *rest])
 
-    # Squares that may overflow are rare, and what is asked then is as large as θ.
-    return jax.lax.cond(norm * norm < _largest_square(grads), lambda: (norm, _first(bad)), wild)
+    # Squares that may overflow are rare, and what is asked then is as large as θ. `MultiSteps` meets one later.
+    kept = [jnp.all(_is_finite(jnp.asarray(leaf))) for leaf in jax.tree.leaves(opt) if jnp.ndim(leaf)]
+    tame = (norm * norm < _largest_square(grads)) & jnp.all(jnp.array(kept, bool))
+    return jax.lax.cond(tame, lambda: (norm, _first(bad)), wild)
 
 
 def _scale(sizes):

@@ -60,9 +60,9 @@ def saver(folder: str | os.PathLike, *, every: int, keep: int = 2, about: Mappin
     Raises:
         ImportError: without orbax-checkpoint (``pip install orbax-checkpoint``).
         NotImplementedError: in one of several processes of ``jax.distributed``.
-        TypeError, ValueError: for bad counts. From ``restore``: when no checkpoint is good, or it is another run's. That
-            is told by `about`, and by the tree, shapes and dtypes of what it holds. A learning rate or the function of
-            a cell are told by nothing else than `about`.
+        TypeError, ValueError: for bad counts. From ``restore``: when no checkpoint is good, or it is another run's.
+            `about` tells runs apart, and so do the tree, shapes and dtypes of what is kept. A learning rate or the
+            function of a cell is told by `about` alone.
         OSError: from ``save`` when the folder can't be written, with the step of the last good checkpoint; from
             ``alone`` when another run has the folder.
 

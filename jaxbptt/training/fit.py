@@ -126,7 +126,8 @@ def fit(
             run that `checkpoints` hold. Beside these, only the key that the run began with is no error.
         streaming: see `trainer`.
         skip_nonfinite: how many steps in a row may be skipped; one more is an error. ``None`` allows none. A step is
-            skipped, and never reaches θ, if loss, gradient, new θ or the optimiser's state is not finite.
+            skipped, and never reaches θ, if loss, gradient, new θ or the optimiser's state is not finite, or if the
+            optimiser's own norm of the gradient overflows.
 
     Returns:
         A `Fit`.
@@ -178,7 +179,7 @@ def fit(
         finally:
             watch.end()
     if restored is None:
-        _errors.trained(len(history))
+        _errors.trained(history)
     collected = jax.tree.map(lambda *leaves: np.concatenate(leaves), *history) if history else _NO_STEPS
     last: Any = jax.tree.map(jnp.array, run.train.theta)
     return Fit(last, run.train, collected, run.observed if several else run.observed[:1] and run.observed[0])

@@ -108,8 +108,8 @@ class Trainer(NamedTuple):
     """``init(theta, h_0=None, *, key=None) -> TrainState``, ``step(state, batch) -> (state, Metrics)``, and ``steps``,
     the same for batches stacked along a new leading axis, in one dispatch.
 
-    `step` takes the first axis as time; `steps` takes the first as batches and the second as time. Shapes can't tell one
-    batch ``[T, B, d]`` from T stacked sequences ``[B, d]``.
+    `step` takes the first axis as time. `steps` takes the first as batches and the second as time. Shapes can't tell
+    one batch ``[T, B, d]`` from T stacked sequences ``[B, d]``.
 
     >>> import jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -148,10 +148,10 @@ def trainer(
             ``init``) or starts anew (the default; each batch may bring its own h_0).
 
     Returns:
-        A `Trainer`. ``step`` and ``steps`` are jitted and donate the state: use the one they return, not the one
-        you gave. ``steps`` runs its batches by ``lax.scan``. A step that is not finite changes nothing but ``step`` and
-        ``skipped``; ``Metrics`` says so. A batch of which no step counts leaves θ and the optimiser alone; a stream
-        goes on. The same arguments give the same object.
+        A `Trainer`. ``step`` and ``steps`` are jitted and donate the state: use the one they return. To compile ahead,
+        ``jax.jit(train.step).lower(…)``. ``steps`` runs its batches by ``lax.scan``. A step that is not finite changes
+        nothing but ``step`` and ``skipped``; ``Metrics`` says so. A batch of which no step counts leaves θ and the
+        optimiser alone; a stream goes on. The same arguments give the same object.
 
     Raises:
         TypeError, ValueError: for what is not an estimator or an optimiser. From ``init``: for a leaf of θ that is not
@@ -171,6 +171,7 @@ def trainer(
     _errors.optimizer(optimizer)
     arguments.flag("streaming", streaming)
     gradient: Any = from_objective(estimator) if callable(estimator) else estimator
+    says_what_counts = not callable(estimator) or hasattr(estimator, "reduction")  # the mask of another F is its own
 
     def init(theta, h_0=None, *, key=None):
         _errors.trainable(theta)
@@ -213,7 +214,7 @@ def trainer(
         updates, opt = updated(None)
         theta: Any = optax.apply_updates(state.theta, updates)
         norm, leaf = _finite.examined(estimate.grads, theta, opt, state.opt, updates, lambda c: updated(c)[0])
-        counts = _counts(mask, lengths)
+        counts = _counts(mask, lengths) if says_what_counts else jnp.array(True)
         finite = jnp.isfinite(estimate.loss) & (leaf < 0)
         carried, old = (after, before) if streaming else ((), ())
         carried = _select(finite, carried, old)  # time passes in a chunk of which no step counts
@@ -238,11 +239,11 @@ def _run(program, state, batch):
 
 
 def _counts(mask, lengths):
-    """Whether any step of the batch does. The mask of an F of the user's own may be of any form."""
+    """Whether any step of the batch does. A mask may be a tree, where an estimator of the user's own takes one."""
     if hasattr(mask, "shape") and hasattr(lengths, "shape") and lengths.shape in (mask.shape, mask.shape[1:]):
         real = lengths > 0 if lengths.shape == mask.shape else _masks.real(mask, lengths)  # of the last step, or of all
         mask, lengths = real & mask.astype(bool), None
-    flags = [[jnp.any(leaf.astype(bool)) for leaf in jax.tree.leaves(given)] for given in (mask, lengths)]
+    flags = [[jnp.any(leaf != 0) for leaf in jax.tree.leaves(mask)], [jnp.any(n > 0) for n in jax.tree.leaves(lengths)]]
     return jnp.all(jnp.array([jnp.any(jnp.array(any_of)) for any_of in flags if any_of], bool))
 
 

@@ -270,6 +270,12 @@ row(
     r"`batches` must hold tuples of arrays of NumPy or JAX: got a float in one; write `np.asarray",
     lambda: fit(batches=[([[1.0]], [[1.0]])]),
 )
+row(
+    "fit-nothing-counts",
+    ValueError,
+    "`batches` must have a step that counts: got none in the whole run, and θ is as it was; True in a `mask` counts",
+    lambda: fit(batches=[Batch(ones(T, B, d), ones(T, B, m), mask=~flags(T, B))] * 2),
+)
 row("fit-empty", ValueError, r"`batches` must yield at least one batch: got none", lambda: fit(batches=[]))
 row("fit-used-up", ValueError, r"`batches` must yield at least one batch.*only once", lambda: fit(batches=iter(())))
 row(

@@ -93,3 +93,12 @@ def test_a_leaf_may_be_lost_alone():
     _, metrics = train.step(train.init({"a": THETA, "b": THETA}), Batch(CALM, SPIKE))
     assert not metrics.finite
     assert metrics.leaf == 2 + 2 + 0 + 1  # after ∂F/∂θ, θ and nothing that is kept
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_a_square_that_overflows_in_a_sum_of_several_steps():
+    """Adam's mean of squares is infinite only when the sum is whole, in a step whose own gradient is small."""
+    adam = optax.MultiSteps(optax.adam(0.1), 2, accumulator_dtype=jnp.float64)
+    found = after(adam, SPIKE, CALM, skip_nonfinite=1)
+    assert found.metrics.finite.tolist() == [True, False]
+    assert_equal(found.theta, arrays(THETA))

@@ -49,6 +49,8 @@ def _plain(value: Any) -> Any:
         return {_NAMES[type(value)]: _plain(value._asdict())}
     if isinstance(value, np.ndarray):
         return {"array": value.tolist()}
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if hasattr(value, "_fields"):

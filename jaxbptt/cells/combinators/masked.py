@@ -39,9 +39,9 @@ def masked(cell: Cell) -> Cell:
     """The same cell on inputs ``MaskedInput(x, mask)``: the state stands still where the mask is False.
 
     For sequences of different lengths, padded anywhere. The x of a padded step reaches neither a state nor a gradient.
-    NaN and numbers near the largest (beyond 8e28 in float32, 4e3 in float16) are read as 0 there. So is every integer,
-    even a token that no table has. A leaf of x that all members share is ``[T]``. As exact as the inner cell; costs
-    that and a few selects.
+    NaN and numbers near the largest (beyond 8e28 in float32, 4e3 in float16) are read as 0 there. An integer, even a
+    token that no table has, is read as one of a real step. A leaf of x that all members share is ``[T]``. As exact as
+    the inner cell; costs that and a few selects.
 
     Args:
         cell: the `Cell` that takes the steps.
@@ -92,14 +92,16 @@ def _readable(xs):
 def _zero_where_unreadable(mask, leaf):
     """``[T, *batch, …]`` as f may read it. f's pullback gets 0 at a padded step, and 0 · NaN would be NaN.
 
-    Other finite numbers stay, as f may be singular at zero.
+    Other finite numbers stay, as f may be singular at zero. An integer, such as a token, may be in no table: it is one
+    that a step reads, or 0 where no step does.
     """
     if jnp.issubdtype(cotangents.dtype_of(leaf), jax.dtypes.prng_key):
         return leaf
     leaf = jnp.asarray(leaf)
-    _, reads = _of_leaf(mask, leaf)
-    if cotangents.has_derivative(leaf):
-        reads = reads | (jnp.abs(leaf) <= float(jnp.finfo(leaf.dtype).max) ** 0.75)  # W_x x of more may be inf - inf
+    mask, reads = _of_leaf(mask, leaf)
+    if not cotangents.has_derivative(leaf):
+        return jnp.where(jnp.any(mask), _as_taken(mask, leaf), jnp.zeros_like(leaf))
+    reads = reads | (jnp.abs(leaf) <= float(jnp.finfo(leaf.dtype).max) ** 0.75)  # W_x x of more may be inf - inf
     return jnp.where(reads, leaf, jnp.zeros_like(leaf))
 
 
