@@ -9,7 +9,7 @@ It is written as 000000000400.part-…, and renamed when all of it is on the dis
 and none is missing or added. So a process may be killed at any moment. Its unfinished files have a name that nobody
 reads. Its finished ones are untouched: older checkpoints go only after a newer one is on the disk. (A step
 saved again takes the place of its older self by two renames; killed between them, the checkpoint before is used.)
-A run holds the file `lock` beside them while it goes on, so that a second one is refused; a kill lets go of it.
+A run holds the file `.lock` beside them while it goes on, so that a second one is refused; a kill lets go of it.
 Nothing is unpickled: orbax reads arrays, the manifest is JSON, and neither names a class. The hashes find damage, not
 an enemy who writes new hashes.
 """
@@ -93,7 +93,7 @@ def saver(folder: str | os.PathLike, *, every: int, keep: int = 2, about: Mappin
 @contextlib.contextmanager
 def _alone(root):
     """The folder is this run's until the end."""
-    with _files.locked(root / "lock") as ours:
+    with _files.locked(root / ".lock") as ours:
         if not ours:
             _disk_errors.in_use(root)
         yield

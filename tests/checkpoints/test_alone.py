@@ -39,7 +39,7 @@ def test_a_second_run_in_the_folder_is_refused_at_once(tmp_path):
         with pytest.raises(BlockingIOError, match=r"run` is in use by another run.* a folder of its own"):
             survivor.train(tmp_path)
         assert (tmp_path / "metrics.jsonl").read_text() == "of the first\n"
-        assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["lock"]
+        assert [entry.name for entry in (tmp_path / "run").iterdir()] == [".lock"]
     finally:
         process.kill()
         process.wait()

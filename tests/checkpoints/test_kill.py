@@ -83,6 +83,6 @@ def test_a_process_killed_ten_times_ends_with_the_same_bits(tmp_path):
         assert int(found["[0].skipped.total"]) == len(range(5, survivor.STEPS, 17))
     assert (undisturbed / "metrics.jsonl").read_bytes() == path.read_bytes()
     assert last_step(path) == survivor.STEPS
-    names = {entry.name for entry in (killed / "run").iterdir()} - {"lock"}
+    names = {entry.name for entry in (killed / "run").iterdir()} - {".lock"}
     assert names
     assert all(len(name) == 12 and name.isdigit() for name in names)  # nothing half written is left
