@@ -62,8 +62,10 @@ def test_padding_may_be_a_token_that_no_table_has():
 
 
 def test_an_integer_in_padding_is_one_that_a_step_reads():
-    """A gap of 0 is infinitely fast, also where its step is not taken; but so may be that of no gap."""
-    cell = jb.cells.masked(jb.cells.from_step(lambda theta_h, gap_t, h_tm1: jnp.tanh(theta_h * h_tm1) / gap_t[:, None]))
+    """A gap of 0 would be infinitely fast, and its pullback no number."""
+    cell = jb.cells.masked(
+        jb.cells.from_step(lambda theta_h, gap_t, h_tm1: jnp.tanh(theta_h * h_tm1) / gap_t.astype(float)[:, None])
+    )
     theta_h, h_0 = cases.normal(KEYS[0], ()), cases.normal(KEYS[2], (2, 4))
     gaps, mask = jnp.array([[1, 5], [2, 2], [3, 1]]), jnp.array([[0, 1], [1, 1], [1, 0]], bool)
     for name, adjoint in cases.EACH_ADJOINT.items():

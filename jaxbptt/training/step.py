@@ -243,7 +243,10 @@ def _counts(mask, lengths):
     if hasattr(mask, "shape") and hasattr(lengths, "shape") and lengths.shape in (mask.shape, mask.shape[1:]):
         real = lengths > 0 if lengths.shape == mask.shape else _masks.real(mask, lengths)  # of the last step, or of all
         mask, lengths = real & mask.astype(bool), None
-    flags = [[jnp.any(leaf != 0) for leaf in jax.tree.leaves(mask)], [jnp.any(n > 0) for n in jax.tree.leaves(lengths)]]
+    flags = (
+        [jnp.any(leaf.astype(bool)) for leaf in jax.tree.leaves(mask)],
+        [jnp.any(n > 0) for n in jax.tree.leaves(lengths)],
+    )
     return jnp.all(jnp.array([jnp.any(jnp.array(any_of)) for any_of in flags if any_of], bool))
 
 
