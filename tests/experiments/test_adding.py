@@ -132,15 +132,3 @@ def test_a_quick_run_learns_and_writes_what_it_found(tmp_path, capsys):
     assert "in which the GRU's error is " in found["verdict"]  # 200 updates are too few
     assert (tmp_path / "adding.png").read_bytes().startswith(b"\x89PNG")
     assert "verdict: not judged" in capsys.readouterr().out
-
-
-def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(tmp_path, cut_off):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert cli.main([*TINY, str(whole)]) == 0
-    cut_off("gru", 4)
-    assert cli.main([*TINY, str(parts)]) == 130
-    assert cli.main([*TINY, str(parts), "--resume"]) == 0
-    assert result(parts) == result(whole)
-    for name in result(whole)["trainings"]:
-        lines = [(folder / name / "metrics.jsonl").read_bytes() for folder in (whole, parts)]
-        assert lines[0] == lines[1]

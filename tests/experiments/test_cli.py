@@ -23,7 +23,6 @@ TINY = {
     "curse_of_memory": "--quick --sequences=8 --lambdas 0.5",
     "copy_memory": "--quick --seeds=2 --delays 2 --hidden-size=3 --unitary-hidden-size=4 --updates=4 --every=2"
     " --test-size=8 --batch-size=4",
-    "mnist1d": "--quick --epochs=1 --hidden-size=3 --batch-size=800",
 }
 
 

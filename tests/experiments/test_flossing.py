@@ -154,14 +154,3 @@ def test_a_quick_run_shows_the_difference(tmp_path, monkeypatch):
     assert found["mean_squared_exponent"]["last_step"] < 0.5 * found["mean_squared_exponent"]["first_step"]
     assert found["exponents"].keys() == {"unflossed, drawn", "unflossed, trained", "flossed", "flossed, trained"}
     assert found["verdict"].startswith("not judged: a quick run, in which ")
-
-
-def test_a_study_cut_off_in_its_last_training_ends_the_same(tmp_path, cut_off, capsys):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert cli.main([*TINY, str(whole)]) == 0
-    cut_off("flossed", 8)
-    assert cli.main([*TINY, str(cut)]) == 130
-    assert "interrupted after step 8, which is saved" in capsys.readouterr().err
-    assert cli.main([*TINY, str(cut), "--resume"]) == 0
-    for path in ("result.json", *(f"{name}/metrics.jsonl" for name in ("flossing", "unflossed", "flossed"))):
-        assert (cut / path).read_bytes() == (whole / path).read_bytes()
