@@ -204,7 +204,7 @@ def batch_shape(cell, theta_h, h_0, *, each=False):
     return batch
 
 
-def check_lengths(cell, theta_h, h_0, lengths):
+def check_lengths(cell, theta_h, xs, h_0, lengths):
     """One integer for each sequence."""
     if not (hasattr(lengths, "dtype") and jnp.issubdtype(lengths.dtype, jnp.integer)):
         came = lengths.dtype if hasattr(lengths, "dtype") else type(lengths).__name__
@@ -216,6 +216,12 @@ def check_lengths(cell, theta_h, h_0, lengths):
             f"`lengths` must be one number for each sequence, shape [*batch] = {batch}: got {lengths.shape}; "
             "`jnp.broadcast_to` gives all members the same"
         )
+    for path, leaf in jax.tree.leaves_with_path(xs):
+        if np.ndim(leaf) > 1 and np.shape(leaf)[1 : 1 + len(batch)] != batch:
+            raise ValueError(
+                f"`xs{jax.tree_util.keystr(path)}` must have the batch axes of `lengths`, [T, *batch, …] with {batch}: "
+                f"got shape {np.shape(leaf)}; a leaf that all members share is [T]"
+            )
     for path, leaf in jax.tree.leaves_with_path(h_0):
         if np.shape(leaf)[: len(batch)] != batch:
             raise ValueError(

@@ -87,7 +87,7 @@ def _apply(cell, readout, theta, xs, h_0=None, *, mask=None, lengths=None, key=N
     if h_0 is None:
         h_0 = cell.initial_state(theta.h, _axes.batch_shape_of(cell, theta.h, xs, (), mask, lengths))
     if lengths is not None:
-        _axes.check_lengths(cell, theta.h, h_0, lengths)
+        _axes.check_lengths(cell, theta.h, xs, h_0, lengths)
         cell, xs, _ = _masks.masked_by_lengths(cell, xs, lengths)
     h_T, hs = unroll(cell, theta.h, xs, h_0, adjoint=adjoint)
     readouts.fits(readout, theta.o, _axes.one_step(hs))

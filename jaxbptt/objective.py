@@ -98,7 +98,7 @@ def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=Non
         h_0 = model.cell.initial_state(theta.h, batch)
     cell, weights = model.cell, mask
     if lengths is not None:
-        _axes.check_lengths(cell, theta.h, h_0, lengths)
+        _axes.check_lengths(cell, theta.h, xs, h_0, lengths)
         cell, xs, real = _masks.masked_by_lengths(cell, xs, lengths)
         weights = _masks.weights(mask, real[:1] if at == "last" else real)  # without a step there is no last one
     h_0 = checked(cell, theta.h, xs, h_0)

@@ -275,6 +275,12 @@ row(
     ),
 )
 row(
+    "lengths-of-another-batch",
+    ValueError,
+    r"`xs` must have the batch axes of `lengths`, \[T, \*batch, …\] with \(7,\): got shape \(5, 6, 3\)",
+    lambda: objective(h_0=None, lengths=np.full(B + 1, T)),
+)
+row(
     "lengths-of-a-counter",
     ValueError,
     r"`h_0\[1\]` must have the batch axes of `lengths`, \(6,\), .*: got shape \(\); use `jnp.broadcast_to`",

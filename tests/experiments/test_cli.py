@@ -157,6 +157,7 @@ def test_help(capsys):
 
 def test_quick_defaults_are_flags_and_give_way_to_flags():
     for k, study in enumerate(STUDIES):
+        assert cli._config(study, []) == study.config()  # as the README's first line has it
         assert cli._config(study, ["--quick"]) == study.config(quick=True, **study.quick)
         name, value = next(iter(study.quick.items()))
         flag = "--" + name.replace("_", "-")
