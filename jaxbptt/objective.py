@@ -63,7 +63,7 @@ class Objective:
     True
     """
 
-    model: Model
+    model: Model = dataclasses.field(repr=False)  # JAX asks for F's name whenever it is traced
     loss: Loss
     adjoint: Adjoint
     reduction: str
@@ -148,7 +148,7 @@ def _nothing(h_t):
 class _Losses:
     """The part of F in one block: Σ_t w_t L_t of each member. Nothing else is kept."""
 
-    readout: Readout
+    readout: Readout = dataclasses.field(repr=False)  # as above
     loss: Loss
 
     def __call__(self, theta_o, outputs, read_of):
