@@ -165,7 +165,7 @@ def _parsed(config, default, flags, command):
     """A dataclass from flags; None when only help was asked for."""
     import tyro
 
-    for flag, value in itertools.pairwise([*flags, None]):
+    for flag, value in itertools.pairwise([*flags, "--"]):
         if value == "" or (flag.startswith("--") and flag.endswith("=")):  # a folder of that name would be this one
             raise BadInputError(f"`{flag.removesuffix('=')}` needs a value: got an empty one")
     complaint = io.StringIO()
