@@ -75,6 +75,7 @@ def test_an_integer_in_padding_is_one_that_a_step_reads():
         )
         for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(padded), strict=True):
             np.testing.assert_array_equal(a, b, err_msg=name)
+            assert np.isfinite(a).all(), name
 
 
 def test_nan_in_padding_has_no_cotangent():
