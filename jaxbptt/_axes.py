@@ -54,7 +54,13 @@ def batch_shape_of(cell, theta_h, xs, ys=None, mask=None, lengths=None):
     if lengths is not None:
         return np.shape(lengths)
     if mask is not None:
-        return np.shape(mask)[1:]
+        batch = np.shape(mask)[1:]
+        if not any(np.shape(leaf)[1 : 1 + len(batch)] == batch for leaf in jax.tree.leaves(xs)):
+            raise ValueError(
+                f"`mask` must have the batch axes of `xs`, [T, *batch]: got {np.shape(mask)} and "
+                f"xs={words.describe(xs)}; use `jnp.broadcast_to`"
+            )
+        return batch
     leaves = jax.tree.leaves(xs)
     leaves = [leaf for leaf in leaves if np.ndim(leaf) > 1] or leaves  # [T]: shared by all members
     shapes = [np.shape(leaf)[1:] for leaf in leaves]

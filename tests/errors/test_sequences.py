@@ -275,6 +275,12 @@ row(
     ),
 )
 row(
+    "mask-of-another-batch",
+    ValueError,
+    r"`mask` must have the batch axes of `xs`, \[T, \*batch\]: got \(5, 7\) and xs=float64\[5, 6, 3\]; use `jnp",
+    lambda: objective(h_0=None, mask=flags(T, B + 1)),
+)
+row(
     "lengths-of-another-batch",
     ValueError,
     r"`xs` must have the batch axes of `lengths`, \[T, \*batch, …\] with \(7,\): got shape \(5, 6, 3\)",
