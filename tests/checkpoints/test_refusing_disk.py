@@ -123,7 +123,7 @@ def test_a_disk_that_became_read_only_is_a_clear_error_and_the_last_good_one_sta
     [
         (errno.ENOSPC, "Make room, then"),
         (errno.EROFS, "Give a folder that can be written, then"),
-        (errno.EIO, "The same call"),
+        (errno.EIO, "Start again"),
     ],
 )
 @pytest.mark.parametrize("at", ["new_folder", "digests", "write", "replace"])
