@@ -1,5 +1,6 @@
 """States that an estimator carries."""
 
+import jax
 import numpy as np
 
 from jaxbptt._errors import words
@@ -40,3 +41,19 @@ def value_and_aux(returned, nothing):
             f"{words.describe(returned)}"
         )
     return value, aux
+
+
+def same_influence(a, expected):
+    """The influence carried is of this model and batch."""
+    came, wanted = (jax.tree.map(np.shape, tree) for tree in (a, expected))
+    if came != wanted:
+        raise ValueError(
+            f"`state.a` must have the shapes {wanted} for this θ_h, inputs and batch: got {came}; make the state with "
+            "`estimator.init` of the same model and batch"
+        )
+
+
+def no_key():
+    raise TypeError(
+        "`key` must be a key, as this estimator draws random numbers: got None; pass `key=jax.random.key(…)`"
+    )

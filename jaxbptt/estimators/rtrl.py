@@ -5,22 +5,13 @@ a_t = b_t + c_t a_{t-1}                          the sensitivity dh_t/dθ_h, car
 """
 
 import functools
-import math
 from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt import _axes, jacobians
-from jaxbptt._algebra import wide
-from jaxbptt._errors import trees
 from jaxbptt._factory import factory
-from jaxbptt._trees import cotangents, vectors
-from jaxbptt.estimators import _chunk, _errors
-from jaxbptt.estimators._forward import Influence, sweep
-from jaxbptt.objective import check
-from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model, Theta
+from jaxbptt.estimators import _blocks, _forward, _inputs, _pattern
+from jaxbptt.types import Array, GradientEstimator, Loss, Model
 
 
 class RTRLState(NamedTuple):
@@ -34,7 +25,7 @@ class RTRLState(NamedTuple):
     """
 
     h: Any
-    a: Array | None
+    a: tuple[Array, ...] | None
 
 
 class RTRLInfo(NamedTuple):
@@ -46,7 +37,9 @@ class RTRLInfo(NamedTuple):
 
 
 @factory
-def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean") -> GradientEstimator:
+def rtrl(
+    model: Model, loss: Loss, *, inputs: Any = None, reduction: Literal["mean", "sum"] = "mean"
+) -> GradientEstimator:
     """Real-time recurrent learning, ``a_t = b_t + c_t a_{t-1}`` carried forward.
 
     Exact, in a stream too: with θ frozen and ``reduction="sum"``, the gradients of the chunks add up to that of the
@@ -81,66 +74,14 @@ def rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"] = "mean"
     >>> estimate.grads.h.W_x.shape, state.a.shape  # P = 5·3 + 5·5 + 5
     ((5, 3), (4, 5, 45))
     """
-    _chunk.check_factory(model, loss, reduction)
-    return GradientEstimator(functools.partial(_init, model), functools.partial(_update, model, loss, reduction))
+    influence = functools.partial(_influence, inputs)
+    return _forward.estimator(_forward.Rule(model, loss, reduction, RTRLState, lambda a: RTRLInfo(), influence))
 
 
-def _init(model, theta, h_0=None, *, key=None):
-    if not isinstance(theta, Theta):
-        trees.theta(theta)
-    if h_0 is None:
-        return RTRLState(None, None)
-    single = _axes.state_without_batch(model.cell, theta.h)
-    if jax.tree.structure(h_0) != jax.tree.structure(single):
-        _axes.state_tree(model.cell, theta.h, h_0)
-    batch = _axes.batch_shape(model.cell, theta.h, h_0, each=True)
-    return RTRLState(h_0, _no_sensitivity(batch, theta.h, h_0))
-
-
-def _update(model, loss, reduction, theta, state, xs, ys, *, mask=None, lengths=None, key=None):
-    """``(Estimate, state)`` of one batch, or one chunk of a stream: see `jaxbptt.estimators.rtrl`."""
-    if not isinstance(state, RTRLState):
-        _errors.estimator_state(state, RTRLState)
-    given = check(model, loss, theta, xs, ys, state.h, mask, lengths, key)
-    batch = _axes.batch_shape(model.cell, theta.h, given.h_0, each=True)
-    push, pull = functools.partial(_push, given.cell, batch), functools.partial(_pull, batch)
-    influence = Influence(functools.partial(_no_sensitivity, batch), push, pull)
-    zero = influence.init(theta.h, given.h_0)
-    a_0 = zero if state.a is None else state.a
-    if state.h is None:
-        a_0 = _sensitivity_of_a_start(model.cell, theta.h, zero)
-    elif np.shape(a_0) != zero.shape:
-        _errors.sensitivity(a_0, zero.shape)
-    nothing = jnp.zeros(zero.shape[-1:], zero.dtype)
-    h_T, a_T, (F, theta_h_bar, theta_o_bar) = sweep(influence, model, loss, reduction, theta, given, a_0, nothing)
-    grads = Theta(h=vectors.gradient(theta_h_bar, theta.h), o=cotangents.narrow(theta_o_bar, theta.o))
-    return Estimate(F.astype(given.L_dtype), grads, RTRLInfo()), RTRLState(h_T, a_T)
-
-
-def _push(cell, batch, theta_h, x_t, h_tm1, h_t, a_tm1):
-    """a_t = b_t + c_t a_{t-1}."""
-    b_and_c = functools.partial(jacobians.b_and_c, cell, theta_h)
-    b_t, c_t = _axes.over_members(b_and_c, batch, x_t, h_tm1, h_t)
-    return b_t.astype(a_tm1.dtype) + c_t.astype(a_tm1.dtype) @ a_tm1
-
-
-def _pull(batch, a_t, h_bar_t):
-    """(∂L_t/∂h_t) a_t, summed over members."""
-    h_bar_t = _axes.over_members(vectors.gradient_vector, batch, h_bar_t).astype(a_t.dtype)
-    # At a step that nothing reads, a_t may have overflowed: 0 · inf would be NaN.
-    unread = (h_bar_t == 0)[..., None] & ~jnp.isfinite(a_t)
-    return jnp.tensordot(h_bar_t, jnp.where(unread, jnp.zeros_like(a_t), a_t), h_bar_t.ndim)
-
-
-def _no_sensitivity(batch, theta_h, h_0):
-    """a_0 = 0, ``[*batch, N, P]``. Half precision is carried in float32, as it is summed over time."""
-    (theta, _), (both, _) = vectors.flatten(theta_h), vectors.flatten((theta_h, h_0))
-    N = (both.size - theta.size) // (math.prod(batch) or 1)
-    return jnp.zeros((*batch, N, theta.size), wide(both.dtype))
-
-
-def _sensitivity_of_a_start(cell, theta_h, zero):
-    """a_0 = dh_0/dθ_h for the model's own initial state: 0 unless that is learned."""
-    theta, unflatten = vectors.flatten(theta_h)
-    member = jax.jacrev(lambda theta: vectors.flatten(cell.initial_state(unflatten(theta), ()))[0])(theta)
-    return jnp.broadcast_to(member.astype(zero.dtype), zero.shape)
+def _influence(inputs, cell, theta_h, x_t, h_tm1, a):
+    """Dense in `init`, where no input is known to find the pattern with."""
+    x_t = _inputs.example(cell, theta_h, inputs) if x_t is None else x_t
+    found = _pattern.dense(theta_h, h_tm1) if x_t is None else _pattern.pattern(cell, theta_h, x_t, h_tm1, None)
+    if a is not None and _blocks.stored(found) != tuple(np.shape(block) for block in a):
+        found = _pattern.dense(theta_h, h_tm1)
+    return _blocks.influence(found, theta_h)
