@@ -13,15 +13,6 @@ def estimator_state(state, state_type):
         )
 
 
-def sensitivity(a, shape):
-    if np.shape(a) != shape:
-        raise ValueError(
-            f"`state.a` must have shape [*batch, N, P] = {shape} for this θ_h and state: got {np.shape(a)}; "
-            "make the state with `estimator.init` of the same model and batch"
-        )
-    return a
-
-
 def taken_by_objective(given, taken):
     """F takes every keyword argument that is given."""
     for name in given:

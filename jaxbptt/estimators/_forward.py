@@ -178,7 +178,8 @@ def _of_a_member(tree, batch):
 
 def _without(batch, leaf):
     shape = np.shape(leaf)
-    return jax.ShapeDtypeStruct(shape[len(batch) :] if shape[: len(batch)] == batch else shape, dtype_of(leaf))
+    own = shape[len(batch) :] if shape[: len(batch)] == batch else shape
+    return jax.ShapeDtypeStruct(own, dtype_of(leaf), weak_type=getattr(leaf, "weak_type", False))
 
 
 def _over_the_batch(batch, parts):

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxbptt import _axes
 from jaxbptt._trees import vectors
@@ -53,9 +54,13 @@ class Pattern(NamedTuple):
 
 
 def shapes(tree):
-    """`tree` as something hashable: its structure, and the shape and dtype of each leaf."""
+    """`tree` as something hashable: its structure, and of each leaf the shape, the dtype and whether that is weak."""
     leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple((np.shape(leaf), dtype_of(leaf)) for leaf in leaves)
+    return structure, tuple((np.shape(leaf), dtype_of(leaf), _is_weak(leaf)) for leaf in leaves)
+
+
+def _is_weak(leaf):
+    return isinstance(leaf, (int, float, complex)) or getattr(leaf, "weak_type", False)
 
 
 def pattern(cell, theta_h, x_t, h_tm1, order):
@@ -78,8 +83,9 @@ def dense(theta_h, h_tm1):
 
 def _arranged(b, c, order):
     N, P = b.shape
-    columns, set_of = np.unique(b, axis=1, return_inverse=True)
-    sets = columns.T
+    packed = np.ascontiguousarray(np.packbits(b, axis=0).T)
+    _, first, set_of = np.unique(packed.view(f"V{packed.shape[1]}"), return_index=True, return_inverse=True)
+    sets = b.T[first]
     reached = sets
     for _ in range(N if order is None else order - 1):
         more = sets | ((reached.astype(np.float32) @ c.T.astype(np.float32)) > 0)
@@ -95,7 +101,7 @@ def _arranged(b, c, order):
         sets=np.pad(sets, ((0, 1), (0, 1))),
         set_of=np.append(set_of.ravel(), len(sets)).astype(np.int32),
         c=np.pad(c, ((0, 1), (0, 1))),
-        b_colours=np.append(_colours(columns), 0),
+        b_colours=np.append(_colours(sets.T), 0),
         c_colours=np.append(_colours(c), 0),
         blocks=_blocks(members, N, P),
     )
@@ -131,16 +137,23 @@ def _found(cell, theta_h, x_t, h_tm1):
     """Where b_t, or dh_0/dθ_h, and c_t are not zero, ``[N, P]`` and ``[N, N]``: everywhere, where f is never finite."""
     rng = np.random.default_rng(0)
     theta = _drawn(rng, theta_h, ())
-    tokens = any(jnp.issubdtype(dtype, jnp.integer) for _, dtype in x_t[1])
-    number = max([_POINTS, *(shape[0] for shape, _ in theta_h[1] if shape and tokens)])  # each row of a table
+    tokens = any(jnp.issubdtype(dtype, jnp.integer) for _, dtype, _ in x_t[1])
+    number = max([_POINTS, *(shape[0] for shape, _, _ in theta_h[1] if shape and tokens)])  # each row of a table
     points = _drawn(rng, x_t, (number,)), _drawn(rng, h_tm1, (number,))
-    finite = [leaf.reshape(number, -1) for leaf in jax.tree.leaves(jax.vmap(cell.apply, (None, 0, 0))(theta, *points))]
-    finite = np.flatnonzero(np.all([np.all(np.isfinite(leaf), axis=1) for leaf in finite if has_derivative(leaf)], 0))
-    xs, hs = jax.tree.map(lambda leaf: leaf[finite], points)
-    (vector, theta_of), (h, _) = vectors.flatten(theta), vectors.flatten(jax.tree.map(lambda leaf: leaf[0], points[1]))
-    if not len(finite):
-        return np.ones((h.size, vector.size), bool), np.ones((h.size, h.size), bool)
-    flat = jax.vmap(lambda h: vectors.flatten(h)[0])
+    weights = jnp.asarray(rng.standard_normal(number), jnp.float32)  # of the points: a sum is zero where each is
+    any_finite, b, c, start = jax.device_get(jax.jit(_derivatives, static_argnums=0)(cell, theta, *points, weights))
+    return ((b | start).T, c) if any_finite else (np.ones_like(b.T), np.ones_like(c))
+
+
+def _derivatives(cell, theta, xs, hs, weights):
+    """Whether f is finite at any of the points, and where b_tᵀ, c_t and (dh_0/dθ_h)ᵀ are not zero."""
+    leaves = [
+        leaf for leaf in jax.tree.leaves(jax.vmap(cell.apply, (None, 0, 0))(theta, xs, hs)) if has_derivative(leaf)
+    ]
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf.reshape(len(weights), -1)), 1) for leaf in leaves]), 0)
+    taken = jnp.where(finite, jnp.arange(len(weights)), jnp.argmax(finite))
+    xs, hs = jax.tree.map(lambda leaf: leaf[taken], (xs, hs))
+    vector, theta_of = vectors.flatten(theta)
 
     def f(vector, hs_of):
         def one(x_t, h_tm1, h):
@@ -148,29 +161,28 @@ def _found(cell, theta_h, x_t, h_tm1):
 
         return jax.vmap(one)(xs, hs, hs_of)
 
-    _, pull = jax.vjp(f, vector, flat(hs))
-    weights = jnp.asarray(rng.standard_normal(len(finite)), h.dtype)  # of the points: together zero where each is
-
     def row(unit):
-        theta_bar, h_bars = pull(jnp.outer(weights, unit))
+        theta_bar, h_bars = pull(jnp.outer(weights.astype(unit.dtype), unit))
         return theta_bar != 0, jnp.any(h_bars != 0, axis=0)
 
-    units = jnp.eye(h.size, dtype=h.dtype)
-    rows = [jax.device_get(jax.vmap(row)(units[k : k + _ROWS])) for k in range(0, h.size, _ROWS)]
-    b, c = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    if _axes.state_without_batch(cell, theta) is not None:  # which may be learned
-        start = jax.jacrev(lambda vector: vectors.flatten(cell.initial_state(theta_of(vector), ()))[0])
-        b |= np.asarray(start(vector) != 0)
-    return b, c
+    h_t, pull = jax.vjp(f, vector, jax.vmap(lambda h: vectors.flatten(h)[0])(hs))
+    b, c = lax.map(row, jnp.eye(h_t.shape[-1], dtype=h_t.dtype), batch_size=_ROWS)
+    start = jnp.zeros_like(b)
+    if _axes.state_without_batch(cell, theta) is not None:  # it may be learned
+        of_theta = jax.jacrev(lambda vector: vectors.flatten(cell.initial_state(theta_of(vector), ()))[0])
+        start = of_theta(vector) != 0
+    return jnp.any(finite), b.T, c, start.T
 
 
 def _drawn(rng, given, points):
     """Random numbers of these shapes and dtypes, at each of the points."""
     structure, leaves = given
-    return structure.unflatten([_leaf(rng, points + shape, dtype, len(points)) for shape, dtype in leaves])
+    return structure.unflatten([_leaf(rng, points + shape, dtype, weak, len(points)) for shape, dtype, weak in leaves])
 
 
-def _leaf(rng, shape, dtype, points):
+def _leaf(rng, shape, dtype, weak, points):
+    if weak:  # a plain number
+        return jnp.broadcast_to(jnp.asarray(0.7 if jnp.issubdtype(dtype, jnp.inexact) else 1), shape)
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return jax.random.split(jax.random.key(0), shape)
     if jnp.issubdtype(dtype, jnp.bool_):

@@ -7,6 +7,7 @@ a_t = b_t + c_t a_{t-1}                          the sensitivity dh_t/dθ_h, car
 import functools
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxbptt._factory import factory
@@ -15,13 +16,10 @@ from jaxbptt.types import Array, GradientEstimator, Loss, Model
 
 
 class RTRLState(NamedTuple):
-    """``h``: the state; ``a [*batch, N, P]``: dh/dθ_h, real (`jaxbptt.jacobians`). ``None``: before the first step.
+    """``h``: the state; ``a``: the blocks of dh/dθ_h, ``[*batch, G, r, m]``. ``None``: before the first step.
 
-    >>> import jaxbptt as jb
-    >>> theta_h = jb.cells.elman().init(jax.random.key(0), input_size=3, hidden_size=5)
-    >>> state = RTRLState(h=jnp.zeros(5), a=jnp.zeros((5, sum(leaf.size for leaf in theta_h))))
-    >>> state.a.shape  # 5·3 + 5·5 + 5 parameters
-    (5, 45)
+    >>> RTRLState(h=None, a=None).a is None
+    True
     """
 
     h: Any
@@ -36,6 +34,7 @@ class RTRLInfo(NamedTuple):
     """
 
 
+@_inputs.by_shape
 @factory
 def rtrl(
     model: Model, loss: Loss, *, inputs: Any = None, reduction: Literal["mean", "sum"] = "mean"
@@ -43,12 +42,16 @@ def rtrl(
     """Real-time recurrent learning, ``a_t = b_t + c_t a_{t-1}`` carried forward.
 
     Exact, in a stream too: with θ frozen and ``reduction="sum"``, the gradients of the chunks add up to that of the
-    whole. With θ updated between chunks, a_t is stale to the order of the step size. Memory: N·P numbers for each
-    member of the batch, none of it growing with T. Time: O(N²·P) a step and member.
+    whole. With θ updated between chunks, a_t is stale to the order of the step size. What can never be other than zero
+    in a_t is neither stored nor multiplied: a parameter that reaches r of the N numbers of the state costs r numbers a
+    member and O(r²) a step. So |θ| both for a diagonal recurrence, N·|θ| and N²·|θ| for a dense one, as is a stack.
+    None of it grows with T.
 
     Args:
         model: f and g.
         loss: L.
+        inputs: one input x_t of one member, or its shapes, to make the state with; by default ``[d]`` of W_x. Where
+            nothing says it, a state made with h_0 is dense.
         reduction: ``"mean"`` over the chunk's time and batch, or ``"sum"``.
 
     Returns:
@@ -59,6 +62,9 @@ def rtrl(
         TypeError, ValueError: as `jaxbptt.objective` does.
 
     Notes:
+        Where a_t is zero is found from f's derivatives at 32 random points, once for each cell and shapes
+        (`jaxbptt.estimators.snap`).
+
         Members of the batch must not influence one another: f is differentiated for one at a time. Every floating-point
         leaf of the state has the batch axes. A leaf of `xs` that all members share is ``[T, …]``. Its next sizes must
         not equal the batch's by chance: it would count as the members' own.
@@ -71,8 +77,8 @@ def rtrl(
     >>> estimator = rtrl(model, jb.losses.l2_loss)
     >>> state = estimator.init(theta)
     >>> estimate, state = estimator.update(theta, state, jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2)))
-    >>> estimate.grads.h.W_x.shape, state.a.shape  # P = 5·3 + 5·5 + 5
-    ((5, 3), (4, 5, 45))
+    >>> estimate.grads.h.W_x.shape, [block.shape for block in state.a]  # one, of all units and 5·3 + 5·5 + 5 parameters
+    ((5, 3), [(4, 1, 5, 45)])
     """
     influence = functools.partial(_influence, inputs)
     return _forward.estimator(_forward.Rule(model, loss, reduction, RTRLState, lambda a: RTRLInfo(), influence))
@@ -82,6 +88,6 @@ def _influence(inputs, cell, theta_h, x_t, h_tm1, a):
     """Dense in `init`, where no input is known to find the pattern with."""
     x_t = _inputs.example(cell, theta_h, inputs) if x_t is None else x_t
     found = _pattern.dense(theta_h, h_tm1) if x_t is None else _pattern.pattern(cell, theta_h, x_t, h_tm1, None)
-    if a is not None and _blocks.stored(found) != tuple(np.shape(block) for block in a):
+    if a is not None and _blocks.stored(found) != tuple(map(np.shape, jax.tree.leaves(a))):
         found = _pattern.dense(theta_h, h_tm1)
     return _blocks.influence(found, theta_h)

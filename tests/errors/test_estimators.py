@@ -45,8 +45,8 @@ for name, make in ESTIMATORS.items():
 row(
     "rtrl-state-a",
     ValueError,
-    r"`state.a` must have shape \[\*batch, N, P\] = \(6, 4, 108\).*: got \(6, 4, 7\); make the state with",
-    lambda: update(jb.estimators.rtrl, state=jb.estimators.RTRLState(ones(B, n), ones(B, n, 7))),
+    r"`state.a` must have the shapes \(\(6, 1, 4, 108\),\) for this .*: got \(\(6, 4, 7\),\); make the state with",
+    lambda: update(jb.estimators.rtrl, state=jb.estimators.RTRLState(ones(B, n), (ones(B, n, 7),))),
 )
 row(
     "rtrl-h_0-batches-differ",
