@@ -120,7 +120,7 @@ def test_the_library_neither_prints_nor_plots():
 
 
 def test_the_library_does_not_jit():
-    """But where a trace is kept, which is no program of its own, and where f is tried at points of the library's own."""
+    """But where a trace is kept, which is no program of its own, and where f is tried at points of our own."""
     none(
         f"{said(path)}: {line.strip()}"
         for path in FILES
