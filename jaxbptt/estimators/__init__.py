@@ -8,6 +8,7 @@ The chunk given to `update` is T steps: all of them (offline), some (streaming) 
 from jaxbptt.estimators.bptt import BPTTInfo, BPTTState, bptt
 from jaxbptt.estimators.from_objective import ObjectiveInfo, ObjectiveState, from_objective
 from jaxbptt.estimators.rtrl import RTRLInfo, RTRLState, rtrl
+from jaxbptt.estimators.windowed import WindowedInfo, WindowedState, windowed
 
 __all__ = [
     "BPTTInfo",
@@ -16,7 +17,10 @@ __all__ = [
     "ObjectiveState",
     "RTRLInfo",
     "RTRLState",
+    "WindowedInfo",
+    "WindowedState",
     "bptt",
     "from_objective",
     "rtrl",
+    "windowed",
 ]

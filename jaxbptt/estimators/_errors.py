@@ -1,5 +1,6 @@
 """States that an estimator carries."""
 
+import jax
 import numpy as np
 
 from jaxbptt._errors import words
@@ -19,6 +20,35 @@ def sensitivity(a, shape):
             "make the state with `estimator.init` of the same model and batch"
         )
     return a
+
+
+def kept(came, expected):
+    """Steps kept of a stream, like those of its chunks."""
+    shapes = words.describe(came), words.describe(expected)
+    if jax.tree.structure(came) != jax.tree.structure(expected) or jax.tree.leaves(shapes[0]) != jax.tree.leaves(
+        shapes[1]
+    ):
+        raise ValueError(
+            f"`state.kept` must hold steps like those of `xs` and `state.h`, {shapes[1]}: got {shapes[0]}; make the state "
+            "with `init` of the same estimator and batch, and give the estimator `inputs=`, one x_t of one member"
+        )
+
+
+def inputs_of_members(xs, batch):
+    for path, leaf in jax.tree.leaves_with_path(xs):
+        if np.shape(leaf)[1 : 1 + len(batch)] != batch:
+            raise ValueError(
+                f"`xs{jax.tree_util.keystr(path)}` must have the batch axes, [T, *batch, …] with {batch}, as members of "
+                f"different `lengths` keep different steps: got shape {np.shape(leaf)}; use `jnp.broadcast_to`"
+            )
+
+
+def stride(value, window):
+    if value > window:
+        raise ValueError(
+            f"`stride` must be at most `window`, as a sweep over the window takes the losses of its last `stride` steps: "
+            f"got stride={value}, window={window}"
+        )
 
 
 def taken_by_objective(given, taken):
