@@ -7,7 +7,7 @@ import pytest
 
 import jaxbptt as jb
 from tests import oracles
-from tests.cases import CELLS, assert_close, normal, oracle, problem
+from tests.cases import CELLS, assert_close, oracle, problem
 
 CASES = {case.name: case for case in CELLS}
 
@@ -65,3 +65,76 @@ def test_a_window_is_that_of_the_loop_in_chunks_of_any_size(name, window, stride
     steps = 6 * int(np.prod(batch))
     W_bar, whole = (np.asarray(jax.tree.leaves(tree.h)[0]) for tree in (wanted, exact))
     assert np.max(np.abs(W_bar - steps * whole)) > 1e-3 * np.max(np.abs(W_bar))
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("lstm", 0.1), ("from_step", 0.7)])
+def test_adaptive_is_windowed_at_the_lag_it_reports_and_exact_without_tolerance(name, tolerance):
+    given = problem(CASES[name], T=6, batch=(2,), seed=4, n=3)
+
+    def of(make, **options):
+        estimator = make(given.model, jb.losses.l2_loss, **options)
+        update = jax.jit(estimator.update)
+        return update(given.theta, estimator.init(given.theta, given.h_0), given.xs, given.ys)[0]
+
+    loose = of(jb.estimators.adaptive, tolerance=tolerance)
+    lag = int(loose.info.lag)
+    assert 1 < lag < 6
+    assert loose.info.bound <= tolerance
+    assert_close(loose.grads, of(jb.estimators.windowed, window=lag).grads, 1e-12)
+    tight = of(jb.estimators.adaptive, tolerance=1e-9)
+    assert tight.info.lag == 6
+    assert tight.info.bound == 0
+    assert_close(tight.grads, oracle(given)[1][0], 1e-11)
+    bounded = of(jb.estimators.adaptive, tolerance=1e-9, max_window=lag)
+    assert (bounded.info.lag, bounded.info.bound > 1e-9) == (lag, True)
+    assert_close(bounded.grads, loose.grads, 1e-12)
+
+
+def scalar(decay, T):
+    model = jb.rnn(jb.cells.linear(), jb.readouts.identity())
+    theta = jb.Theta(jb.cells.LinearParams(jnp.ones((1, 1)), jnp.full((1, 1), decay)), ())
+    rng = np.random.default_rng(3)
+    return model, theta, jnp.asarray(rng.normal(size=(T, 2, 1))), jnp.asarray(rng.normal(size=(T, 2, 1)))
+
+
+def test_the_rate_of_one_linear_unit_is_its_decay_in_a_stream_too():
+    """φ_k = |λ|^k exactly: K = ⌈log tolerance / log |λ|⌉, and the bound is |λ|^K."""
+    model, theta, xs, ys = scalar(-0.7, 24)
+    estimator = jb.estimators.adaptive(model, jb.losses.l2_loss, tolerance=0.05, max_window=12)
+
+    def step(state, part):
+        estimate, state = estimator.update(theta, state, *part)
+        return state, estimate.info
+
+    parts = jax.tree.map(lambda leaf: leaf.reshape(12, 2, 2, 1), (xs, ys))
+    _, info = jax.jit(lambda state: jax.lax.scan(step, state, parts))(estimator.init(theta, jnp.ones((2, 1))))
+    np.testing.assert_allclose(info.decay[1:], 0.7, rtol=1e-12)
+    assert info.lag.tolist() == [2, 4, 6, 8] + [9] * 8  # at the beginning, all there is
+    np.testing.assert_allclose(info.bound[4:], 0.7**9, rtol=1e-12)
+    assert np.all(np.asarray(info.bound[:4]) == 0)
+
+
+@pytest.mark.parametrize(("seed", "keep"), [(0, 0), (1, 3)])
+def test_the_mean_of_random_truncations_is_the_gradient_in_view(seed, keep):
+    """Two chunks of 3. With nothing kept each is alone; with 3 steps kept the second sees all of the first."""
+    given = problem(CASES["gru"], T=6, batch=(2,), seed=5, n=3)
+    make = jb.estimators.randomised
+    estimator = make(given.model, jb.losses.l2_loss, mean_window=2.5, keep=keep, reduction="sum")
+    start = estimator.init(given.theta, given.h_0)
+
+    def drawn(key):
+        first, last = jax.random.split(key)
+        one, state = estimator.update(given.theta, start, given.xs[:3], given.ys[:3], key=first)
+        two, _ = estimator.update(given.theta, state, given.xs[3:], given.ys[3:], key=last)
+        return jax.tree.map(jnp.add, one.grads, two.grads)
+
+    keys = jax.random.split(jax.random.key(seed), 4001)
+    draws = jax.jit(jax.vmap(drawn))(keys)
+    wanted = cut(given, lambda t: t + 1 if keep else t % 3 + 1)
+    for leaf, exact in zip(jax.tree.leaves(draws.h), jax.tree.leaves(wanted.h), strict=True):
+        error = np.std(leaf, axis=0) / np.sqrt(len(keys))
+        assert np.all(np.abs(np.mean(leaf, axis=0) - exact) < 5 * error)
+        assert np.any(np.abs(leaf[0] - exact) > 0.1 * np.abs(exact))
+    assert_close(jax.tree.map(lambda leaf: leaf[0], draws.o), wanted.o, 1e-11)
+    again = jax.jit(jax.vmap(drawn))(keys)
+    jax.tree.map(np.testing.assert_array_equal, draws, again)

@@ -111,7 +111,8 @@ def window(model, kept, given, chunk, xs, lengths, N, most, stride=1):
         last = _masks.over_batch(jnp.arange(N, dtype=jnp.int32), taken.shape)
         last = jnp.maximum(last + jnp.broadcast_to(fill - N + taken, last.shape), 0)
         total = before.steps + taken
-        after = Kept(*_at((xs, hs_tm1), last), jnp.where(total > N, N + (total - N) % stride, total))
+        xs_after, hs_after = _at((xs, hs_tm1), last)
+        after = Kept(xs_after, hs_after, jnp.where(total > N, N + (total - N) % stride, total))
     split, hs = split_of(masked(model.cell)), sweeps.shifted_back(hs_tm1, chunk.h_T)
     return Window(split, sweeps.Steps(MaskedInput(xs, real), hs_tm1, hs, None), fill, before.steps, after)
 
@@ -155,9 +156,9 @@ def arrive(across, k, deltas, D):
     row, column = _place(across, k)
 
     def added(total, delta):
-        here = lax.dynamic_slice(total, (row, column, *[0] * (total.ndim - 2)), (len(delta), 1, *total.shape[2:]))
-        here = here + delta[:, None].astype(total.dtype)
-        return lax.dynamic_update_slice(total, here, (row, column, *[0] * (total.ndim - 2)))
+        start = (row, column, *[0 * row] * (total.ndim - 2))
+        here = lax.dynamic_slice(total, start, (len(delta), 1, *total.shape[2:]))
+        return lax.dynamic_update_slice(total, here + delta[:, None].astype(total.dtype), start)
 
     return deltas, jax.tree.map(added, D, deltas)
 
