@@ -67,6 +67,28 @@ def test_a_window_is_that_of_the_loop_in_chunks_of_any_size(name, window, stride
     assert np.max(np.abs(W_bar - steps * whole)) > 1e-3 * np.max(np.abs(W_bar))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_member_whose_chunks_end_early_has_the_window_of_its_own_steps(stride):
+    """Two chunks of 3, of which the members have 2 and 3, then 3 and 1 steps; what pads them is NaN."""
+    given, lengths = problem(CASES["elman-tanh"], T=6, batch=(2,), seed=6, n=3), np.array([[2, 3], [3, 1]])
+    real = (np.arange(3)[None, :, None] < lengths[:, None]).reshape(6, 2)
+    xs, ys = (jnp.where(real[..., None], leaf, jnp.nan).reshape(2, 3, 2, -1) for leaf in (given.xs, given.ys))
+    make = jb.estimators.windowed
+    estimator = make(given.model, jb.losses.l2_loss, window=3, stride=stride, reduction="sum")
+
+    def step(state, part):
+        estimate, state = estimator.update(given.theta, state, part[0], part[1], lengths=part[2])
+        return state, estimate.grads
+
+    start = estimator.init(given.theta, given.h_0)
+    _, grads = jax.jit(lambda start: jax.lax.scan(step, start, (xs, ys, jnp.asarray(lengths))))(start)
+    wanted = []
+    for b in range(2):
+        own = given._replace(xs=given.xs[real[:, b], b], ys=given.ys[real[:, b], b], h_0=given.h_0[b])
+        wanted.append(cut(own, lambda t: 3 - (-(t + 1)) % stride))
+    assert_close(jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), grads), jax.tree.map(np.add, *wanted), 1e-11)
+
+
 @pytest.mark.parametrize(("name", "tolerance"), [("lstm", 0.1), ("gru", 0.3)])
 def test_adaptive_is_windowed_at_the_lag_it_reports_and_exact_without_tolerance(name, tolerance):
     given = problem(CASES[name], T=6, batch=(2,), seed=4, n=3)

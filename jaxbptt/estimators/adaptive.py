@@ -52,9 +52,10 @@ def adaptive(
 
     With φ_k the mean of ‖∂L_t/∂h_{t-k}‖ and β from the regression of log φ_i on i ≤ K, it leaves out at most
     ``φ_K/(1 - β)`` of ``Σ_{k<K} φ_k + φ_K/(1 - β)``, if φ goes on to decay at the rate β. That share is β^K for a
-    geometric decay. It bounds the relative bias as far as the b_t are alike in size and add up. Each update measures
-    and chooses anew. Biased, exact where K covers all steps, and in ∂F/∂θ_o. Time: K + 1 pullbacks in h a step and
-    O(|θ|). Memory: T + `max_window` inputs and states. The lag is data: shapes don't change under ``jit``.
+    geometric decay. It is one of lengths: where short lags cancel in ∂F/∂θ_h, as with white noise, the relative bias is
+    larger, so take a tolerance of 0.1 or less. Each update measures and chooses anew. Biased, exact where K covers all
+    steps, and in ∂F/∂θ_o. Time: K + 1 pullbacks in h a step and O(|θ|). Memory: T + `max_window` inputs and states. The
+    lag is data: shapes don't change under ``jit``.
 
     Args:
         model: f and g.
