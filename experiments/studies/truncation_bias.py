@@ -57,7 +57,7 @@ class Config:
     """Units of the LSTM."""
     steps: int = 100
     """T of the LSTM's sequences."""
-    batch_size: int = 16
+    batch_size: int = 64
     """Sequences."""
     tolerances: tuple[float, ...] = (0.5, 0.2, 0.1, 0.05, 0.01)
     """What the adaptive window may leave out."""

@@ -112,6 +112,9 @@ def window(model, kept, given, chunk, xs, lengths, N, most, stride=1):
         last = jnp.maximum(last + jnp.broadcast_to(fill - N + taken, last.shape), 0)
         total = before.steps + taken
         xs_after, hs_after = _at((xs, hs_tm1), last)
+        if lengths is not None:  # what pads a member that has taken no step goes nowhere
+            there = _at(real, last)
+            xs_after = cotangents.where(there, xs_after, jax.tree.map(jnp.zeros_like, xs_after))
         after = Kept(xs_after, hs_after, jnp.where(total > N, N + (total - N) % stride, total))
     split, hs = split_of(masked(model.cell)), sweeps.shifted_back(hs_tm1, chunk.h_T)
     return Window(split, sweeps.Steps(MaskedInput(xs, real), hs_tm1, hs, None), fill, before.steps, after)
