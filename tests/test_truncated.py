@@ -160,3 +160,25 @@ def test_the_mean_of_random_truncations_is_the_gradient_in_view(seed, keep):
     assert_close(jax.tree.map(lambda leaf: leaf[0], draws.o), wanted.o, 1e-11)
     again = jax.jit(jax.vmap(drawn))(keys)
     jax.tree.map(np.testing.assert_array_equal, draws, again)
+
+
+def _embedded(theta_h, token_t, h_tm1):
+    return jnp.tanh(theta_h["table"][token_t] + h_tm1 @ theta_h["W_h"])
+
+
+def test_a_stream_of_tokens_is_told_what_an_input_is():
+    """Without `inputs` the first chunk says it, and no ``lax.scan`` takes the state before that."""
+    cell = jb.cells.from_step(_embedded, initial_state=lambda theta_h, batch_shape=(): jnp.zeros((*batch_shape, 4)))
+    model, theta = jb.rnn(cell, jb.readouts.identity()), jb.Theta({"table": jnp.ones((7, 4)), "W_h": jnp.eye(4)}, ())
+    given = theta, jnp.zeros((2, 4)), jnp.zeros((3, 2), jnp.int32), jnp.ones((3, 2, 4))
+
+    def states(**options):
+        estimator = jb.estimators.windowed(model, jb.losses.l2_loss, window=5, **options)
+        before = estimator.init(theta, given[1])
+        return before, jax.eval_shape(estimator.update, theta, before, *given[2:])[1]
+
+    before, after = states(inputs=jnp.zeros((), jnp.int32))
+    assert jax.eval_shape(lambda: before) == after
+    assert after.kept.xs.shape == (4, 2)
+    unknown, later = states()
+    assert (unknown.kept, later) == (None, after)
