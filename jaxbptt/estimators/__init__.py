@@ -5,18 +5,30 @@
 The chunk given to `update` is T steps: all of them (offline), some (streaming) or one (online).
 """
 
+from jaxbptt.estimators._kronecker import Kronecker
+from jaxbptt.estimators._rank_one import RankOne
 from jaxbptt.estimators.bptt import BPTTInfo, BPTTState, bptt
 from jaxbptt.estimators.from_objective import ObjectiveInfo, ObjectiveState, from_objective
+from jaxbptt.estimators.kf_rtrl import KFRTRLInfo, KFRTRLState, kf_rtrl
 from jaxbptt.estimators.rtrl import RTRLInfo, RTRLState, rtrl
+from jaxbptt.estimators.uoro import UOROInfo, UOROState, uoro
 
 __all__ = [
     "BPTTInfo",
     "BPTTState",
+    "KFRTRLInfo",
+    "KFRTRLState",
+    "Kronecker",
     "ObjectiveInfo",
     "ObjectiveState",
     "RTRLInfo",
     "RTRLState",
+    "RankOne",
+    "UOROInfo",
+    "UOROState",
     "bptt",
     "from_objective",
+    "kf_rtrl",
     "rtrl",
+    "uoro",
 ]
