@@ -45,6 +45,8 @@ FACTORIES: dict[Callable, dict[str, Any]] = {
     jb.objective: {"model": MODEL, "loss": l2},
     jb.estimators.bptt: {"model": MODEL, "loss": l2},
     jb.estimators.rtrl: {"model": MODEL, "loss": l2},
+    jb.estimators.uoro: {"model": MODEL, "loss": l2},
+    jb.estimators.kf_rtrl: {"model": MODEL, "loss": l2},
     jb.estimators.from_objective: {"F": jb.objective(MODEL, l2)},
     jb.adjoints.full: {},
     jb.adjoints.tangent: {},

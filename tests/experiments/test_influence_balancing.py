@@ -1,5 +1,7 @@
 """Influence balancing: thresholds and walks beside loops of NumPy over the powers of A, and a verdict that can fail."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -67,11 +69,12 @@ def test_the_verdict_can_fail():
 
 
 def test_flags_that_make_no_sense_are_refused():
-    for flags, message in (
+    rows: list[tuple[dict[str, Any], str]] = [
         ({"windows": (1, 110)}, "`--windows` must lie between 0 and 110: got 110"),
         ({"steps": 50, "windows": (100,)}, "`--steps` must be at least 100: got 50"),
         ({"uoro_learning_rate": 0.0}, "`--uoro-learning-rate` must be above 0: got 0.0"),
-    ):
+    ]
+    for flags, message in rows:
         with pytest.raises(BadInputError) as refused:
             study.Config(**flags)
         assert str(refused.value) == message
