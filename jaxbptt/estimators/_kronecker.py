@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from jaxbptt._algebra import wide
 from jaxbptt._trees import vectors
-from jaxbptt.cells.combinators.masked import MaskedInput
 from jaxbptt.estimators import _forward
 from jaxbptt.types import Array
 
@@ -69,7 +68,7 @@ def _push(samples, cell, theta_h, x_t, h_tm1, h_t, a_tm1, key_t):
 
 def _features(cell, theta_h, x_t, h_tm1):
     """v_t = [x_t, φ(h_{t-1}), 1], where φ is what the cell shows of a state."""
-    x_t = jnp.where(x_t.mask, x_t.x, 0) if isinstance(x_t, MaskedInput) else x_t  # by `lengths`
+    x_t = x_t if hasattr(x_t, "shape") else jnp.where(x_t.mask, x_t.x, 0)  # `lengths` make it a `MaskedInput`
     one = jnp.ones(_columns(theta_h) - x_t.size - h_tm1.size, h_tm1.dtype)
     return jnp.concatenate([x_t, cell.output(h_tm1), one])
 
