@@ -1,6 +1,6 @@
 """All studies, in the order in which they are listed."""
 
-from experiments.studies import adding, curse_of_memory, jacobian_bound, lyapunov, truncation_bias
+from experiments.studies import adding, curse_of_memory, influence_balancing, jacobian_bound, lyapunov, truncation_bias
 from experiments.studies.checkpoint_cost import study as checkpoint_cost
 from experiments.studies.chorales import study as chorales
 from experiments.studies.cliff import study as cliff
@@ -19,6 +19,7 @@ STUDIES: tuple[Study, ...] = (
     lyapunov.STUDY,
     curse_of_memory.STUDY,
     truncation_bias.STUDY,
+    influence_balancing.STUDY,
     checkpoint_cost.STUDY,
     digits.STUDY,
     adding.STUDY,

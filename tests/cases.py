@@ -179,6 +179,11 @@ EXACT_ESTIMATORS = {
 }
 # Those that stay exact when a sequence comes in chunks.
 ONLINE_ESTIMATORS = {name: EXACT_ESTIMATORS[name] for name in ("rtrl", "windowed")}
+# Those right on average, which need a key, and the cells each is held to.
+STOCHASTIC_ESTIMATORS = {
+    "uoro": (jb.estimators.uoro, ("elman-tanh", "gru", "lstm", "stacked", "from_step")),
+    "kf_rtrl": (jb.estimators.kf_rtrl, ("linear", "elman-sigmoid")),
+}
 
 
 def name(case):

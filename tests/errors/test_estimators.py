@@ -6,6 +6,7 @@ import jaxbptt as jb
 from jaxbptt.cells import LSTMState
 from jaxbptt.readouts import identity
 from tests.errors.rows import (
+    ELMAN,
     ESTIMATORS,
     LSTM,
     MODEL,
@@ -17,7 +18,9 @@ from tests.errors.rows import (
     assert_refused,
     d,
     each,
+    flags,
     ints,
+    key,
     l2,
     n,
     ones,
@@ -68,6 +71,60 @@ row(
     r"`h_0` must have the tree of the cell's state, .*LSTMState.*: got PyTreeDef\(\*\)",
     lambda: jb.estimators.rtrl(jb.rnn(LSTM, jb.readouts.linear()), l2).init(
         jb.Theta(PARAMS["lstm"], THETA_O), ones(B, n)
+    ),
+)
+
+
+for name, make in {"uoro": jb.estimators.uoro, "kf_rtrl": jb.estimators.kf_rtrl}.items():
+    row(
+        f"{name}-samples",
+        ValueError,
+        r"`samples` must be an integer, at least 1: got 0",
+        lambda make=make: make(MODEL, l2, samples=0),
+    )
+row(
+    "uoro-epsilon0",
+    ValueError,
+    r"`epsilon0` must be above 0: got 0$",
+    lambda: jb.estimators.uoro(MODEL, l2, epsilon0=0),
+)
+row(
+    "uoro-epsilon1",
+    TypeError,
+    r"`epsilon1` must be a number: got",
+    lambda: jb.estimators.uoro(MODEL, l2, epsilon1="1e-7"),
+)
+row("uoro-key", TypeError, r"`key` must be given, .*: got None; call `update", lambda: update(jb.estimators.uoro))
+row(
+    "uoro-state",
+    TypeError,
+    r"`state` must be UOROState, as `estimator.init` makes it: got NoneType",
+    lambda: update(jb.estimators.uoro, state=None, key=key()),
+)
+row(
+    "uoro-state-samples",
+    ValueError,
+    r"`state.a` must have the shapes RankOne\(h=\(6, 1, 4\), .*: got RankOne\(h=\(6, 2, 4\), .*; make the state with",
+    lambda: update(
+        jb.estimators.uoro, state=jb.estimators.uoro(MODEL, l2, samples=2).init(THETA, ones(B, n)), key=key()
+    ),
+)
+row(
+    "kf_rtrl-cell",
+    NotImplementedError,
+    r"`kf_rtrl` is for cells of one product, .*`cells.elman`.*: got θ_h of GRUParams .*; use `uoro`",
+    lambda: jb.estimators.kf_rtrl(MODEL, l2).init(THETA, ones(B, n)),
+)
+row(
+    "kf_rtrl-inputs",
+    NotImplementedError,
+    r"`xs` must be one array \[T, \*batch, d\] for `kf_rtrl`: got a MaskedInput; give `lengths`",
+    lambda: update(
+        jb.estimators.kf_rtrl,
+        jb.rnn(jb.cells.masked(ELMAN), jb.readouts.linear()),
+        theta=jb.Theta(PARAMS["elman"], THETA_O),
+        xs=jb.cells.MaskedInput(ones(T, B, d), flags(T, B)),
+        key=key(),
     ),
 )
 
