@@ -71,7 +71,7 @@ def rtrl(
 
     Source: Williams and Zipser (1989), A learning algorithm for continually running fully recurrent neural networks.
 
-    >>> import jaxbptt as jb
+    >>> import jax, jax.numpy as jnp, jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
     >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
     >>> estimator = rtrl(model, jb.losses.l2_loss)
