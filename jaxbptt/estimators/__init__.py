@@ -9,6 +9,7 @@ from jaxbptt.estimators._kronecker import Kronecker
 from jaxbptt.estimators._rank_one import RankOne
 from jaxbptt.estimators.adaptive import AdaptiveInfo, AdaptiveState, adaptive
 from jaxbptt.estimators.bptt import BPTTInfo, BPTTState, bptt
+from jaxbptt.estimators.compare import Agreement, Compared, Comparison, compare
 from jaxbptt.estimators.from_objective import ObjectiveInfo, ObjectiveState, from_objective
 from jaxbptt.estimators.kf_rtrl import KFRTRLInfo, KFRTRLState, kf_rtrl
 from jaxbptt.estimators.randomised import RandomisedInfo, RandomisedState, randomised
@@ -20,8 +21,11 @@ from jaxbptt.estimators.windowed import WindowedInfo, WindowedState, windowed
 __all__ = [
     "AdaptiveInfo",
     "AdaptiveState",
+    "Agreement",
     "BPTTInfo",
     "BPTTState",
+    "Compared",
+    "Comparison",
     "KFRTRLInfo",
     "KFRTRLState",
     "Kronecker",
@@ -40,6 +44,7 @@ __all__ = [
     "WindowedState",
     "adaptive",
     "bptt",
+    "compare",
     "from_objective",
     "kf_rtrl",
     "randomised",

@@ -128,6 +128,27 @@ row(
     ),
 )
 
+compared = functools.partial(jb.estimators.compare, MODEL, l2, THETA, ones(T, B, d), ones(T, B, 2))
+row("compare-nothing", ValueError, r"`estimators` must have at least one entry: got none", lambda: compared({}))
+row(
+    "compare-a-function",
+    TypeError,
+    r"`estimators` must be a dictionary from names to estimators: got",
+    lambda: compared({"bptt": jb.estimators.bptt}),
+)
+row(
+    "compare-one-sample",
+    ValueError,
+    r"`samples` must be .*: got 1",
+    lambda: compared({"bptt": jb.estimators.bptt(MODEL, l2)}, samples=1),
+)
+row(
+    "compare-no-key",
+    TypeError,
+    r"`key` must be given, as this estimator draws",
+    lambda: compared({"uoro": jb.estimators.uoro(MODEL, l2)}),
+)
+
 
 def with_a_clock():
     """A cell with a number in its state that all members share, and such a state."""
