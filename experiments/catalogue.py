@@ -1,6 +1,6 @@
 """All studies, in the order in which they are listed."""
 
-from experiments.studies import adding, curse_of_memory, jacobian_bound, lyapunov
+from experiments.studies import adding, curse_of_memory, jacobian_bound, lyapunov, truncation_bias
 from experiments.studies.checkpoint_cost import study as checkpoint_cost
 from experiments.studies.chorales import study as chorales
 from experiments.studies.cliff import study as cliff
@@ -18,6 +18,7 @@ STUDIES: tuple[Study, ...] = (
     cliff.STUDY,
     lyapunov.STUDY,
     curse_of_memory.STUDY,
+    truncation_bias.STUDY,
     checkpoint_cost.STUDY,
     digits.STUDY,
     adding.STUDY,

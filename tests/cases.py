@@ -175,9 +175,10 @@ EXACT_ESTIMATORS = {
         model, loss, adjoint=jb.adjoints.autodiff(), **options
     ),
     "rtrl": lambda model, loss, **options: jb.estimators.rtrl(model, loss, **options),
+    "windowed": lambda model, loss, **options: jb.estimators.windowed(model, loss, window=9, **options),  # T and more
 }
 # Those that stay exact when a sequence comes in chunks.
-ONLINE_ESTIMATORS = {"rtrl": EXACT_ESTIMATORS["rtrl"]}
+ONLINE_ESTIMATORS = {name: EXACT_ESTIMATORS[name] for name in ("rtrl", "windowed")}
 
 
 def name(case):

@@ -5,22 +5,34 @@
 The chunk given to `update` is T steps: all of them (offline), some (streaming) or one (online).
 """
 
+from jaxbptt.estimators.adaptive import AdaptiveInfo, AdaptiveState, adaptive
 from jaxbptt.estimators.bptt import BPTTInfo, BPTTState, bptt
 from jaxbptt.estimators.from_objective import ObjectiveInfo, ObjectiveState, from_objective
+from jaxbptt.estimators.randomised import RandomisedInfo, RandomisedState, randomised
 from jaxbptt.estimators.rtrl import RTRLInfo, RTRLState, rtrl
 from jaxbptt.estimators.snap import SnApInfo, SnApState, snap
+from jaxbptt.estimators.windowed import WindowedInfo, WindowedState, windowed
 
 __all__ = [
+    "AdaptiveInfo",
+    "AdaptiveState",
     "BPTTInfo",
     "BPTTState",
     "ObjectiveInfo",
     "ObjectiveState",
     "RTRLInfo",
     "RTRLState",
+    "RandomisedInfo",
+    "RandomisedState",
     "SnApInfo",
     "SnApState",
+    "WindowedInfo",
+    "WindowedState",
+    "adaptive",
     "bptt",
     "from_objective",
+    "randomised",
     "rtrl",
     "snap",
+    "windowed",
 ]

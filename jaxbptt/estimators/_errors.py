@@ -13,6 +13,48 @@ def estimator_state(state, state_type):
         )
 
 
+def kept(came, expected):
+    """Steps kept of a stream, like those of its chunks."""
+    got, wanted = words.describe(came), words.describe(expected)
+    if jax.tree.structure(got) != jax.tree.structure(wanted) or jax.tree.leaves(got) != jax.tree.leaves(wanted):
+        raise ValueError(
+            f"`state.kept` must hold steps like those of `xs` and `state.h`, {wanted}: got {got}; make the state with "
+            "`init` of the same estimator and batch, and give the estimator `inputs=`, one x_t of one member"
+        )
+
+
+def inputs_of_members(xs, batch):
+    for path, leaf in jax.tree.leaves_with_path(xs):
+        if np.shape(leaf)[1 : 1 + len(batch)] != batch:
+            raise ValueError(
+                f"`xs{jax.tree_util.keystr(path)}` must have the batch axes, [T, *batch, …] with {batch}: got shape "
+                f"{np.shape(leaf)}; with `lengths` members keep different steps, so use `jnp.broadcast_to`"
+            )
+
+
+def stride(value, window):
+    if value > window:
+        raise ValueError(
+            "`stride` must be at most `window`, as a sweep over the window takes the losses of its last `stride` steps "
+            f"along: got stride={value}, window={window}"
+        )
+
+
+def above(name, value, bound):
+    if not value > bound:
+        raise ValueError(f"`{name}` must be above {bound}: got {value!r}")
+
+
+def given_key(key):
+    """The key of an estimator that draws."""
+    if key is None:
+        raise TypeError(
+            "`key` must be given, as this estimator draws random numbers: got None; call `update(…, key=key)`, with "
+            "a new key for each chunk"
+        )
+    return key
+
+
 def taken_by_objective(given, taken):
     """F takes every keyword argument that is given."""
     for name in given:

@@ -1,17 +1,23 @@
 """The state of an estimator, and what `update` is given beside it."""
 
+import functools
+
 import jaxbptt as jb
 from jaxbptt.cells import LSTMState
+from jaxbptt.readouts import identity
 from tests.errors.rows import (
     ESTIMATORS,
     LSTM,
+    MODEL,
     PARAMS,
+    THETA,
     THETA_O,
     B,
     T,
     assert_refused,
     d,
     each,
+    ints,
     l2,
     n,
     ones,
@@ -88,6 +94,46 @@ for name, call in {
         r"`h_0` must have the batch axes in .*: got \('float64\[6, 4\]', 'float64\[\]'\).*broadcast_to",
         lambda call=call: call(*with_a_clock()),
     )
+
+WINDOWED = jb.estimators.windowed
+RANDOMISED = jb.estimators.randomised
+ADAPTIVE = jb.estimators.adaptive
+for name, kind, pattern, call in (
+    ("window", ValueError, r"`window` must be an integer, at least 1: got 0", lambda: WINDOWED(MODEL, l2, window=0)),
+    ("stride-0", ValueError, r"`stride` .*at least 1: got 0", lambda: WINDOWED(MODEL, l2, window=3, stride=0)),
+    ("stride-kind", TypeError, r"`stride` .*got 1.0", lambda: WINDOWED(MODEL, l2, window=3, stride=1.0)),
+    ("stride", ValueError, r"at most `window`.*stride=4, window=3", lambda: WINDOWED(MODEL, l2, window=3, stride=4)),
+    ("inputs", TypeError, r"`inputs` must be one input .*got str", lambda: WINDOWED(MODEL, l2, window=3, inputs="x")),
+    ("tolerance", ValueError, r"`tolerance` must be above 0: got 0", lambda: ADAPTIVE(MODEL, l2, tolerance=0)),
+    ("max_window", ValueError, r"`max_window` .*at least 1: got 0", lambda: ADAPTIVE(MODEL, l2, max_window=0)),
+    ("mean_window", ValueError, r"`mean_window` must be above 1: got 1", lambda: RANDOMISED(MODEL, l2, mean_window=1)),
+    ("key", TypeError, r"`key` must be given.*got None; call .* new key", lambda: update(RANDOMISED)),
+    ("state", TypeError, r"`state` must be AdaptiveState.*got WindowedState", lambda: update(ADAPTIVE, state=kept(3))),
+    ("kept", ValueError, r"`state.kept` must hold .*\[2, 6, 3\].*`inputs=`", lambda: update(windows(3), state=kept(4))),
+    ("kept-batch", ValueError, r"`state.kept` must hold", lambda: update(windows(3), state=kept(3))),
+):
+    row(f"truncated-{name}", kind, pattern, call)
+row(
+    "truncated-shared-input",
+    ValueError,
+    r"`xs\['dt'\]` must have the batch axes, .* with \(6,\): got shape \(5,\); with `lengths` .*broadcast_to",
+    lambda: update(
+        windows(3),
+        jb.rnn(jb.cells.from_step(lambda theta_h, x_t, h_tm1: h_tm1 * theta_h + x_t["x"] * x_t["dt"]), identity()),
+        theta=jb.Theta(ones(), ()),
+        xs={"x": ones(T, B, n), "dt": ones(T)},
+        ys=ones(T, B, n),
+        lengths=ints(B),
+    ),
+)
+
+
+def windows(window):
+    return functools.partial(WINDOWED, window=window)
+
+
+def kept(window):
+    return windows(window)(MODEL, l2).init(THETA, ones(B - (window == 3), n))._replace(h=ones(B, n))
 
 
 @each(ROWS)
