@@ -5,12 +5,16 @@
 The chunk given to `update` is T steps: all of them (offline), some (streaming) or one (online).
 """
 
+from jaxbptt.estimators._kronecker import Kronecker
+from jaxbptt.estimators._rank_one import RankOne
 from jaxbptt.estimators.adaptive import AdaptiveInfo, AdaptiveState, adaptive
 from jaxbptt.estimators.bptt import BPTTInfo, BPTTState, bptt
 from jaxbptt.estimators.from_objective import ObjectiveInfo, ObjectiveState, from_objective
+from jaxbptt.estimators.kf_rtrl import KFRTRLInfo, KFRTRLState, kf_rtrl
 from jaxbptt.estimators.randomised import RandomisedInfo, RandomisedState, randomised
 from jaxbptt.estimators.rtrl import RTRLInfo, RTRLState, rtrl
 from jaxbptt.estimators.snap import SnApInfo, SnApState, snap
+from jaxbptt.estimators.uoro import UOROInfo, UOROState, uoro
 from jaxbptt.estimators.windowed import WindowedInfo, WindowedState, windowed
 
 __all__ = [
@@ -18,21 +22,29 @@ __all__ = [
     "AdaptiveState",
     "BPTTInfo",
     "BPTTState",
+    "KFRTRLInfo",
+    "KFRTRLState",
+    "Kronecker",
     "ObjectiveInfo",
     "ObjectiveState",
     "RTRLInfo",
     "RTRLState",
     "RandomisedInfo",
     "RandomisedState",
+    "RankOne",
     "SnApInfo",
     "SnApState",
+    "UOROInfo",
+    "UOROState",
     "WindowedInfo",
     "WindowedState",
     "adaptive",
     "bptt",
     "from_objective",
+    "kf_rtrl",
     "randomised",
     "rtrl",
     "snap",
+    "uoro",
     "windowed",
 ]

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jaxbptt._errors import words
+from jaxbptt._errors import arguments, words
 
 
 def estimator_state(state, state_type):
@@ -90,3 +90,26 @@ def no_key():
     raise TypeError(
         "`key` must be a key, as this estimator draws random numbers: got None; pass `key=jax.random.key(…)`"
     )
+
+
+def positive(**values):
+    arguments.numbers(**values)
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"`{name}` must be above 0: got {value!r}")
+
+
+def one_product(theta_h, x_t, h_tm1):
+    """A cell ``h = f(W_x x + W_h φ(h) + b)``, told by its parameters, its state and its inputs."""
+    fields, n = getattr(theta_h, "_fields", ()), np.shape(h_tm1)[-1:] if hasattr(h_tm1, "shape") else ()
+    if fields[:2] != ("W_x", "W_h") or fields[2:] not in ((), ("b",)) or np.shape(theta_h.W_h) != (*n, *n) or not n:
+        raise NotImplementedError(
+            "`kf_rtrl` is for cells of one product, W_x [n, d], W_h [n, n] and b [n] or none, with one state h [n], "
+            f"such as `cells.elman` and `cells.linear`: got θ_h of {type(theta_h).__name__} and a state "
+            f"{words.describe(h_tm1)}; use `uoro`, which takes any cell"
+        )
+    if x_t is not None and not hasattr(x_t, "shape"):
+        raise NotImplementedError(
+            f"`xs` must be one array [T, *batch, d] for `kf_rtrl`: got a {type(x_t).__name__}; give `lengths` for "
+            "padding, or use `uoro`, which takes any inputs"
+        )

@@ -19,12 +19,24 @@ from jax import lax
 from jaxbptt import _axes, losses
 from jaxbptt._algebra import wide
 from jaxbptt._errors import trees
-from jaxbptt._trees import cotangents
+from jaxbptt._trees import cotangents, vectors
 from jaxbptt._trees.cotangents import dtype_of
 from jaxbptt.cells._from_split import split_of, take_step, with_time_axis
 from jaxbptt.estimators import _chunk, _errors
 from jaxbptt.objective import check
 from jaxbptt.types import Estimate, GradientEstimator, Theta
+
+
+def through_a_t(influence, cell, theta_h, x_t, h_tm1, h_t, a_tm1, a_t, h_bar_t):
+    """(∂L_t/∂h_t) a_t."""
+    return influence.pull(a_t, h_bar_t)
+
+
+def through_the_newest_step(influence, cell, theta_h, x_t, h_tm1, h_t, a_tm1, a_t, h_bar_t):
+    """(∂L_t/∂h_t) (b_t + c_t a_{t-1}) by one pullback: an approximation enters at a_{t-1} alone."""
+    theta_bar, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, h_bar_t)
+    older = influence.pull(a_tm1, h_bar_tm1)
+    return vectors.gradient_vector(theta_bar).astype(older.dtype) + older
 
 
 class Influence(NamedTuple):
@@ -36,12 +48,14 @@ class Influence(NamedTuple):
         push: ``(cell, theta_h, x_t, h_tm1, h_t, a_tm1, key_t) -> a_t``.
         pull: ``(a_t, h_bar_t) -> `` the part of ∂F/∂θ_h that L_t contributes, in any form that adds up.
         gradient: ``(sum of parts, theta_h) -> theta_h_bar``, as ``jax.grad`` gives it.
+        through: `through_a_t`; or `through_the_newest_step`, where the parts are vectors ``[P]``.
     """
 
     init: Callable
     push: Callable
     pull: Callable
     gradient: Callable
+    through: Callable = through_a_t
 
 
 class Rule(NamedTuple):
@@ -129,10 +143,12 @@ def sweep(influence, read, reduction, theta, given, batch, a_0, key):
         _, h_t, _ = take_step(split, theta.h, x_t, h_tm1)
         a_t = _axes.over_members(push, batch, x_t, h_tm1, h_t, a_tm1, _keys(key, t + 1, batch))
         L_t, theta_o_bar_t, h_bar_t = read(theta.o, h_t, y_t, w_t)
-        theta_h_bar_t = _over_the_batch(batch, _axes.over_members(influence.pull, batch, a_t, h_bar_t))
+        parts = _axes.over_members(pull, batch, x_t, h_tm1, h_t, a_tm1, a_t, h_bar_t)
+        theta_h_bar_t = _over_the_batch(batch, parts)
         return (h_t, a_t, cotangents.accumulate(sums, Sums(L_t, theta_h_bar_t, theta_o_bar_t))), None
 
     split, push = split_of(given.cell), functools.partial(influence.push, given.cell, theta.h)
+    pull = functools.partial(influence.through, influence, given.cell, theta.h)
     part = jax.eval_shape(influence.pull, *_of_a_member((a_0, cotangents.zeros(given.h_0)), batch))
     F, steps = jnp.zeros((), wide(given.L_dtype)), jax.tree.leaves(given.ys)[0].shape[0]
     nothing = Sums(F, cotangents.zeros(part, to_sum=True), cotangents.zeros(theta.o, to_sum=True))
