@@ -26,7 +26,12 @@ def draw(draws: int, zoo: dict, per_step: dict, stacks: dict, bottom: dict) -> A
                 bias.plot(*at, color="0.25", marker="|", markersize=12, linestyle="none")
     bias.set_xscale("log")
     time.set_xlim(left=0)
-    plots.label(bias, f"(a) bias, of the mean of {draws:,} draws", "bias; |: as much as the noise leaves in an unbiased mean", "")
+    plots.label(
+        bias,
+        f"(a) bias, of the mean of {draws:,} draws",
+        "bias; |: as much as the noise leaves in an unbiased mean",
+        "",
+    )
     plots.label(noise, "(b) noise of a single gradient", "noise", "")
     plots.label(time, "(c) time", "µs a step", "")
     _stacks(cosine, stacks, bottom)
@@ -47,7 +52,16 @@ def _stacks(axis, stacks, bottom):
     for k, of in enumerate("dW"):
         plots.line(axis, depths, np.array([values[0, k] for values in stacks.values()]), k, f"bottom layer, ${of}$")
         wanted = [bottom[depth][k] for depth in stacks]
-        axis.plot(depths, wanted, color="0.25", marker="_", markersize=18, linestyle="none", zorder=1, label="" if k else "derived")
+        axis.plot(
+            depths,
+            wanted,
+            color="0.25",
+            marker="_",
+            markersize=18,
+            linestyle="none",
+            zorder=1,
+            label="" if k else "derived",
+        )
     top = np.array([values[-1].mean() for values in stacks.values()])
     plots.line(axis, depths, top, 2, "top layer")
     axis.set_xticks(depths)
