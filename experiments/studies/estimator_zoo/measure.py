@@ -77,7 +77,7 @@ def _vector(tree):
     return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-def compare(way: Way, network: Network, g: np.ndarray, draws: int, seed: int) -> dict[str, float]:
+def compare(way: Way, network: Network, g: jax.Array, draws: int, seed: int) -> dict[str, float]:
     """What a lecture shows of an estimator, relative to ‖g‖ of the exact gradient g.
 
     Returns:

@@ -42,10 +42,10 @@ def _cosines(key, depth):
     keys = jax.random.split(key, 2 * depth + 2)
     mean, deviation = _START
     layers = [
-        (mean + deviation * jax.random.normal(theta, UNITS), jax.random.normal(W, (UNITS, UNITS)) / np.sqrt(UNITS))
+        (mean + deviation * jax.random.normal(theta, (UNITS,)), jax.random.normal(W, (UNITS, UNITS)) / np.sqrt(UNITS))
         for theta, W in zip(keys[:depth], keys[depth:-2], strict=True)
     ]
-    xs, y = jax.random.normal(keys[-2], (STEPS, UNITS)), jax.random.normal(keys[-1], UNITS)
+    xs, y = jax.random.normal(keys[-2], (STEPS, UNITS)), jax.random.normal(keys[-1], (UNITS,))
     exact, online = (jax.grad(functools.partial(loss, is_online=cut))(layers, xs, y) for cut in (False, True))
     return jax.tree.map(_cosine, exact, online)
 
