@@ -24,7 +24,8 @@ def sparse_gru(W_x: np.ndarray, W_h: np.ndarray) -> jb.Cell:
     cell = jb.cells.gru()
 
     def step(theta_h, x_t, h_tm1):
-        return cell.apply(theta_h._replace(W_x=theta_h.W_x * W_x, W_h=theta_h.W_h * W_h), x_t, h_tm1)
+        W = {"W_x": jnp.where(W_x, theta_h.W_x, 0), "W_h": jnp.where(W_h, theta_h.W_h, 0)}
+        return cell.apply(theta_h._replace(**W), x_t, h_tm1)
 
     def init(key, input_size, hidden_size, dtype):
         """What is left has the variance that keeps a sum over it as large as a dense one."""
