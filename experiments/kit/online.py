@@ -18,7 +18,7 @@ def sparse_gru(W_x: np.ndarray, W_h: np.ndarray) -> jb.Cell:
     >>> import jax
     >>> cell = sparse_gru(np.ones((6, 3), bool), np.tile(np.eye(2, dtype=bool), (3, 1)))
     >>> theta_h = cell.init(jax.random.key(0), 3, 2, jnp.float32)
-    >>> cell.apply(theta_h, jnp.ones(3), jnp.zeros(2)).shape
+    >>> cell.apply(theta_h, jnp.ones(3, jnp.float32), cell.initial_state(theta_h, ())).shape
     (2,)
     """
     cell = jb.cells.gru()
