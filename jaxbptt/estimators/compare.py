@@ -195,15 +195,15 @@ def _direction(means, g):
 
 def _drawn(gradient, given, samples, key):
     """Gradients ``[samples, P]``, or one where two keys give the same bits; flops and bytes."""
-    first, *others = [None, None] if key is None else jax.random.split(key, samples)
-    compiled = jax.jit(gradient).lower(*given, first).compile()
-    drawn = [_vector(compiled(*given, one)) for one in (first, others[0])]
+    keys: Any = [None, None] if key is None else jax.random.split(key, samples)
+    compiled = jax.jit(gradient).lower(*given, keys[0]).compile()
+    drawn = [_vector(compiled(*given, one)) for one in keys[:2]]
     flops = (compiled.cost_analysis() or {}).get("flops")
     size = getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)
     if np.array_equal(*drawn, equal_nan=True):
         return drawn[0][None], (flops, size)
     many = jax.jit(lambda keys: jax.lax.map(lambda key: gradient(*given, key), keys, batch_size=_AT_ONCE))
-    stacked = many(jax.random.split(key, samples))
+    stacked = many(keys)
     return np.stack([_vector(jax.tree.map(lambda leaf, k=k: leaf[k], stacked)) for k in range(samples)]), (flops, size)
 
 
