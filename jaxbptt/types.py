@@ -13,7 +13,7 @@ A suffix names the step: ``_t``, ``_tm1`` = t-1, ``_tp1`` = t+1. Or it names a d
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 
@@ -45,6 +45,11 @@ class TimeSplit(NamedTuple):
             The functions above give the same for both. ``None``: θ_h as it is.
         of: ``(apply, vjp)``, the two functions that are split here. Only a cell with exactly these uses the split. For
             any other, one is implied from the cell's own pair.
+        jacobian: what c_t is. ``"diagonal"`` where each unit of h_t reads the same unit of h_{t-1} and no other, in
+            each leaf; a complex unit by a product with a complex number. ``"dense"`` says nothing.
+        affine: whether f is affine in h_{t-1}: h_t = c_t h_{t-1} + d_t, where c_t and d_t read x_t and θ_h alone.
+
+    A declaration that is false gives wrong results; `jaxbptt.check_cell` finds it.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
     >>> split = jb.cells.linear().split
@@ -62,6 +67,8 @@ class TimeSplit(NamedTuple):
     input_vjp: VjpOverTime
     operands: Callable[[Any], Any] | None = None
     of: tuple[Apply, Vjp] | None = None
+    jacobian: Literal["dense", "diagonal"] = "dense"
+    affine: bool = False
 
 
 class Cell(NamedTuple):

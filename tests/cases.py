@@ -120,6 +120,41 @@ def _learned_oracle(theta, x, h):
     return oracles.gru_step(theta.cell, x.x, np.where(x.reset[..., None].real > 0, theta.h_0, h))
 
 
+def _forgetting_step(theta_h, x_t, h_tm1):
+    """Diagonal and affine: each unit forgets at a rate of its own, which the input sets."""
+    b, p = (jnp.broadcast_to(theta_h[name], h_tm1.shape) for name in "bp")
+    a = jax.nn.sigmoid(p + x_t @ theta_h["U"].T)
+    return a * h_tm1 + (1 - a) * jnp.tanh(x_t @ theta_h["W"].T + b)
+
+
+def _switched_step(theta_h, x_t, h_tm1):
+    """Affine: a full matrix that the input changes."""
+    return h_tm1 @ theta_h["W_h"].T + (x_t @ theta_h["U"].T) * h_tm1 + x_t @ theta_h["W_x"].T
+
+
+def _drawn(axes, key, d, n, dtype=jnp.float64):
+    """θ_h of matrices and vectors, each with its axes by their letters."""
+    sizes = {"d": d, "n": n}
+    return {name: jax.random.normal(key, [sizes[axis] for axis in shape], dtype) for name, shape in axes.items()}
+
+
+def _at_rest(theta_h, batch_shape=()):
+    return jnp.zeros((*batch_shape, theta_h["U"].shape[0]), theta_h["U"].dtype)
+
+
+forgetting = jb.cells.from_step(
+    _forgetting_step,
+    init=functools.partial(_drawn, {"W": "nd", "U": "nd", "b": "n", "p": "n"}),
+    initial_state=_at_rest,
+    jacobian="diagonal",
+    affine=True,
+)
+switched = jb.cells.from_step(
+    _switched_step,
+    init=functools.partial(_drawn, {"W_h": "nn", "U": "nd", "W_x": "nd"}),
+    initial_state=_at_rest,
+    affine=True,
+)
 user = jb.cells.from_step(_user_step, init=_user_init, initial_state=_user_state, output=_user_output)
 # The same rule with no division over time of its own: what somebody writes who fills in a Cell by hand.
 _elman = jb.cells.elman()
@@ -142,6 +177,8 @@ CELLS = [
         _learned_oracle,
         inputs=_reset_input,
     ),
+    CellCase("diagonal", forgetting, oracles.forgetting_step),
+    CellCase("affine", switched, oracles.switched_step),
     CellCase("from_step", user, _user_oracle, lambda h: h["fast"]),
     CellCase("by_hand", by_hand, oracles.elman_step("tanh")),
 ]

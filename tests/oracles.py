@@ -40,6 +40,17 @@ def sine_step(theta, x, h):
     return np.sin(np.einsum("nd,...d->...n", theta.W_x, x) + np.einsum("nk,...k->...n", theta.W_h, h) + theta.b)
 
 
+def forgetting_step(theta, x, h):
+    W, U = (np.einsum("nd,...d->...n", theta[name], x) for name in "WU")
+    a = sigmoid(theta["p"] + U)
+    return a * h + (1 - a) * tanh(W + theta["b"])
+
+
+def switched_step(theta, x, h):
+    W, U = (np.einsum("nd,...d->...n", theta[name], x) for name in ("W_x", "U"))
+    return np.einsum("nk,...k->...n", theta["W_h"], h) + U * h + W
+
+
 def gru_step(theta, x, h):
     n = h.shape[-1]
 

@@ -78,6 +78,12 @@ def one_of(name, value, choices, otherwise):
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}: got {value!r}; {otherwise}")
 
 
+def of_the_state(jacobian, affine):
+    """What a cell declares of f as a function of h_{t-1}."""
+    one_of("jacobian", jacobian, ("dense", "diagonal"), '"dense" is right for every f')
+    flag("affine", affine, "; False is right for every f")
+
+
 def at_least(name, value, least):
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not value >= least:
         raise ValueError(f"`{name}` must be a number, at least {least}: got {value!r}")

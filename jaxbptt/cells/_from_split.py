@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -146,8 +147,10 @@ def rounded(cell: Cell, wrap, operands) -> Cell:
     """The same cell with `wrap` around each of its functions, and other operands."""
     apply, vjp, split = wrap(cell.apply), wrap(cell.vjp), own_split(cell)
     if split is not None:
-        pieces = {name: wrap(piece) for name, piece in split._asdict().items() if name not in ("operands", "of")}
-        split = TimeSplit(**pieces, operands=operands, of=(apply, vjp))
+        pieces: Any = {name: wrap(piece) for name, piece in split._asdict().items() if callable(piece)}
+        # A product rounds h_{t-1}, which is no affine map. A unit that reads itself alone is in no product.
+        affine = split.affine and split.jacobian == "diagonal"
+        split = split._replace(**pieces | {"operands": operands, "of": (apply, vjp), "affine": affine})
     return cell._replace(apply=apply, vjp=vjp, split=split, mixed=lambda cell: cell)
 
 

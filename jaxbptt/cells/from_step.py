@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ def from_step(
     init: Callable | None = None,
     initial_state: Callable | None = None,
     output: Callable | None = None,
+    jacobian: Literal["dense", "diagonal"] = "dense",
+    affine: bool = False,
 ) -> Cell:
     """A `Cell` from ``h_t = step(theta_h, x_t, h_tm1)``, for any pytrees of parameters, inputs and state.
 
@@ -38,12 +41,14 @@ def from_step(
         initial_state: ``(theta_h, batch_shape) -> h_0``, also for no batch, ``()``. May be left out when you always
             pass ``h_0`` and its leaves are ``[*batch, n]``.
         output: the part of a state that the readout sees; by default all of it. Must not use parameters.
+        jacobian: ``"diagonal"`` where each unit of h_t reads the same unit of h_{t-1} and no other.
+        affine: True where `step` is affine in ``h_tm1``. `jaxbptt.check_cell` finds what is declared and not so.
 
     Returns:
         A `Cell`. The same functions give the same object; define them once, not in a loop.
 
     Raises:
-        TypeError: when an argument is no function, or not one of these arguments.
+        TypeError, ValueError: when an argument is no function, not of these arguments, or no such declaration.
 
     Notes:
         Traced values must reach `step` as arguments: pass what is differentiated through ``theta_h``, ``x_t`` or
@@ -69,6 +74,7 @@ def from_step(
         arguments.called_with("initial_state", initial_state, "theta_h", "batch_shape")
     if output is not None:
         arguments.called_with("output", output, "h_t")
+    arguments.of_the_state(jacobian, affine)
 
     f = jax.jit(functools.partial(_f, step), inline=True)  # traced once for all uses below
     vjp = functools.partial(_vjp, f)
@@ -80,6 +86,8 @@ def from_step(
         param_vjp=functools.partial(_param_vjp, jax.vmap(f, in_axes=(None, 0, 0))),
         input_vjp=functools.partial(_input_vjp, jax.vmap(f, in_axes=(None, 0, 0))),
         of=(f, vjp),
+        jacobian=jacobian,
+        affine=affine,
     )
     make = init or arguments.absent("init", "pass `init=` to `cells.from_step`, or make the parameters yourself")
     begin = initial_state or arguments.absent(

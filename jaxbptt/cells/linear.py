@@ -60,7 +60,7 @@ def _input_vjp(theta_h, xs, hs_tm1, hs, residuals, deltas):
     return vecmat(deltas, theta_h.W_x)
 
 
-_SPLIT = TimeSplit(_project, _step, _residuals, _step_vjp, _param_vjp, _input_vjp)
+_SPLIT = TimeSplit(_project, _step, _residuals, _step_vjp, _param_vjp, _input_vjp, affine=True)
 
 
 @factory

@@ -59,6 +59,13 @@ def mismatch(leaf, got, wanted, error, tolerance, reference, where):
     )
 
 
+def false_declaration(declared, otherwise, element, got, wanted, error, tolerance, reference, where):
+    raise GradientMismatchError(
+        f"`split.{declared}` is declared and false: `{element}` is {got}, and would be {wanted}: relative error "
+        f"{error:.2e}, allowed {tolerance:.1e} ({where}); declare `{otherwise}`, or mend f"
+    )
+
+
 def no_missing_cotangents(missing, where):
     """Every leaf with a derivative has a cotangent of its shape."""
     if missing:

@@ -20,9 +20,14 @@ def like(tree, key, scale=1.0):
 
 def perturbed(tree, key, scale=0.3):
     """`tree` moved off the zeros of its initialisation, where a missing bias or gate can hide."""
+    return moved(tree, like(tree, key, scale))
+
+
+def moved(tree, by, times=1):
+    """``tree + times · by``, where `by` has ``None`` in the place of leaves that stay."""
     leaves, treedef = jax.tree.flatten(tree)
-    moved = zip(leaves, treedef.flatten_up_to(like(tree, key, scale)), strict=True)
-    return treedef.unflatten([leaf if move is None else jnp.asarray(leaf) + move for leaf, move in moved])
+    pairs = zip(leaves, treedef.flatten_up_to(by), strict=True)
+    return treedef.unflatten([leaf if move is None else jnp.asarray(leaf) + times * move for leaf, move in pairs])
 
 
 def inner(bar, tree):

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxbptt import adjoints
 from jaxbptt._errors import arguments
 from jaxbptt._trees import cotangents
-from jaxbptt.checking import _errors, _random
+from jaxbptt.cells._from_split import split_of
+from jaxbptt.checking import _errors, _random, declarations
 from jaxbptt.checking.report import Report, compared, largest, relative_errors, report, tolerances
 from jaxbptt.types import Cell
 from jaxbptt.unroll import checked, unroll
@@ -37,7 +38,8 @@ def check_cell(
 
     Each seed, size and batch shape gives a short trajectory, from a random state with random parameters. At every step
     ``theta_bar``, ``x_bar_t`` and ``h_bar_tm1`` are compared for a random cotangent. The states and the gradient of the
-    whole trajectory, under `adjoints.full` with ``cell.split``, are then compared with plain JAX.
+    whole trajectory, under `adjoints.full` with ``cell.split``, are then compared with plain JAX. What ``cell.split``
+    declares (``jacobian``, ``affine``) is held against random directions, small and large.
 
     Args:
         cell: f, with ``init`` and ``initial_state``.
@@ -55,7 +57,8 @@ def check_cell(
         batch shapes make it shorter.
 
     Raises:
-        GradientMismatchError: at the first leaf beyond the rounding of the dtype, with the leaf, both values, the step.
+        GradientMismatchError: at the first leaf beyond the rounding of the dtype, with the leaf, both values, the step;
+            for a declaration that is false.
         TypeError, ValueError: for arguments that don't fit.
 
     >>> import jaxbptt as jb
@@ -67,6 +70,7 @@ def check_cell(
     inputs = _normal_inputs if inputs is None else inputs
     arguments.callable_argument("inputs", inputs)
     _errors.options(seeds, sizes, batch_shapes, steps, dtype)
+    arguments.of_the_state(split_of(cell).jacobian, split_of(cell).affine)
     scales, programs, found = tolerances(dtype), _programs(cell), []
     with jax.enable_x64(True):
         for seed, (d, n), batch in itertools.product(seeds, sizes, batch_shapes):
@@ -89,6 +93,7 @@ def _programs(cell):
         rule=jax.jit(cell.vjp),
         reference=jax.jit(lambda bar, *step: cotangents.pullback(cell.apply, *step)[1](bar)),
         value=jax.jit(lambda bar, *step: _random.inner(bar, cell.apply(*step))),
+        declared=functools.partial(declarations.errors, split_of(cell)),
         plain=trajectory(adjoints.autodiff()),
         by_hand={residuals: trajectory(adjoints.full(residuals=residuals)) for residuals in ("gates", "states")},
     )
@@ -119,7 +124,10 @@ def _steps(programs, theta_h, xs, h_tm1, steps, key, scales, case):
         h_bar_t = _random.like(h_t, step_key)
         got, wanted = programs.rule(*step.values(), h_t, h_bar_t), programs.reference(h_bar_t, *step.values())
         value = functools.partial(programs.value, h_bar_t)
-        yield compared(step, got, wanted, value, step_key, scales, f"step t={t + 1}, {case}")
+        where = f"step t={t + 1}, {case}"
+        autodiff, differences = compared(step, got, wanted, value, step_key, scales, where)
+        given = (programs.apply, programs.rule, tuple(step.values()), h_t, step_key)
+        yield autodiff | programs.declared(*given, scales.autodiff, where), differences
         h_tm1 = h_t
 
 

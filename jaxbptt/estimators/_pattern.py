@@ -22,6 +22,7 @@ from jax import lax
 from jaxbptt import _axes
 from jaxbptt._trees import vectors
 from jaxbptt._trees.cotangents import dtype_of, has_derivative
+from jaxbptt.cells._from_split import split_of
 
 _POINTS = 32  # where a derivative may vanish by chance, as relu's does for half of all inputs
 _ROWS = 64  # at once
@@ -142,7 +143,8 @@ def _found(cell, theta_h, x_t, h_tm1):
     points = _drawn(rng, x_t, (number,)), _drawn(rng, h_tm1, (number,))
     weights = jnp.asarray(rng.standard_normal(number), jnp.float32)  # of the points: a sum is zero where each is
     any_finite, b, c, start = jax.device_get(jax.jit(_derivatives, static_argnums=0)(cell, theta, *points, weights))
-    c = c | np.eye(len(c), dtype=bool)  # at a padded step the state stands still
+    alone = np.eye(len(c), dtype=bool)  # at a padded step the state stands still
+    c = alone if split_of(cell).jacobian == "diagonal" else c | alone
     return ((b | start).T, c) if any_finite else (np.ones_like(b.T), np.ones_like(c))
 
 

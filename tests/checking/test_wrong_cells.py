@@ -82,6 +82,54 @@ def test_wrong_rules_of_other_cells_are_caught(name):
                 jb.check_cell(wrong, **ONCE, inputs=inputs_of(case))
 
 
+def _with_a_far_corner(theta_h, x_t, h_tm1):
+    return jnp.minimum(h_tm1, 50.0) + x_t @ theta_h["U"].T
+
+
+def _declared(cell, **declared):
+    return cell._replace(split=cell.split._replace(**declared))
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(
+    ("cell", "leaf"),
+    [
+        (_declared(CELL["affine"], jacobian="diagonal"), "diagonal: h_tm1"),
+        (
+            _declared(CELL["lstm"], jacobian="diagonal"),
+            r"diagonal: h_tm1\.h",
+        ),  # each leaf on its own
+        (_declared(CELL["elman-tanh"], affine=True), "affine: h_t"),
+        (
+            jb.cells.from_step(_with_a_far_corner, CELL["diagonal"].init, CELL["diagonal"].initial_state, affine=True),
+            "affine, far: h_t",
+        ),
+    ],
+    ids=["dense", "two-leaves", "curved", "corner"],
+)
+def test_false_declarations_are_caught(cell, leaf):
+    with pytest.raises(WRONG, match=rf"is declared and false: `{leaf}\[.*step t=1, seed=0.*; declare `"):
+        jb.check_cell(cell, **ONCE)
+
+
+def test_what_a_combinator_hands_on_holds():
+    """A false one would be caught; a true one that is lost would cost a fast path."""
+
+    def declared(cell):
+        return cell.split.jacobian, cell.split.affine
+
+    C, diagonal = jb.cells, CELL["diagonal"]
+    for combinator in (C.masked, C.resettable, C.learned_start, C.mixed_precision):
+        assert declared(combinator(diagonal)) == ("diagonal", True)
+    assert declared(C.masked(C.linear())) == declared(C.linear()) == ("dense", True)
+    assert declared(C.mixed_precision(C.linear())) == declared(C.stacked(diagonal)) == ("dense", False)
+    flagged = {"mask": C.masked(diagonal), "reset": C.resettable(CELL["affine"])}
+    with jax.disable_jit():
+        for name, cell in flagged.items():
+            (case,) = (case for case in CELLS if case.name == {"mask": "masked", "reset": "resettable"}[name])
+            jb.check_cell(cell, **ONCE, inputs=inputs_of(case))
+
+
 @pytest.mark.usefixtures("eager")
 def test_a_division_with_other_states_is_caught():
     """Its gradients are right and its states are not: what is sequential and what is not must still make f."""

@@ -41,6 +41,10 @@ row(
     r"`forget_bias` and `b_init` exclude each other: got both; .*row 1",
     lambda: jb.cells.lstm(forget_bias=2.0, b_init=initializers.zeros),
 )
+row("jacobian", ValueError, r"`jacobian` must be one of 'dense', 'diagonal': got 'diag'; \"dense\" is right", lambda: (
+    jb.cells.from_step(leak, jacobian="diag")))  # fmt: skip
+row("affine", TypeError, r"`affine` must be True or False: got 1; False is right", lambda: (
+    jb.check_cell(ELMAN._replace(split=ELMAN.split._replace(affine=1)))))  # fmt: skip
 
 # Users' cells
 

@@ -62,8 +62,9 @@ def learned_start(cell: Cell) -> Cell:
     pieces = (inner.project, inner.step, inner.residuals, inner.step_vjp, inner.input_vjp)
     project, step, residuals, step_vjp, input_vjp = (functools.partial(_of_inner, piece) for piece in pieces)
     operands = None if inner.operands is None else functools.partial(_operands, inner)
+    param_vjp, declared = functools.partial(_param_vjp, inner), {"jacobian": inner.jacobian, "affine": inner.affine}
     return cell_from_split(
-        TimeSplit(project, step, residuals, step_vjp, functools.partial(_param_vjp, inner), input_vjp, operands),
+        TimeSplit(project, step, residuals, step_vjp, param_vjp, input_vjp, operands, **declared),
         init=functools.partial(_init, cell),
         initial_state=functools.partial(_initial_state, cell),
         check=functools.partial(_check, cell),

@@ -74,6 +74,8 @@ def masked(cell: Cell) -> Cell:
         param_vjp=param_vjp,
         input_vjp=lambda *stack: MaskedInput(of_x(*stack), None),
         operands=inner.operands,
+        jacobian=inner.jacobian,  # c_t, or 1 where the state stands still
+        affine=inner.affine,
     )
     return cell_from_split(
         split,

@@ -62,7 +62,8 @@ def resettable(cell: Cell) -> Cell:
     pieces: Any = (_project, _step, _residuals, _step_vjp, _param_vjp, _input_vjp)
     pieces = [functools.partial(piece, cell, inner) for piece in pieces]
     return cell_from_split(
-        TimeSplit(*pieces),  # without `operands`: a sequence's first state is made from θ_h as it is
+        # Without `operands`: a sequence's first state is made from θ_h as it is. c_t is 0 where one begins.
+        TimeSplit(*pieces, jacobian=inner.jacobian, affine=inner.affine),
         init=cell.init,
         initial_state=cell.initial_state,
         check=functools.partial(_check, cell),
