@@ -167,6 +167,7 @@ CELLS = [
     CellCase("elman-sigmoid", jb.cells.elman("sigmoid"), oracles.elman_step("sigmoid")),
     CellCase("gru", jb.cells.gru(), oracles.gru_step),
     CellCase("lstm", jb.cells.lstm(), oracles.lstm_step, _h),
+    CellCase("leaky", jb.cells.leaky(alpha=0.3), oracles.leaky_step("tanh", 0.3), np.tanh),
     CellCase("skeleton", sine(), oracles.sine_step),
     CellCase("stacked", jb.cells.stacked(jb.cells.gru(), jb.cells.lstm()), _stacked_oracle, lambda h: h[1].h),
     CellCase("masked", jb.cells.masked(jb.cells.lstm()), _masked_oracle, _h, _masked_input),
@@ -220,6 +221,11 @@ ONLINE_ESTIMATORS = {name: EXACT_ESTIMATORS[name] for name in ("rtrl", "windowed
 STOCHASTIC_ESTIMATORS = {
     "uoro": (jb.estimators.uoro, ("elman-tanh", "gru", "lstm", "stacked", "from_step")),
     "kf_rtrl": (jb.estimators.kf_rtrl, ("linear", "elman-sigmoid")),
+}
+# Those that leave out what goes through W_h, and cells they are for.
+LOCAL_ESTIMATORS = {
+    "eprop": (jb.estimators.eprop, ("elman-tanh", "gru", "lstm", "leaky")),
+    "rflo": (jb.estimators.rflo, ("elman-sigmoid", "leaky")),
 }
 
 

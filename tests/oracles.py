@@ -36,6 +36,15 @@ def elman_step(activation):
     return step
 
 
+def leaky_step(activation, alpha):
+    def step(theta, x, h):
+        rates = PHI[activation](h)
+        z = np.einsum("nd,...d->...n", theta.W_x, x) + np.einsum("nk,...k->...n", theta.W_h, rates) + theta.b
+        return (1 - np.asarray(alpha)) * h + np.asarray(alpha) * z
+
+    return step
+
+
 def sine_step(theta, x, h):
     return np.sin(np.einsum("nd,...d->...n", theta.W_x, x) + np.einsum("nk,...k->...n", theta.W_h, h) + theta.b)
 

@@ -11,22 +11,7 @@ import jaxbptt as jb
 from jaxbptt.estimators import _pattern
 from tests import cases
 from tests.cases import CELLS, assert_close, oracle, problem
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-
-
-def jacobian(f, tree):
-    """By complex steps, a column for each number of `tree`."""
-    leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
-    columns = []
-    for k, leaf in enumerate(leaves):
-        for index in np.ndindex(leaf.shape):
-            moved = [other.astype(complex) for other in leaves]
-            moved[k][index] += 1e-30j
-            columns.append(flat(f(structure.unflatten(moved))).imag / 1e-30)
-    return np.stack(columns, axis=-1)
+from tests.matrices import flat, jacobian
 
 
 def influence(case, theta_h, xs, h, order):

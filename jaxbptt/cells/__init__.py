@@ -4,15 +4,17 @@ from jaxbptt.cells.combinators.learned_start import LearnedStart, learned_start
 from jaxbptt.cells.combinators.masked import MaskedInput, masked
 from jaxbptt.cells.combinators.mixed_precision import mixed_precision
 from jaxbptt.cells.combinators.resettable import ResetInput, resettable
+from jaxbptt.cells.combinators.sparse import sparse
 from jaxbptt.cells.combinators.stacked import stacked
 from jaxbptt.cells.elman import ElmanParams, elman
 from jaxbptt.cells.from_step import from_step
 from jaxbptt.cells.gru import GRUParams, gru
+from jaxbptt.cells.leaky import LeakyParams, leaky
 from jaxbptt.cells.linear import LinearParams, linear
 from jaxbptt.cells.lstm import LSTMParams, LSTMState, lstm
 
 __all__ = [
-    "ElmanParams", "GRUParams", "LSTMParams", "LSTMState", "LearnedStart", "LinearParams", "MaskedInput", "ResetInput",
-    "elman", "from_step", "gru", "learned_start", "linear", "lstm", "masked", "mixed_precision", "resettable",
-    "stacked",
+    "ElmanParams", "GRUParams", "LSTMParams", "LSTMState", "LeakyParams", "LearnedStart", "LinearParams", "MaskedInput",
+    "ResetInput", "elman", "from_step", "gru", "leaky", "learned_start", "linear", "lstm", "masked", "mixed_precision",
+    "resettable", "sparse", "stacked",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbptt._axes import one_step, state_tree
-from jaxbptt._errors import words
+from jaxbptt._errors import arguments, words
 from jaxbptt._errors.trees import like
 
 
@@ -90,6 +90,39 @@ def batch_shape(value):
         raise TypeError(f"`batch_shape` must be a tuple of integers: got {value!r}; for one batch axis write `(6,)`")
     if any(size < 0 for size in value):
         raise ValueError(f"`batch_shape` must be sizes of at least 0: got {value!r}; for one batch axis write `(6,)`")
+
+
+def shares(name, value):
+    """A number in (0, 1], or a tuple of them."""
+    for share in value if isinstance(value, tuple) else (value,):
+        arguments.numbers(**{name: share})
+        if not 0 < share <= 1:
+            raise ValueError(f"`{name}` must lie above 0 and be at most 1: got {share!r}; it is dt/τ")
+
+
+def one_each(name, came, n):
+    raise ValueError(f"`{name}` must be one number, or one for each of the n = {n} units: got {came}")
+
+
+def masks_of_weights(leaves):
+    for mask in leaves:
+        if mask is not None and (not isinstance(mask, np.ndarray) or mask.dtype != bool):
+            raise TypeError(
+                "`masks` must be a tree like θ_h of NumPy arrays of booleans, None where a leaf is dense: got "
+                f"{words.describe(mask)}; write `np.asarray(mask, bool)`"
+            )
+
+
+def masks_fit(structure, shapes, theta_h):
+    leaves, came = jax.tree.flatten(theta_h)
+    if came != structure:
+        raise TypeError(f"`theta_h` must have the tree of the masks, {structure}: got {came}")
+    for wanted, leaf in zip(shapes, leaves, strict=True):
+        if wanted is not None and np.shape(leaf) != wanted:
+            raise ValueError(
+                f"`theta_h` must have the shapes of the masks, {wanted} for one: got {np.shape(leaf)}; make masks for "
+                "these sizes"
+            )
 
 
 def not_both(name, given, other, remedy):

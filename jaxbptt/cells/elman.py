@@ -13,7 +13,6 @@ Pullback, with h_bar_t = ∂F/∂h_t:
 """
 
 import functools
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -23,6 +22,7 @@ from jaxbptt import initializers
 from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
 from jaxbptt._errors import arguments, initialisation
 from jaxbptt._factory import factory
+from jaxbptt.cells._activations import ACTIVATIONS
 from jaxbptt.cells._from_split import matrix_cell, matrix_fits, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
@@ -39,20 +39,6 @@ class ElmanParams(NamedTuple):
     W_x: Array
     W_h: Array
     b: Array
-
-
-class _Activation(NamedTuple):
-    """φ, and φ' as a function of the value φ(z)."""
-
-    apply: Callable[[Array], Array]
-    derivative: Callable[[Array], Array]
-
-
-_ACTIVATIONS = {
-    "tanh": _Activation(jnp.tanh, lambda h: 1 - h * h),
-    "relu": _Activation(jax.nn.relu, lambda h: (h > 0).astype(h.dtype)),
-    "sigmoid": _Activation(jax.nn.sigmoid, lambda h: h * (1 - h)),
-}
 
 
 def _project(theta_h, xs):
@@ -104,8 +90,8 @@ def elman(
     >>> cell.apply(theta_h, jnp.ones((2, 3)), cell.initial_state(theta_h, (2,))).shape
     (2, 5)
     """
-    arguments.one_of("activation", activation, _ACTIVATIONS, "bring your own f with `cells.from_step`")
-    phi = _ACTIVATIONS[activation]
+    arguments.one_of("activation", activation, ACTIVATIONS, "bring your own f with `cells.from_step`")
+    phi = ACTIVATIONS[activation]
 
     def step(theta_h, u_t, h_tm1):
         return phi.apply(u_t + with_bias(matvec(theta_h.W_h, h_tm1), theta_h.b)), ()

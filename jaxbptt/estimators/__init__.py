@@ -10,9 +10,11 @@ from jaxbptt.estimators._rank_one import RankOne
 from jaxbptt.estimators.adaptive import AdaptiveInfo, AdaptiveState, adaptive
 from jaxbptt.estimators.bptt import BPTTInfo, BPTTState, bptt
 from jaxbptt.estimators.compare import Agreement, Compared, Comparison, compare
+from jaxbptt.estimators.eprop import EPropInfo, EPropState, eprop
 from jaxbptt.estimators.from_objective import ObjectiveInfo, ObjectiveState, from_objective
 from jaxbptt.estimators.kf_rtrl import KFRTRLInfo, KFRTRLState, kf_rtrl
 from jaxbptt.estimators.randomised import RandomisedInfo, RandomisedState, randomised
+from jaxbptt.estimators.rflo import RFLOInfo, RFLOState, rflo
 from jaxbptt.estimators.rtrl import RTRLInfo, RTRLState, rtrl
 from jaxbptt.estimators.snap import SnApInfo, SnApState, snap
 from jaxbptt.estimators.uoro import UOROInfo, UOROState, uoro
@@ -26,11 +28,15 @@ __all__ = [
     "BPTTState",
     "Compared",
     "Comparison",
+    "EPropInfo",
+    "EPropState",
     "KFRTRLInfo",
     "KFRTRLState",
     "Kronecker",
     "ObjectiveInfo",
     "ObjectiveState",
+    "RFLOInfo",
+    "RFLOState",
     "RTRLInfo",
     "RTRLState",
     "RandomisedInfo",
@@ -45,9 +51,11 @@ __all__ = [
     "adaptive",
     "bptt",
     "compare",
+    "eprop",
     "from_objective",
     "kf_rtrl",
     "randomised",
+    "rflo",
     "rtrl",
     "snap",
     "uoro",

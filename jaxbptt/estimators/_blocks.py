@@ -17,7 +17,7 @@ from jaxbptt.estimators._forward import Influence
 
 
 def influence(pattern, theta_h, *, cut=None):
-    """The `Influence` of a pattern. ``cut``: ``(theta_h, h_tm1) -> theta_h`` of which c_t is taken."""
+    """The `Influence` of a pattern. ``cut``: ``(cell, theta_h, h_tm1) -> theta_h`` of which c_t is taken."""
     entered = tuple(_entered(pattern, block) for block in pattern.blocks)
     return Influence(
         init=functools.partial(_init, pattern),
@@ -46,7 +46,7 @@ def _init(pattern, theta_h, h_0, start, key):
 def _push(pattern, entered, cut, cell, theta_h, x_t, h_tm1, h_t, a_tm1, key_t):
     """a_t = b_t + c_t a_{t-1}, block by block."""
     b = _rows(cell, theta_h, x_t, h_tm1, h_t, pattern.b_colours)[0]
-    c = _rows(cell, theta_h if cut is None else cut(theta_h, h_tm1), x_t, h_tm1, h_t, pattern.c_colours)[1]
+    c = _rows(cell, theta_h if cut is None else cut(cell, theta_h, h_tm1), x_t, h_tm1, h_t, pattern.c_colours)[1]
     return tuple(
         _b(pattern, block, enters, b).astype(a.dtype) + _c(pattern, block, c).astype(a.dtype) @ a
         for block, enters, a in zip(pattern.blocks, entered, a_tm1, strict=True)

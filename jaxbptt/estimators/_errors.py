@@ -107,3 +107,41 @@ def one_product(theta_h, x_t, h_tm1):
             f"`xs` must be one array [T, *batch, d] for `kf_rtrl`: got a {type(x_t).__name__}; give `lengths` for "
             "padding, or use `uoro`, which takes any inputs"
         )
+
+
+def weights_of_the_state(name, cell, theta_h, x_t, h_tm1, gated):
+    """A cell whose state goes through W_h, and a bias beside that; one state h where it may not be gated."""
+    W_h, b = getattr(theta_h, "W_h", None), getattr(theta_h, "b_h", getattr(theta_h, "b", None))
+    z = jax.eval_shape(cell.output, h_tm1)
+    fits = np.ndim(W_h) == 2 and hasattr(z, "shape") and z.shape == W_h.shape[1:] and np.shape(b) == W_h.shape[:1]
+    if not fits or not (gated or (W_h.shape[0] == W_h.shape[1] and hasattr(h_tm1, "shape"))):
+        which = "`elman`, `leaky`, `gru`, `lstm`" if gated else "`elman` and `leaky`; `eprop` takes gated ones too"
+        raise NotImplementedError(
+            f"`{name}` is for cells that read their output through W_h [k·n, n] beside a bias [k·n], such as {which}: "
+            f"got θ_h of {type(theta_h).__name__}, a state {words.describe(h_tm1)}; use `uoro`, which takes any cell"
+        )
+    if x_t is not None and not hasattr(x_t, "shape"):
+        raise NotImplementedError(
+            f"`xs` must be one array [T, *batch, d] for `{name}`: got a {type(x_t).__name__}; give `lengths` for "
+            "padding, or use `uoro`, which takes any inputs"
+        )
+
+
+def key_of_feedback(key):
+    if key is None:
+        raise TypeError(
+            '`key` must be given, as `feedback="random"` draws a matrix: got None; call `init(theta, h_0, key=key)`'
+        )
+
+
+def one_array(name, value, wanted):
+    if not hasattr(value, "shape"):
+        raise NotImplementedError(
+            f'`{name}` must be one array {wanted} for `feedback="random"`: got {words.describe(value)}; use '
+            '`feedback="symmetric"`'
+        )
+
+
+def feedback_of(state):
+    if state.feedback is None:
+        raise ValueError("`state.feedback` must be a matrix [m, n]: got None; make the state with `estimator.init`")

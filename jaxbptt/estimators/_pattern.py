@@ -64,15 +64,18 @@ def _is_weak(leaf):
     return isinstance(leaf, (int, float, complex)) or getattr(leaf, "weak_type", False)
 
 
-def pattern(cell, theta_h, x_t, h_tm1, order):
-    """The `Pattern` of these shapes, one member's. ``order=None``: until nothing more is reached."""
-    return _pattern(cell, shapes(theta_h), shapes(x_t), shapes(h_tm1), order)
+def pattern(cell, theta_h, x_t, h_tm1, order, cut=None):
+    """The `Pattern` of these shapes, one member's. ``order=None``: until nothing more is reached.
+
+    ``cut``: ``(cell, theta_h, h_tm1) -> theta_h`` of which c_t is taken.
+    """
+    return _pattern(cell, shapes(theta_h), shapes(x_t), shapes(h_tm1), order, cut)
 
 
 @functools.lru_cache(maxsize=64)
-def _pattern(cell, theta_h, x_t, h_tm1, order):
+def _pattern(cell, theta_h, x_t, h_tm1, order, cut):
     with jax.ensure_compile_time_eval():
-        b, c = _found(cell, theta_h, x_t, h_tm1)
+        b, c = _found(cell, theta_h, x_t, h_tm1, cut)
     return _arranged(b, c, order)
 
 
@@ -134,7 +137,7 @@ def _colours(matrix):
     return colours
 
 
-def _found(cell, theta_h, x_t, h_tm1):
+def _found(cell, theta_h, x_t, h_tm1, cut):
     """Where b_t, or dh_0/dθ_h, and c_t are not zero, ``[N, P]`` and ``[N, N]``: everywhere, where f is never finite."""
     rng = np.random.default_rng(0)
     theta = _drawn(rng, theta_h, ())
@@ -142,13 +145,15 @@ def _found(cell, theta_h, x_t, h_tm1):
     number = max([_POINTS, *(shape[0] for shape, _, _ in theta_h[1] if shape and tokens)])  # each row of a table
     points = _drawn(rng, x_t, (number,)), _drawn(rng, h_tm1, (number,))
     weights = jnp.asarray(rng.standard_normal(number), jnp.float32)  # of the points: a sum is zero where each is
-    any_finite, b, c, start = jax.device_get(jax.jit(_derivatives, static_argnums=0)(cell, theta, *points, weights))
+    any_finite, b, c, start = jax.device_get(
+        jax.jit(_derivatives, static_argnums=(0, 1))(cell, cut, theta, *points, weights)
+    )
     alone = np.eye(len(c), dtype=bool)  # at a padded step the state stands still
     c = alone if split_of(cell).jacobian == "diagonal" else c | alone
     return ((b | start).T, c) if any_finite else (np.ones_like(b.T), np.ones_like(c))
 
 
-def _derivatives(cell, theta, xs, hs, weights):
+def _derivatives(cell, cut, theta, xs, hs, weights):
     """Whether f is finite at any of the points, and where b_tᵀ, c_t and (dh_0/dθ_h)ᵀ are not zero."""
     leaves = [
         leaf for leaf in jax.tree.leaves(jax.vmap(cell.apply, (None, 0, 0))(theta, xs, hs)) if has_derivative(leaf)
@@ -160,7 +165,12 @@ def _derivatives(cell, theta, xs, hs, weights):
 
     def f(vector, hs_of):
         def one(x_t, h_tm1, h):
-            return vectors.flatten(cell.apply(theta_of(vector), x_t, vectors.flatten(h_tm1)[1](h)))[0]
+            theta_h, h_tm1 = theta_of(vector), vectors.flatten(h_tm1)[1](h)
+            if cut is None:
+                return vectors.flatten(cell.apply(theta_h, x_t, h_tm1))[0]
+            for_b = cell.apply(theta_h, x_t, lax.stop_gradient(h_tm1))
+            for_c = cell.apply(lax.stop_gradient(cut(cell, theta_h, h_tm1)), x_t, h_tm1)
+            return vectors.flatten(for_b)[0] + vectors.flatten(for_c)[0]
 
         return jax.vmap(one)(xs, hs, hs_of)
 

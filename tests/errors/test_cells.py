@@ -46,6 +46,19 @@ row("jacobian", ValueError, r"`jacobian` must be one of 'dense', 'diagonal': got
 row("affine", TypeError, r"`affine` must be True or False: got 1; False is right", lambda: (
     jb.check_cell(ELMAN._replace(split=ELMAN.split._replace(affine=1)))))  # fmt: skip
 
+leaky_theta = jb.cells.LeakyParams(ones(n, d), ones(n, n), ones(n))
+row("leaky-alpha", ValueError, r"`alpha` must lie above 0 and be at most 1: got 1.5; it is dt/τ", lambda: (
+    jb.cells.leaky(alpha=1.5)))  # fmt: skip
+row("leaky-alphas", ValueError, r"`alpha` must be one number, or one for each of the n = 4 units: got 2", lambda: (
+    unroll(cell=jb.cells.leaky(alpha=(0.1, 0.2)), theta_h=leaky_theta)))  # fmt: skip
+mask = np.ones((n, n), bool)
+row("sparse-masks", TypeError, r"`masks` must be a tree like θ_h of NumPy arrays of booleans, .*: got ", lambda: (
+    jb.cells.sparse(ELMAN, jb.cells.ElmanParams(None, mask.astype(float), None))))  # fmt: skip
+row("sparse-tree", TypeError, r"`theta_h` must have the tree of the masks, ", lambda: (
+    unroll(cell=jb.cells.sparse(ELMAN, jb.cells.LinearParams(None, mask)))))  # fmt: skip
+row("sparse-shape", ValueError, r"`theta_h` must have the shapes of the masks, \(3, 3\) for one: got \(4, 4\)", lambda: (
+    unroll(cell=jb.cells.sparse(ELMAN, jb.cells.ElmanParams(None, mask[:3, :3], None)))))  # fmt: skip
+
 # Users' cells
 
 for name, call, called in (

@@ -8,6 +8,7 @@ from jaxbptt.readouts import identity
 from tests.errors.rows import (
     ELMAN,
     ESTIMATORS,
+    GRU,
     LSTM,
     MODEL,
     PARAMS,
@@ -126,6 +127,44 @@ row(
         xs=jb.cells.MaskedInput(ones(T, B, d), flags(T, B)),
         key=key(),
     ),
+)
+row(
+    "rflo-gated",
+    NotImplementedError,
+    r"`rflo` is for cells that read their output through W_h .*`eprop` takes gated ones too: got θ_h of GRUParams",
+    lambda: jb.estimators.rflo(MODEL, l2).init(THETA, ones(B, n)),
+)
+row(
+    "eprop-inputs",
+    NotImplementedError,
+    r"`xs` must be one array \[T, \*batch, d\] for `eprop`: got a MaskedInput; give `lengths`",
+    lambda: update(
+        jb.estimators.eprop,
+        jb.rnn(jb.cells.masked(ELMAN), jb.readouts.linear()),
+        theta=jb.Theta(PARAMS["elman"], THETA_O),
+        xs=jb.cells.MaskedInput(ones(T, B, d), flags(T, B)),
+    ),
+)
+with_random_feedback = functools.partial(jb.estimators.eprop, feedback="random")
+row(
+    "eprop-key",
+    TypeError,
+    r'`key` must be given, as `feedback="random"` draws a matrix: got None; call `init\(theta, h_0, key=key\)`',
+    lambda: with_random_feedback(MODEL, l2).init(THETA),
+)
+row(
+    "eprop-two-heads",
+    NotImplementedError,
+    r'`y_hats` must be one array .* for `feedback="random"`: got .*; use `feedback="symmetric"`',
+    lambda: with_random_feedback(
+        jb.rnn(GRU, jb.readouts.several({"a": jb.readouts.identity(), "b": jb.readouts.identity()})), l2
+    ).init(jb.Theta(PARAMS["gru"], {"a": (), "b": ()}), key=key()),
+)
+row(
+    "eprop-no-feedback",
+    ValueError,
+    r"`state.feedback` must be a matrix \[m, n\]: got None; make the state with `estimator.init`",
+    lambda: update(with_random_feedback, state=jb.estimators.EPropState(None, None)),
 )
 
 compared = functools.partial(jb.estimators.compare, MODEL, l2, THETA, ones(T, B, d), ones(T, B, 2))

@@ -31,6 +31,7 @@ ROWS, row = table()
 FACTORIES: dict[Callable, dict[str, Any]] = {
     jb.cells.linear: {},
     jb.cells.elman: {},
+    jb.cells.leaky: {},
     jb.cells.gru: {},
     jb.cells.lstm: {},
     jb.cells.from_step: {"step": leak},
@@ -51,6 +52,8 @@ FACTORIES: dict[Callable, dict[str, Any]] = {
     jb.estimators.adaptive: {"model": MODEL, "loss": l2},
     jb.estimators.uoro: {"model": MODEL, "loss": l2},
     jb.estimators.kf_rtrl: {"model": MODEL, "loss": l2},
+    jb.estimators.eprop: {"model": MODEL, "loss": l2},
+    jb.estimators.rflo: {"model": MODEL, "loss": l2},
     jb.estimators.from_objective: {"F": jb.objective(MODEL, l2)},
     jb.adjoints.full: {},
     jb.adjoints.tangent: {},
