@@ -30,7 +30,7 @@ def test_a_sparse_cell_is_the_cell_at_the_weights_there_are():
         np.testing.assert_allclose(got, value, rtol=1e-12)
         assert_close(bar, wanted, 1e-11)
         assert not np.any(np.asarray(bar.h.W_h)[~MASKS.W_h])
-    assert jb.check_cell(SPARSE.cell, sizes=((3, 6),))
+    assert jb.check_cell(SPARSE.cell, sizes=((3, 6),), seeds=(0,), batch_shapes=((),))
     drawn = SPARSE.cell.init(jax.random.key(0), 3, 6)
     assert not np.any(np.asarray(drawn.W_x)[~MASKS.W_x])
     assert np.all(np.asarray(drawn.W_h)[MASKS.W_h])
