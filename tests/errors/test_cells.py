@@ -54,8 +54,8 @@ row("leaky-alphas", ValueError, r"`alpha` must be one number, or one for each of
 mask = np.ones((n, n), bool)
 row("sparse-masks", TypeError, r"`masks` must be a tree like θ_h of NumPy arrays of booleans, .*: got ", lambda: (
     jb.cells.sparse(ELMAN, jb.cells.ElmanParams(None, mask.astype(float), None))))  # fmt: skip
-sparse = {name: jb.cells.sparse(ELMAN, masks) for name, masks in (
-    ("tree", jb.cells.LinearParams(None, mask)), ("shape", jb.cells.ElmanParams(None, mask[:3, :3], None)))}  # fmt: skip
+MASKS = {"tree": jb.cells.LinearParams(None, mask), "shape": jb.cells.ElmanParams(None, mask[:3, :3], None)}
+sparse = {name: jb.cells.sparse(ELMAN, masks) for name, masks in MASKS.items()}
 row("sparse-tree", TypeError, r"`theta_h` must have the tree of the masks, ", lambda: (
     unroll("elman", cell=sparse["tree"])))  # fmt: skip
 row("sparse-shape", ValueError, r"`theta_h` must have the shapes of the masks, \(3, 3\) .*: got \(4, 4\)", lambda: (
