@@ -85,6 +85,12 @@ row(
     lambda: jb.check_cell(LINEAR._replace(vjp=wrong_rule), **ONCE),
 )
 row(
+    "check_cell-false-declaration",
+    GradientMismatchError,
+    r"`split.jacobian=\"diagonal\"` is declared and false: `diagonal: h_tm1.*declare `jacobian=\"dense\"`, or mend f",
+    lambda: jb.check_cell(LINEAR._replace(split=LINEAR.split._replace(jacobian="diagonal")), **ONCE),
+)
+row(
     "check_cell-f-not-finite",
     ValueError,
     r"jax.vjp itself gives NaN or infinity for `theta_h\.W_h` \(step t=1, seed=0.*check them first",

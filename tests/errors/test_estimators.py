@@ -157,8 +157,8 @@ row(
     NotImplementedError,
     r'`y_hats` must be one array .* for `feedback="random"`: got .*; use `feedback="symmetric"`',
     lambda: with_random_feedback(
-        jb.rnn(GRU, jb.readouts.several({"a": jb.readouts.identity(), "b": jb.readouts.identity()})), l2
-    ).init(jb.Theta(PARAMS["gru"], {"a": (), "b": ()}), key=key()),
+        jb.rnn(GRU, jb.readouts.several(jb.readouts.identity(), jb.readouts.identity())), l2
+    ).init(jb.Theta(PARAMS["gru"], ((), ())), key=key()),
 )
 row(
     "eprop-no-feedback",

@@ -35,6 +35,7 @@ FACTORIES: dict[Callable, dict[str, Any]] = {
     jb.cells.gru: {},
     jb.cells.lstm: {},
     jb.cells.from_step: {"step": leak},
+    jb.cells.sparse: {"cell": ELMAN, "masks": jb.cells.ElmanParams(None, None, None)},
     jb.cells.masked: {"cell": ELMAN},
     jb.cells.resettable: {"cell": ELMAN},
     jb.cells.learned_start: {"cell": ELMAN},
