@@ -1,6 +1,7 @@
 """Weights that are always zero, and units that leak each at their own rate."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jaxbptt as jb
@@ -44,6 +45,17 @@ def test_equal_masks_make_one_cell_and_an_absent_weight_is_not_carried():
     state = estimator.init(given.theta, given.h_0)
     per_unit = (MASKS.W_x.sum(1) + MASKS.W_h.sum(1)).reshape(3, 6).sum(0) + 6  # and six biases
     assert sum(block.size for block in state.a) == 6 * per_unit.max()
+
+
+def test_a_leaf_without_a_derivative_stays_as_it_is():
+    cell = jb.cells.from_step(lambda theta_h, x_t, h_tm1: theta_h["W"] @ h_tm1 + x_t[theta_h["k"]])
+    some = jb.cells.sparse(cell, {"W": np.eye(3, dtype=bool), "k": None})
+    theta_h, h_bar_t = {"W": jnp.full((3, 3), 2.0), "k": jnp.array(2)}, jnp.ones(3)
+    h_tm1, x_t = jnp.arange(3.0), jnp.arange(4.0)
+    theta_bar, _, h_bar_tm1 = some.vjp(theta_h, x_t, h_tm1, some.apply(theta_h, x_t, h_tm1), h_bar_t)
+    assert theta_bar["k"] is None
+    np.testing.assert_array_equal(theta_bar["W"], np.diag(np.arange(3.0)))
+    np.testing.assert_array_equal(h_bar_tm1, [2.0, 2.0, 2.0])
 
 
 def test_each_unit_may_leak_at_its_own_rate():

@@ -114,7 +114,7 @@ def masks_of_weights(leaves):
 
 
 def masks_fit(structure, shapes, theta_h):
-    leaves, came = jax.tree.flatten(theta_h)
+    leaves, came = jax.tree.flatten(theta_h, is_leaf=lambda leaf: leaf is None)
     if came != structure:
         raise TypeError(f"`theta_h` must have the tree of the masks, {structure}: got {came}")
     for wanted, leaf in zip(shapes, leaves, strict=True):

@@ -93,7 +93,7 @@ _sparse: Callable = sparse.__wrapped__  # with the masks as they are kept
 
 
 def _masked(masks, theta_h):
-    leaves, structure = jax.tree.flatten(theta_h)
+    leaves, structure = jax.tree.flatten(theta_h, is_leaf=_is_none)  # as is a cotangent's leaf without a derivative
     pairs = zip(masks.leaves, leaves, strict=True)
     return structure.unflatten([leaf if mask is None else _where(mask, leaf) for mask, leaf in pairs])
 
