@@ -1,5 +1,7 @@
 """States that an estimator carries."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -111,7 +113,8 @@ def one_product(theta_h, x_t, h_tm1):
 
 def weights_of_the_state(name, cell, theta_h, x_t, h_tm1, gated):
     """A cell whose state goes through W_h, and a bias beside that; one state h where it may not be gated."""
-    W_h, b = getattr(theta_h, "W_h", None), getattr(theta_h, "b_h", getattr(theta_h, "b", None))
+    W_h: Any = getattr(theta_h, "W_h", None)
+    b: Any = getattr(theta_h, "b_h", getattr(theta_h, "b", None))
     z = jax.eval_shape(cell.output, h_tm1)
     fits = np.ndim(W_h) == 2 and hasattr(z, "shape") and z.shape == W_h.shape[1:] and np.shape(b) == W_h.shape[:1]
     if not fits or not (gated or (W_h.shape[0] == W_h.shape[1] and hasattr(h_tm1, "shape"))):
@@ -127,11 +130,12 @@ def weights_of_the_state(name, cell, theta_h, x_t, h_tm1, gated):
         )
 
 
-def key_of_feedback(key):
+def key_of_feedback(key) -> Any:
     if key is None:
         raise TypeError(
             '`key` must be given, as `feedback="random"` draws a matrix: got None; call `init(theta, h_0, key=key)`'
         )
+    return key
 
 
 def one_array(name, value, wanted):

@@ -45,7 +45,7 @@ def without_recurrence(cell, theta_h, h_tm1):
 
 def _init(rule, theta, h_0=None, *, key=None):
     state = _forward.init(rule, theta, h_0)
-    _errors.key_of_feedback(key)
+    key = _errors.key_of_feedback(key)
     h = jax.eval_shape(rule.model.initial_state, theta) if h_0 is None else h_0
     z = jax.eval_shape(rule.model.cell.output, h)
     _errors.one_array("output", z, "[*batch, n]")

@@ -7,7 +7,7 @@ Pullback: that of f at M ∘ θ_h, and theta_bar = M ∘ (theta_bar of f).
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,6 @@ from jaxbptt.cells._from_split import cell_from_split, split_of
 from jaxbptt.cells.combinators.mixed_precision import mixed_precision, with_members_of
 from jaxbptt.types import Cell, PyTree, TimeSplit
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 
 class _Masks(NamedTuple):
     """Masks as a cached factory can take them: bytes, and ``None`` where a leaf is dense."""
@@ -31,9 +28,9 @@ class _Masks(NamedTuple):
     leaves: tuple
 
 
-def _hashable(make: Callable[P, R]) -> Callable[P, R]:
+def _hashable(make: Callable[[Cell, Any], Cell]) -> Callable[[Cell, PyTree], Cell]:
     @functools.wraps(make)
-    def call(cell, masks) -> R:
+    def call(cell, masks):
         leaves, structure = jax.tree.flatten(masks, is_leaf=_is_none)
         _errors.masks_of_weights(leaves)
         kept = tuple(None if mask is None else (np.shape(mask), np.asarray(mask).tobytes()) for mask in leaves)
@@ -89,7 +86,7 @@ def sparse(cell: Cell, masks: PyTree) -> Cell:
     )  # fmt: skip
 
 
-_sparse: Callable = sparse.__wrapped__  # with the masks as they are kept
+_sparse: Any = vars(sparse)["__wrapped__"]  # with the masks as they are kept
 
 
 def _masked(masks, theta_h):
