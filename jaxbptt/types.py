@@ -27,6 +27,19 @@ PyTree = Any
 """Any pytree of arrays: a bare array, a NamedTuple of arrays, a dict of tuples."""
 
 
+class Keyed(NamedTuple):
+    """What a cell that draws random numbers reads: ``x [T, *batch, …]``, and ``key [T]`` or ``[T, *batch]``.
+
+    Without a key, on x alone, such a cell runs undisturbed.
+
+    >>> Keyed(x=jax.numpy.ones((3, 4)), key=jax.random.split(jax.random.key(0), 3)).key.shape
+    (3,)
+    """
+
+    x: PyTree
+    key: Any
+
+
 class TimeSplit(NamedTuple):
     """Which part of a cell is sequential in time, and which is parallel over it.
 

@@ -1,5 +1,6 @@
 """f: the cells. One file a cell, its derivation beside its pullback."""
 
+from jaxbptt.cells.combinators.euler import TimedInput, euler
 from jaxbptt.cells.combinators.learned_start import LearnedStart, learned_start
 from jaxbptt.cells.combinators.masked import MaskedInput, masked
 from jaxbptt.cells.combinators.mixed_precision import mixed_precision
@@ -12,9 +13,10 @@ from jaxbptt.cells.gru import GRUParams, gru
 from jaxbptt.cells.leaky import LeakyParams, leaky
 from jaxbptt.cells.linear import LinearParams, linear
 from jaxbptt.cells.lstm import LSTMParams, LSTMState, lstm
+from jaxbptt.types import Keyed
 
 __all__ = [
-    "ElmanParams", "GRUParams", "LSTMParams", "LSTMState", "LeakyParams", "LearnedStart", "LinearParams", "MaskedInput",
-    "ResetInput", "elman", "from_step", "gru", "leaky", "learned_start", "linear", "lstm", "masked", "mixed_precision",
-    "resettable", "sparse", "stacked",
+    "ElmanParams", "GRUParams", "Keyed", "LSTMParams", "LSTMState", "LeakyParams", "LearnedStart", "LinearParams",
+    "MaskedInput", "ResetInput", "TimedInput", "elman", "euler", "from_step", "gru", "leaky", "learned_start", "linear",
+    "lstm", "masked", "mixed_precision", "resettable", "sparse", "stacked",
 ]  # fmt: skip

@@ -125,6 +125,23 @@ def masks_fit(structure, shapes, theta_h):
             )
 
 
+def times_and_keys(dt, key, h_0):
+    """Lengths of steps and keys have the axes of time and batch, or that of time alone."""
+    kinds = {"dt": (dt, jnp.floating, "floating point"), "key": (key, jax.dtypes.prng_key, "keys of `jax.random.key`")}
+    for name, (value, kind, wanted) in kinds.items():
+        if value is None:
+            continue
+        if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, kind):
+            came = value.dtype if hasattr(value, "dtype") else type(value).__name__
+            raise TypeError(f"`xs.{name}` must be an array of {wanted}, [T] or [T, *batch]: got {came}")
+        for path, leaf in jax.tree.leaves_with_path(h_0):
+            if np.shape(leaf)[: value.ndim - 1] != value.shape[1:]:
+                raise ValueError(
+                    f"`xs.{name}` must have shape [T] or [T, *batch]: got {value.shape} with "
+                    f"`h_0{jax.tree_util.keystr(path)}` of shape {np.shape(leaf)}; use `jnp.broadcast_to`"
+                )
+
+
 def not_both(name, given, other, remedy):
     if given:
         raise ValueError(f"`{name}` and `{other}` exclude each other: got both; {remedy}")

@@ -9,7 +9,7 @@ import numpy as np
 import jaxbptt as jb
 from jaxbptt import initializers
 from tests.cases import turns
-from tests.errors.rows import ELMAN, USER, B, assert_refused, d, each, jacobian, leak, n, ones, table, unroll
+from tests.errors.rows import ELMAN, USER, B, T, assert_refused, d, each, jacobian, leak, n, ones, table, unroll
 
 ROWS, row = table()
 
@@ -60,6 +60,21 @@ row("sparse-tree", TypeError, r"`theta_h` must have the tree of the masks, ", la
     unroll("elman", cell=sparse["tree"])))  # fmt: skip
 row("sparse-shape", ValueError, r"`theta_h` must have the shapes of the masks, \(3, 3\) .*: got \(4, 4\)", lambda: (
     unroll("elman", cell=sparse["shape"])))  # fmt: skip
+row("euler-noise", ValueError, r"`noise` must be a number, at least 0: got -1.0", lambda: jb.cells.euler(ELMAN, -1.0))
+for what, kind, pattern, changed in (
+    ("dt-integer", TypeError, r"`xs.dt` must be an array of floating point, .*: got int64", {"dt": np.ones(T, int)}),
+    (
+        "dt-features",
+        ValueError,
+        r"`xs.dt` must have shape .*: got \(5, 1\) with `h_0` of shape \(6, 4\)",
+        {"dt": ones(T, 1)},
+    ),
+    ("key-raw", TypeError, r"`xs.key` must be an array of keys of .*: got uint32", {"key": np.ones((T, 2), np.uint32)}),
+):
+    row(f"euler-{what}", kind, pattern, lambda changed=changed: unroll(
+        "elman", cell=jb.cells.euler(ELMAN),
+        xs=jb.cells.Keyed(jb.cells.TimedInput(ones(T, B, d), changed.get("dt", ones(T))), changed.get("key")),
+    ))  # fmt: skip
 
 # Users' cells
 

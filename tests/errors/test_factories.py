@@ -36,6 +36,7 @@ FACTORIES: dict[Callable, dict[str, Any]] = {
     jb.cells.lstm: {},
     jb.cells.from_step: {"step": leak},
     jb.cells.sparse: {"cell": ELMAN, "masks": jb.cells.ElmanParams(None, None, None)},
+    jb.cells.euler: {"cell": ELMAN},
     jb.cells.masked: {"cell": ELMAN},
     jb.cells.resettable: {"cell": ELMAN},
     jb.cells.learned_start: {"cell": ELMAN},
