@@ -130,6 +130,13 @@ def weights_of_the_state(name, cell, theta_h, x_t, h_tm1, gated):
         )
 
 
+def reads_otherwise(cell):
+    raise NotImplementedError(
+        "local rules are for cells that read their output z by W_h z, added to a bias, and with the weights that θ_h "
+        f"holds: got {cell!r}, whose value changes when W_h z is moved into the bias; use `snap` or `uoro`"
+    )
+
+
 def key_of_feedback(key) -> Any:
     if key is None:
         raise TypeError(

@@ -23,6 +23,7 @@ from jaxbptt import _axes
 from jaxbptt._trees import vectors
 from jaxbptt._trees.cotangents import dtype_of, has_derivative
 from jaxbptt.cells._from_split import split_of
+from jaxbptt.estimators import _errors
 
 _POINTS = 32  # where a derivative may vanish by chance, as relu's does for half of all inputs
 _ROWS = 64  # at once
@@ -145,16 +146,18 @@ def _found(cell, theta_h, x_t, h_tm1, cut):
     number = max([_POINTS, *(shape[0] for shape, _, _ in theta_h[1] if shape and tokens)])  # each row of a table
     points = _drawn(rng, x_t, (number,)), _drawn(rng, h_tm1, (number,))
     weights = jnp.asarray(rng.standard_normal(number), jnp.float32)  # of the points: a sum is zero where each is
-    any_finite, b, c, start = jax.device_get(
+    any_finite, same, b, c, start = jax.device_get(
         jax.jit(_derivatives, static_argnums=(0, 1))(cell, cut, theta, *points, weights)
     )
+    if not same:
+        _errors.reads_otherwise(cell)
     alone = np.eye(len(c), dtype=bool)  # at a padded step the state stands still
     c = alone if split_of(cell).jacobian == "diagonal" else c | alone
     return ((b | start).T, c) if any_finite else (np.ones_like(b.T), np.ones_like(c))
 
 
 def _derivatives(cell, cut, theta, xs, hs, weights):
-    """Whether f is finite at any of the points, and where b_tᵀ, c_t and (dh_0/dθ_h)ᵀ are not zero."""
+    """Whether f is finite anywhere, and the same where it is cut; where b_tᵀ, c_t and (dh_0/dθ_h)ᵀ are not zero."""
     leaves = [
         leaf for leaf in jax.tree.leaves(jax.vmap(cell.apply, (None, 0, 0))(theta, xs, hs)) if has_derivative(leaf)
     ]
@@ -170,7 +173,7 @@ def _derivatives(cell, cut, theta, xs, hs, weights):
                 return vectors.flatten(cell.apply(theta_h, x_t, h_tm1))[0]
             for_b = cell.apply(theta_h, x_t, lax.stop_gradient(h_tm1))
             for_c = cell.apply(lax.stop_gradient(cut(cell, theta_h, h_tm1)), x_t, h_tm1)
-            return vectors.flatten(for_b)[0] + vectors.flatten(for_c)[0]
+            return jnp.stack([vectors.flatten(for_b)[0], vectors.flatten(for_c)[0]])
 
         return jax.vmap(one)(xs, hs, hs_of)
 
@@ -178,13 +181,19 @@ def _derivatives(cell, cut, theta, xs, hs, weights):
         theta_bar, h_bars = pull(jnp.outer(weights.astype(unit.dtype), unit))
         return theta_bar != 0, jnp.any(h_bars != 0, axis=0)
 
-    h_t, pull = jax.vjp(f, vector, jax.vmap(lambda h: vectors.flatten(h)[0])(hs))
+    h_t, pull = jax.vjp(
+        lambda *given: jnp.sum(f(*given), 1) if cut else f(*given),
+        vector,
+        jax.vmap(lambda h: vectors.flatten(h)[0])(hs),
+    )
     b, c = lax.map(row, jnp.eye(h_t.shape[-1], dtype=h_t.dtype), batch_size=_ROWS)
     start = jnp.zeros_like(b)
     if _axes.state_without_batch(cell, theta) is not None:  # it may be learned
         of_theta = jax.jacrev(lambda vector: vectors.flatten(cell.initial_state(theta_of(vector), ()))[0])
         start = of_theta(vector) != 0
-    return jnp.any(finite), b.T, c, start.T
+    both = f(vector, jax.vmap(lambda h: vectors.flatten(h)[0])(hs)) if cut else jnp.zeros((1, 2, 1))
+    same = jnp.all(jnp.abs(both[:, 0] - both[:, 1]) <= 1e-3 * (1 + jnp.abs(both[:, 0])))
+    return jnp.any(finite), same | ~jnp.any(finite), b.T, c, start.T
 
 
 def _drawn(rng, given, points):

@@ -47,7 +47,7 @@ def eprop(
 
     Biased, without a bound; exact for one step, and where W_h = 0. ∂F/∂θ_o is exact. d_t couples the few states of one
     unit: the leak of `cells.leaky`, the gates of `cells.lstm` and `cells.gru`, nothing in `cells.elman`. Memory and
-    time: O(|θ|) a step and member, and none in T. `cells.stacked` is refused.
+    time: O(|θ|) a step and member, and none in T. `cells.stacked` and `cells.sparse` are refused.
 
     Args:
         model: f and g; f with W_h beside a bias, as the cells above.

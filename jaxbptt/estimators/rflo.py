@@ -47,7 +47,7 @@ def rflo(
 
     Biased, without a bound; exact for one step, and where W_h = 0. ∂F/∂θ_o is exact. For `cells.leaky`; for
     `cells.elman`, which has no leak, a_t is b_t. On these it is `eprop`, which takes gated cells as well. Memory and
-    time: O(|θ|) a step and member, and none in T. `cells.stacked` is refused.
+    time: O(|θ|) a step and member, and none in T. `cells.stacked` and `cells.sparse` are refused.
 
     Args:
         model: f and g; f with one state h, W_h [n, n] and a bias [n].

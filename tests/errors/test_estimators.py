@@ -2,6 +2,8 @@
 
 import functools
 
+import numpy as np
+
 import jaxbptt as jb
 from jaxbptt.cells import LSTMState
 from jaxbptt.readouts import identity
@@ -143,6 +145,15 @@ row(
         jb.rnn(jb.cells.masked(ELMAN), jb.readouts.linear()),
         theta=jb.Theta(PARAMS["elman"], THETA_O),
         xs=jb.cells.MaskedInput(ones(T, B, d), flags(T, B)),
+    ),
+)
+halved = jb.cells.sparse(ELMAN, PARAMS["elman"]._replace(W_x=None, W_h=np.eye(n, dtype=bool), b=None))
+row(
+    "eprop-sparse",
+    NotImplementedError,
+    r"local rules are for cells that read their output z by W_h z, .*: got Cell\(.*; use `snap` or `uoro`",
+    lambda: jb.estimators.eprop(jb.rnn(halved, jb.readouts.linear()), l2).init(
+        jb.Theta(PARAMS["elman"], THETA_O), ones(B, n)
     ),
 )
 with_random_feedback = functools.partial(jb.estimators.eprop, feedback="random")
