@@ -28,9 +28,7 @@ PyTree = Any
 
 
 class Keyed(NamedTuple):
-    """What a cell that draws random numbers reads: ``x [T, *batch, …]``, and ``key [T]`` or ``[T, *batch]``.
-
-    Without a key, on x alone, such a cell runs undisturbed.
+    """A noisy input: ``x [T, *batch, …]``, and ``key [T]`` or ``[T, *batch]``; on x alone it draws nothing.
 
     >>> Keyed(x=jax.numpy.ones((3, 4)), key=jax.random.split(jax.random.key(0), 3)).key.shape
     (3,)
@@ -58,11 +56,8 @@ class TimeSplit(NamedTuple):
             The functions above give the same for both. ``None``: θ_h as it is.
         of: ``(apply, vjp)``, the two functions that are split here. Only a cell with exactly these uses the split. For
             any other, one is implied from the cell's own pair.
-        jacobian: what c_t is. ``"diagonal"`` where each unit of h_t reads the same unit of h_{t-1} and no other, in
-            each leaf; a complex unit by a product with a complex number. ``"dense"`` says nothing.
-        affine: whether f is affine in h_{t-1}: h_t = c_t h_{t-1} + d_t, where c_t and d_t read x_t and θ_h alone.
-
-    A declaration that is false gives wrong results; `jaxbptt.check_cell` finds it.
+        jacobian: ``"diagonal"`` where each unit of h_t reads the same unit of h_{t-1} and no other, in each leaf.
+        affine: whether f is affine in h_{t-1}. `jaxbptt.check_cell` finds either where it is false.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
     >>> split = jb.cells.linear().split

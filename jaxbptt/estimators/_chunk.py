@@ -4,10 +4,20 @@ init(theta, h_0=None, *, key=None) -> state
 update(theta, state, xs, ys, *, mask=None, lengths=None, key=None) -> (Estimate, state)
 """
 
+from typing import NamedTuple
+
 from jaxbptt import _axes, objective
 from jaxbptt._errors import arguments, trees
 from jaxbptt._trees import cotangents
 from jaxbptt.types import Model, Theta
+
+
+class NoInfo(NamedTuple):
+    """Nothing to look at: the state holds all there is.
+
+    >>> len(NoInfo())
+    0
+    """
 
 
 def check_factory(model, loss, reduction):

@@ -1,11 +1,13 @@
 """States that an estimator carries."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxbptt._errors import arguments, words
+from jaxbptt.types import GradientEstimator
 
 
 def estimator_state(state, state_type):
@@ -88,6 +90,15 @@ def same_influence(a, expected):
         )
 
 
+def named_estimators(values):
+    for one in values.values() if isinstance(values, Mapping) else (values,):
+        if not isinstance(one, GradientEstimator):
+            wanted = "a dictionary from names to estimators, such as `estimators.rtrl(model, loss)`"
+            raise words.other("estimators", wanted, one)
+    if not isinstance(values, Mapping) or not values:
+        raise ValueError(f"`estimators` must be a dictionary with at least one entry: got {len(values)}")
+
+
 def positive(**values):
     arguments.numbers(**values)
     for name, value in values.items():
@@ -153,6 +164,11 @@ def one_array(name, value, wanted):
         )
 
 
-def feedback_of(state):
-    if state.feedback is None:
-        raise ValueError("`state.feedback` must be a matrix [m, n]: got None; make the state with `estimator.init`")
+def feedback(B, y_hat, z):
+    """A matrix from the cotangents of ŷ to those of z."""
+    wanted = words.describe(jax.ShapeDtypeStruct((*y_hat.shape[-1:], *z.shape[-1:]), z.dtype))
+    came = words.describe(B)
+    if came != wanted:
+        raise ValueError(
+            f"`state.feedback` must be a matrix [m, n], {wanted}: got {came}; make the state with `estimator.init`"
+        )

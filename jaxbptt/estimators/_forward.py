@@ -58,6 +58,10 @@ class Influence(NamedTuple):
     through: Callable = through_a_t
 
 
+def _no_info(a_T):
+    return _chunk.NoInfo()
+
+
 class Rule(NamedTuple):
     """What an estimator from left to right is.
 
@@ -66,9 +70,9 @@ class Rule(NamedTuple):
         loss: L.
         reduction: ``"mean"`` or ``"sum"``.
         state_type: the NamedTuple that is carried: ``h``, ``a`` and whatever else.
-        info: ``a_T -> `` the info of an estimate.
         influence: ``(cell, theta_h, x_t, h_tm1, a) -> Influence`` for arguments of these shapes, of one member. ``a``
             is ``None`` before the first step, ``x_t`` in ``init``, where no input is known; ``None``: wait for one.
+        info: ``a_T -> `` the info of an estimate.
         needs_key: whether `update` draws random numbers.
     """
 
@@ -76,8 +80,8 @@ class Rule(NamedTuple):
     loss: Any
     reduction: str
     state_type: Any
-    info: Callable
     influence: Callable
+    info: Callable = _no_info
     needs_key: bool = False
 
 

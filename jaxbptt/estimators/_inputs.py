@@ -36,11 +36,20 @@ def by_shape(make: Callable[P, R]) -> Callable[P, R]:
 
 def example(cell, theta_h, inputs: Shapes | None):
     """The shapes of one x_t of one member: those given, or ``[d]`` of the first W_x where f reads it; else ``None``."""
-    if inputs is not None:
+    h_t = _axes.state_without_batch(cell, theta_h)
+    if inputs is not None and h_t is None:
         return inputs.structure.unflatten(inputs.leaves)
+    if inputs is not None:
+        x_t = inputs.structure.unflatten(inputs.leaves)
+        try:
+            jax.eval_shape(cell.apply, theta_h, x_t, h_t)
+        except words.OF_ARGUMENTS as error:
+            raise words.kind(error)(
+                f"`inputs` must be one x_t that f reads, of one member: got {words.describe(x_t)}; {error}"
+            ) from error
+        return x_t
     named = jax.tree.leaves_with_path(theta_h)
     W_x = next((leaf for path, leaf in named if path and jax.tree_util.keystr(path[-1:], simple=True) == "W_x"), None)
-    h_t = _axes.state_without_batch(cell, theta_h)
     if W_x is None or h_t is None or np.ndim(W_x) != 2:
         return None
     x_t = jax.ShapeDtypeStruct(np.shape(W_x)[-1:], dtype_of(W_x))

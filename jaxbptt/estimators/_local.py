@@ -7,15 +7,28 @@ a_t = b_t + d_t a_{t-1},   d_t: c_t without the paths through W_h, z_{t-1} = out
 """
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import losses
+from jaxbptt import losses, readouts
 from jaxbptt._trees import cotangents
 from jaxbptt.cells._from_split import with_time_axis
 from jaxbptt.estimators import _blocks, _errors, _forward, _inputs, _pattern
-from jaxbptt.types import GradientEstimator
+from jaxbptt.types import Array, GradientEstimator
+
+
+class LocalState(NamedTuple):
+    """``h``: the state; ``a``: the traces in blocks; ``feedback [m, n]``: the random matrix, or ``None``.
+
+    >>> LocalState(h=None, a=None).feedback is None
+    True
+    """
+
+    h: Any
+    a: tuple[Array, ...] | None
+    feedback: Array | None = None
 
 
 def estimator(rule, feedback) -> GradientEstimator:
@@ -49,7 +62,7 @@ def _init(rule, theta, h_0=None, *, key=None):
     h = jax.eval_shape(rule.model.initial_state, theta) if h_0 is None else h_0
     z = jax.eval_shape(rule.model.cell.output, h)
     _errors.one_array("output", z, "[*batch, n]")
-    y_hat = jax.eval_shape(rule.model.readout.apply, theta.o, z)
+    y_hat = readouts.fits(rule.model.readout, theta.o, z)
     _errors.one_array("y_hats", y_hat, "[T, *batch, m]")
     n = z.shape[-1]
     return state._replace(feedback=jax.random.normal(key, (y_hat.shape[-1], n), z.dtype) / n**0.5)
@@ -58,7 +71,6 @@ def _init(rule, theta, h_0=None, *, key=None):
 def _update(rule, theta, state, xs, ys, *, mask=None, lengths=None, key=None):
     """``(Estimate, state)`` of one batch, or one chunk of a stream."""
     _errors.estimator_state(state, rule.state_type)
-    _errors.feedback_of(state)
     read = functools.partial(_read, rule.model, rule.loss, state.feedback)
     return _forward.update(rule, theta, state, xs, ys, mask=mask, lengths=lengths, key=key, read=read)
 
@@ -67,6 +79,7 @@ def _read(model, loss, B, theta_o, h_t, y_t, w_t):
     """L_t, (∂L_t/∂ŷ_t) (∂ŷ_t/∂θ_o) and (∂L_t/∂ŷ_t) B (∂z_t/∂h_t)."""
     z_t, pull_output = jax.vjp(model.cell.output, h_t)
     y_hat_t, pull_readout = jax.vjp(lambda theta_o: model.readout.apply(theta_o, z_t), theta_o)
+    _errors.feedback(B, y_hat_t, z_t)
     L_t, y_hat_bar_t = jax.value_and_grad(functools.partial(_loss, loss, y_t, w_t))(y_hat_t)
     return L_t, *cotangents.from_jax((*pull_readout(y_hat_bar_t), *pull_output(y_hat_bar_t @ B)))
 

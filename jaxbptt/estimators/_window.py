@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxbptt import _axes, _masks, losses, readouts
+from jaxbptt._errors import trees
 from jaxbptt._time import sweeps
 from jaxbptt._time.loop import hold
 from jaxbptt._trees import cotangents
@@ -34,6 +35,17 @@ class Kept(NamedTuple):
     xs: Any
     hs_tm1: Any
     steps: Array
+
+
+class TruncatedState(NamedTuple):
+    """``h``: the state; ``kept``: the last inputs and the states before them. ``None``: before the first chunk.
+
+    >>> TruncatedState(h=jnp.zeros((4, 5)), kept=None).h.shape
+    (4, 5)
+    """
+
+    h: Any
+    kept: Kept | None
 
 
 class Chunk(NamedTuple):
@@ -64,7 +76,13 @@ class Sweeps(NamedTuple):
     stride: int
 
 
-def begin(cell, theta_h, h_0, inputs, N):
+def init(model, N, inputs, theta, h_0=None, *, key=None):
+    """The state before the first step, of an estimator that keeps N steps."""
+    trees.theta(theta)
+    return TruncatedState(h_0, _begin(model.cell, theta.h, h_0, inputs, N))
+
+
+def _begin(cell, theta_h, h_0, inputs, N):
     """N steps that were not taken; ``None`` without any, or where only the first chunk says what an input is."""
     x_t = None if h_0 is None or N == 0 else _inputs.example(cell, theta_h, inputs)
     if x_t is None:

@@ -7,22 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt._errors import arguments, trees
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
 from jaxbptt.estimators import _chunk, _decay, _errors, _inputs, _window
+from jaxbptt.estimators._window import TruncatedState
 from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model, Theta
-
-
-class AdaptiveState(NamedTuple):
-    """``h``: the state; ``kept``: the last ``max_window`` inputs and the states before them, or ``None``.
-
-    >>> AdaptiveState(h=jnp.zeros((4, 5)), kept=None).h.shape
-    (4, 5)
-    """
-
-    h: Any
-    kept: Any
 
 
 class AdaptiveInfo(NamedTuple):
@@ -66,7 +56,7 @@ def adaptive(
         reduction: ``"mean"`` over the chunk's time and batch, or ``"sum"``.
 
     Returns:
-        A `GradientEstimator`. ``init(theta, h_0=None)`` gives an `AdaptiveState`; the info of ``update`` is an
+        A `GradientEstimator`. ``init(theta, h_0=None)`` gives a `TruncatedState`; the info of ``update`` is an
         `AdaptiveInfo`. The same arguments give the same object.
 
     Raises:
@@ -93,19 +83,14 @@ def adaptive(
     if max_window is not None:
         arguments.count("max_window", max_window)
     return GradientEstimator(
-        functools.partial(_init, model, max_window, inputs),
+        functools.partial(_window.init, model, max_window or 0, inputs),
         functools.partial(_update, model, loss, reduction, tolerance, max_window),
     )
 
 
-def _init(model, max_window, inputs, theta, h_0=None, *, key=None):
-    trees.theta(theta)
-    return AdaptiveState(h_0, _window.begin(model.cell, theta.h, h_0, inputs, max_window or 0))
-
-
 def _update(model, loss, reduction, tolerance, max_window, theta, state, xs, ys, *, mask=None, lengths=None, key=None):
     """``(Estimate, state)`` of one batch, or one chunk of a stream: see `jaxbptt.estimators.adaptive`."""
-    _errors.estimator_state(state, AdaptiveState)
+    _errors.estimator_state(state, TruncatedState)
     given, pull_beginning = _chunk.begin(model, loss, theta, state.h, xs, ys, mask, lengths, key)
     chunk = _window.forward(model, loss, reduction, theta, given)
     T = len(jax.tree.leaves(chunk.hs)[0])
@@ -132,4 +117,4 @@ def _update(model, loss, reduction, tolerance, max_window, theta, state, xs, ys,
         h_0_bar = _window.of_the_start(across, K, deltas)
         theta_h_bar = cotangents.add(theta_h_bar, pull_beginning(h_0_bar))  # zero, unless the start is learned
     info = AdaptiveInfo(K, _decay.rate(decay), _decay.bound(decay))
-    return Estimate(chunk.F, Theta(theta_h_bar, chunk.theta_o_bar), info), AdaptiveState(chunk.h_T, whole.kept)
+    return Estimate(chunk.F, Theta(theta_h_bar, chunk.theta_o_bar), info), TruncatedState(chunk.h_T, whole.kept)

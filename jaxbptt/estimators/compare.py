@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxbptt._errors import arguments, words
+from jaxbptt._errors import arguments
 from jaxbptt._trees import cotangents, vectors
+from jaxbptt.estimators import _errors
 from jaxbptt.objective import objective
 from jaxbptt.types import GradientEstimator, Loss, Model, PyTree, Theta
 
@@ -137,12 +138,7 @@ def compare(
     >>> bool(table.rows[0].whole.bias < 1e-5 < table.rows[1].whole.bias)
     True
     """
-    if not isinstance(estimators, Mapping) or not all(
-        isinstance(one, GradientEstimator) for one in estimators.values()
-    ):
-        raise words.other_type("estimators", "a dictionary from names to estimators", estimators)
-    if not estimators:
-        raise ValueError("`estimators` must have at least one entry: got none")
+    _errors.named_estimators(estimators)
     arguments.count("samples", samples, 2)
     options = {"mask": mask, "lengths": lengths}
     F = jax.jit(jax.grad(objective(model, loss), allow_int=True))

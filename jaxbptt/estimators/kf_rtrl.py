@@ -74,7 +74,7 @@ def kf_rtrl(
     """
     arguments.count("samples", samples)
     influence = functools.partial(_influence, samples)
-    return _forward.estimator(_forward.Rule(model, loss, reduction, KFRTRLState, _info, influence, needs_key=True))
+    return _forward.estimator(_forward.Rule(model, loss, reduction, KFRTRLState, influence, _info, needs_key=True))
 
 
 def _influence(samples, cell, theta_h, x_t, h_tm1, a):

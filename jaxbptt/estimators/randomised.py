@@ -6,24 +6,14 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbptt._errors import arguments, trees
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._time import sweeps
 from jaxbptt._time.loop import hold
 from jaxbptt._trees import cotangents
 from jaxbptt.estimators import _chunk, _errors, _inputs, _window
+from jaxbptt.estimators._window import TruncatedState
 from jaxbptt.types import Array, Estimate, GradientEstimator, Loss, Model, Theta
-
-
-class RandomisedState(NamedTuple):
-    """``h``: the state; ``kept``: the last `keep` inputs and the states before them. ``None``: before the first chunk.
-
-    >>> RandomisedState(h=jnp.zeros((4, 5)), kept=None).h.shape
-    (4, 5)
-    """
-
-    h: Any
-    kept: Any
 
 
 class RandomisedInfo(NamedTuple):
@@ -64,7 +54,7 @@ def randomised(
         reduction: ``"mean"`` over the chunk's time and batch, or ``"sum"``.
 
     Returns:
-        A `GradientEstimator`. ``init(theta, h_0=None)`` gives a `RandomisedState`; ``update`` needs a key, a new one
+        A `GradientEstimator`. ``init(theta, h_0=None)`` gives a `TruncatedState`; ``update`` needs a key, a new one
         for each chunk. The same arguments give the same object.
 
     Raises:
@@ -85,19 +75,14 @@ def randomised(
     _errors.above("mean_window", mean_window, 1)
     arguments.count("keep", keep, 0)
     return GradientEstimator(
-        functools.partial(_init, model, keep, inputs),
+        functools.partial(_window.init, model, keep, inputs),
         functools.partial(_update, model, loss, reduction, 1 / mean_window, keep),
     )
 
 
-def _init(model, keep, inputs, theta, h_0=None, *, key=None):
-    trees.theta(theta)
-    return RandomisedState(h_0, _window.begin(model.cell, theta.h, h_0, inputs, keep))
-
-
 def _update(model, loss, reduction, p, keep, theta, state, xs, ys, *, mask=None, lengths=None, key=None):
     """``(Estimate, state)`` of one batch, or one chunk of a stream: see `jaxbptt.estimators.randomised`."""
-    _errors.estimator_state(state, RandomisedState)
+    _errors.estimator_state(state, TruncatedState)
     key = _errors.given_key(key)
     given, pull_beginning = _chunk.begin(model, loss, theta, state.h, xs, ys, mask, lengths, key)
     chunk = _window.forward(model, loss, reduction, theta, given)
@@ -116,7 +101,7 @@ def _update(model, loss, reduction, p, keep, theta, state, xs, ys, *, mask=None,
     if state.h is None:
         theta_h_bar = cotangents.add(theta_h_bar, pull_beginning(h_0_bar))  # zero, unless the start is learned
     info = RandomisedInfo(jnp.sum(cuts[whole.fill :], dtype=jnp.int32))
-    return Estimate(chunk.F, Theta(theta_h_bar, chunk.theta_o_bar), info), RandomisedState(chunk.h_T, whole.kept)
+    return Estimate(chunk.F, Theta(theta_h_bar, chunk.theta_o_bar), info), TruncatedState(chunk.h_T, whole.kept)
 
 
 def _cut_step_vjp(split, theta_h, x_t, residuals_t, h_tm1, h_t, delta_t):

@@ -5,32 +5,12 @@ a_t = b_t + (1 - α) a_{t-1}                      the leak is all that is kept o
 """
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt.estimators import _forward, _inputs, _local
-from jaxbptt.types import Array, GradientEstimator, Loss, Model
-
-
-class RFLOState(NamedTuple):
-    """``h``: the state; ``a``: the traces in blocks; ``feedback [m, n]``: the random matrix, or ``None``.
-
-    >>> RFLOState(h=None, a=None).feedback is None
-    True
-    """
-
-    h: Any
-    a: tuple[Array, ...] | None
-    feedback: Array | None = None
-
-
-class RFLOInfo(NamedTuple):
-    """Nothing to look at.
-
-    >>> len(RFLOInfo())
-    0
-    """
+from jaxbptt.types import GradientEstimator, Loss, Model
 
 
 @_inputs.by_shape
@@ -58,7 +38,7 @@ def rflo(
         reduction: ``"mean"`` over the chunk's time and batch, or ``"sum"``.
 
     Returns:
-        A `GradientEstimator`. ``init(theta, h_0=None)`` gives an `RFLOState`, and needs a key for random feedback;
+        A `GradientEstimator`. ``init(theta, h_0=None)`` gives a `LocalState`, and needs a key for random feedback;
         ``update`` needs none. The same arguments give the same object.
 
     Raises:
@@ -78,5 +58,5 @@ def rflo(
     """
     arguments.one_of("feedback", feedback, ("symmetric", "random"), "a matrix of your own goes into the state")
     influence = functools.partial(_local.influence, "rflo", False, inputs)
-    rule = _forward.Rule(model, loss, reduction, RFLOState, lambda a: RFLOInfo(), influence)
+    rule = _forward.Rule(model, loss, reduction, _local.LocalState, influence)
     return _local.estimator(rule, feedback)

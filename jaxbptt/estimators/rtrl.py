@@ -26,14 +26,6 @@ class RTRLState(NamedTuple):
     a: tuple[Array, ...] | None
 
 
-class RTRLInfo(NamedTuple):
-    """Nothing to look at: RTRL carries all it knows.
-
-    >>> len(RTRLInfo())
-    0
-    """
-
-
 @_inputs.by_shape
 @factory
 def rtrl(
@@ -81,7 +73,7 @@ def rtrl(
     ((5, 3), [(4, 1, 5, 45)])
     """
     influence = functools.partial(_influence, inputs)
-    return _forward.estimator(_forward.Rule(model, loss, reduction, RTRLState, lambda a: RTRLInfo(), influence))
+    return _forward.estimator(_forward.Rule(model, loss, reduction, RTRLState, influence))
 
 
 def _influence(inputs, cell, theta_h, x_t, h_tm1, a):

@@ -24,14 +24,6 @@ class SnApState(NamedTuple):
     a: tuple[Array, ...] | None
 
 
-class SnApInfo(NamedTuple):
-    """Nothing to look at.
-
-    >>> len(SnApInfo())
-    0
-    """
-
-
 @_inputs.by_shape
 @factory
 def snap(
@@ -54,7 +46,7 @@ def snap(
         reduction: ``"mean"`` over the chunk's time and batch, or ``"sum"``.
 
     Returns:
-        A `GradientEstimator`. ``init(theta, h_0=None)`` gives a `SnApState`; the info is a `SnApInfo`.
+        A `GradientEstimator`. ``init(theta, h_0=None)`` gives a `SnApState`; the info is a `NoInfo`.
 
     Raises:
         TypeError, ValueError: as `jaxbptt.objective` does; for an order below 1.
@@ -76,9 +68,7 @@ def snap(
     """
     arguments.count("order", order)
     return _forward.estimator(
-        _forward.Rule(
-            model, loss, reduction, SnApState, lambda a: SnApInfo(), functools.partial(_influence, order, inputs)
-        )
+        _forward.Rule(model, loss, reduction, SnApState, functools.partial(_influence, order, inputs))
     )
 
 

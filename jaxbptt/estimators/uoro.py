@@ -83,7 +83,7 @@ def uoro(
     _errors.positive(epsilon0=epsilon0, epsilon1=epsilon1)
     influence = _rank_one.influence(samples, epsilon0, epsilon1)
     return _forward.estimator(
-        _forward.Rule(model, loss, reduction, UOROState, _info, lambda *shapes: influence, needs_key=True)
+        _forward.Rule(model, loss, reduction, UOROState, lambda *shapes: influence, _info, needs_key=True)
     )
 
 

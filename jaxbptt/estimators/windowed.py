@@ -1,36 +1,18 @@
 """Truncated backpropagation through time: each loss sees the last K steps of the recursion."""
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 from jax import lax
 
-from jaxbptt._errors import arguments, trees
+from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
 from jaxbptt.estimators import _chunk, _errors, _inputs, _window
+from jaxbptt.estimators._chunk import NoInfo
+from jaxbptt.estimators._window import TruncatedState
 from jaxbptt.types import Estimate, GradientEstimator, Loss, Model, Theta
-
-
-class WindowedState(NamedTuple):
-    """``h``: the state; ``kept``: the last K - 1 inputs and the states before them. ``None``: before the first chunk.
-
-    >>> import jax.numpy as jnp
-    >>> WindowedState(h=jnp.zeros((4, 5)), kept=None).h.shape
-    (4, 5)
-    """
-
-    h: Any
-    kept: Any
-
-
-class WindowedInfo(NamedTuple):
-    """Nothing to look at: the window is the one asked for.
-
-    >>> len(WindowedInfo())
-    0
-    """
 
 
 @_inputs.by_shape
@@ -62,8 +44,8 @@ def windowed(
         reduction: ``"mean"`` over the chunk's time and batch, or ``"sum"``.
 
     Returns:
-        A `GradientEstimator`. ``init(theta, h_0=None)`` gives a `WindowedState`. A state of a model's own start that is
-        learned is seen by the losses of the first K steps. The same arguments give the same object.
+        A `GradientEstimator`. ``init(theta, h_0=None)`` gives a `TruncatedState`. A model's own start, where it is
+        learned, is seen by the losses of the first K steps. The same arguments give the same object.
 
     Raises:
         TypeError, ValueError: as `jaxbptt.objective` does, and for a window or stride that is no positive integer.
@@ -85,19 +67,14 @@ def windowed(
     arguments.count("stride", stride)
     _errors.stride(stride, window)
     return GradientEstimator(
-        functools.partial(_init, model, window, inputs),
+        functools.partial(_window.init, model, window - 1, inputs),
         functools.partial(_update, model, loss, reduction, window, stride),
     )
 
 
-def _init(model, window, inputs, theta, h_0=None, *, key=None):
-    trees.theta(theta)
-    return WindowedState(h_0, _window.begin(model.cell, theta.h, h_0, inputs, window - 1))
-
-
 def _update(model, loss, reduction, window, stride, theta, state, xs, ys, *, mask=None, lengths=None, key=None):
     """``(Estimate, state)`` of one batch, or one chunk of a stream: see `jaxbptt.estimators.windowed`."""
-    _errors.estimator_state(state, WindowedState)
+    _errors.estimator_state(state, TruncatedState)
     given, pull_beginning = _chunk.begin(model, loss, theta, state.h, xs, ys, mask, lengths, key)
     chunk = _window.forward(model, loss, reduction, theta, given)
     K = window if state.kept is not None else min(window, len(jax.tree.leaves(chunk.hs)[0]) + stride - 1)
@@ -116,4 +93,4 @@ def _update(model, loss, reduction, window, stride, theta, state, xs, ys, *, mas
         h_0_bar = _window.of_the_start(across, K, deltas)
         theta_h_bar = cotangents.add(theta_h_bar, pull_beginning(h_0_bar))  # zero, unless the start is learned
     grads = Theta(theta_h_bar, chunk.theta_o_bar)
-    return Estimate(chunk.F, grads, WindowedInfo()), WindowedState(chunk.h_T, whole.kept)
+    return Estimate(chunk.F, grads, NoInfo()), TruncatedState(chunk.h_T, whole.kept)

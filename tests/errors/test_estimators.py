@@ -174,16 +174,21 @@ row(
 row(
     "eprop-no-feedback",
     ValueError,
-    r"`state.feedback` must be a matrix \[m, n\]: got None; make the state with `estimator.init`",
-    lambda: update(with_random_feedback, state=jb.estimators.EPropState(None, None)),
+    r"`state.feedback` must be a matrix \[m, n\], float64\[2, 4\]: got float64\[4, 2\]; make the state with",
+    lambda: update(with_random_feedback, state=jb.estimators.LocalState(None, None, ones(n, 2))),
 )
 
 compared = functools.partial(jb.estimators.compare, MODEL, l2, THETA, ones(T, B, d), ones(T, B, 2))
-row("compare-nothing", ValueError, r"`estimators` must have at least one entry: got none", lambda: compared({}))
+row(
+    "compare-nothing",
+    ValueError,
+    r"`estimators` must be .* with at least one entry: got 0",
+    lambda: compared({}),
+)
 row(
     "compare-a-function",
     TypeError,
-    r"`estimators` must be a dictionary from names to estimators: got",
+    r"`estimators` must be a dictionary from names to estimators, .*: got function",
     lambda: compared({"bptt": jb.estimators.bptt}),
 )
 row(
@@ -236,7 +241,19 @@ for name, kind, pattern, call in (
     ("max_window", ValueError, r"`max_window` .*at least 1: got 0", lambda: ADAPTIVE(MODEL, l2, max_window=0)),
     ("mean_window", ValueError, r"`mean_window` must be above 1: got 1", lambda: RANDOMISED(MODEL, l2, mean_window=1)),
     ("key", TypeError, r"`key` must be given.*got None; call .* new key", lambda: update(RANDOMISED)),
-    ("state", TypeError, r"`state` must be AdaptiveState.*got WindowedState", lambda: update(ADAPTIVE, state=kept(3))),
+    (
+        "state",
+        TypeError,
+        r"`state` must be TruncatedState.*got BPTTState",
+        lambda: update(ADAPTIVE, state=jb.estimators.BPTTState(None)),
+    ),
+    ("kept-for-others", ValueError, r"`state.kept` must hold", lambda: update(ADAPTIVE, state=kept(3))),
+    (
+        "inputs-of-others",
+        TypeError,
+        r"`inputs` must be one x_t that f reads, .*: got float64\[9\]; ",
+        lambda: jb.estimators.rtrl(MODEL, l2, inputs=ones(9)).init(THETA, ones(B, n)),
+    ),
     ("kept", ValueError, r"`state.kept` must hold .*\[2, 6, 3\].*`inputs=`", lambda: update(windows(3), state=kept(4))),
     ("kept-batch", ValueError, r"`state.kept` must hold", lambda: update(windows(3), state=kept(3))),
 ):

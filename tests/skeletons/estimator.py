@@ -68,7 +68,7 @@ def diagonal_rtrl(model: Model, loss: Loss, *, reduction: Literal["mean", "sum"]
     >>> estimate.grads.h.W_x.shape, state.a.shape  # P = 5·3 + 5·5 + 5
     ((5, 3), (4, 5, 45))
     """
-    return _forward.estimator(_forward.Rule(model, loss, reduction, DiagonalRTRLState, _info, _influence))
+    return _forward.estimator(_forward.Rule(model, loss, reduction, DiagonalRTRLState, _influence, _info))
 
 
 def _info(a_T):
