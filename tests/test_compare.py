@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxbptt as jb
+from jaxbptt.estimators.compare import agreement
 from tests.cases import CELLS, oracle, problem
 
 GIVEN = problem(CELLS[1], T=4, batch=(2,), d=2, n=3)
@@ -65,6 +66,14 @@ def test_bias_noise_and_direction_of_estimators_that_are_made_to_measure():
     lines = str(table).splitlines()
     assert len(lines) == 5
     assert len({len(line) for line in lines}) == 1
+
+
+def test_the_noise_of_a_mean_is_no_bias():
+    """Two draws at g + d ± e: the mean is off by d, and |e|² of |d|² is what two such draws differ by."""
+    g, d, e = np.array([3.0, 4.0, 0.0]), np.array([0.0, 0.0, 2.0]), np.array([1.0, 0.0, 0.0])
+    found = agreement(np.stack([g + d + e, g + d - e]), g)
+    np.testing.assert_allclose(found.bias, np.sqrt(4 - 1) / 5, rtol=1e-14)
+    np.testing.assert_allclose([found.bias_error, found.variance], [1 / 5, 2 / 25], rtol=1e-14)
 
 
 def test_a_mask_lengths_and_a_gradient_of_zero():

@@ -93,13 +93,13 @@ def test_shards_are_summed_after_the_recursion(adjoint):
     assert outside > 0
 
 
-@pytest.mark.parametrize("begun", [False, True], ids=["h_0", "begun"])
-def test_bptt_with_a_mask(begun):
+@pytest.mark.parametrize(
+    ("make", "begun"), [(jb.estimators.bptt, False), (jb.estimators.bptt, True), (jb.estimators.rtrl, False)]
+)
+def test_estimators_with_a_mask(make, begun):
     given = problem(LSTM, T=5, batch=(4,))
     mask = jax.random.bernoulli(jax.random.key(1), 0.6, (5, 4))
-    F, estimator = (
-        make(given.model, jb.losses.l2_loss, reduction="sum") for make in (jb.objective, jb.estimators.bptt)
-    )
+    F, estimator = (make(given.model, jb.losses.l2_loss, reduction="sum") for make in (jb.objective, make))
 
     def sums(theta, xs, ys, h_0, mask):
         estimate, _ = estimator.update(theta, estimator.init(theta, h_0), xs, ys, mask=mask)

@@ -125,16 +125,21 @@ def update(rule, theta, state, xs, ys, *, mask=None, lengths=None, key=None, rea
         _errors.given_key(key)
     given = check(model, loss, theta, xs, ys, state.h, mask, lengths, key)
     batch = _axes.batch_shape(model.cell, theta.h, given.h_0, each=True)
+    shard = given.xs, given.h_0, given.ys, given.weights
+    theta, pull_shard = cotangents.pullback(lambda theta: cotangents.alike(theta, shard)[0], theta)
+    _, shard, a_tm1 = cotangents.alike(theta, shard, state.a)
+    given = given._replace(xs=shard[0], h_0=shard[1], ys=shard[2], weights=shard[3])
     x_t, h_tm1 = _of_a_member(_axes.one_step(xs), batch), _of_a_member(given.h_0, batch)
     influence = rule.influence(model.cell, theta.h, x_t, h_tm1, _of_a_member(state.a, batch))
     start = None if state.h is not None else functools.partial(_start, model.cell)
     a_0 = _begin(influence, theta.h, given.h_0, start, batch, key)
     if state.a is not None:
-        _errors.same_influence(state.a, a_0)
-        a_0 = state.a
+        _errors.same_influence(a_tm1, a_0)
+        a_0 = a_tm1
     read = functools.partial(_read, model, loss) if read is None else read
     h_T, a_T, (F, theta_h_bar, theta_o_bar) = sweep(influence, read, rule.reduction, theta, given, batch, a_0, key)
-    grads = Theta(influence.gradient(theta_h_bar, theta.h), cotangents.narrow(theta_o_bar, theta.o))
+    # In a ``shard_map`` ∂F/∂θ is summed over the shards, as ``jax.grad`` does it.
+    (grads,) = pull_shard(Theta(influence.gradient(theta_h_bar, theta.h), cotangents.narrow(theta_o_bar, theta.o)))
     return Estimate(F.astype(given.L_dtype), grads, rule.info(a_T)), state._replace(h=h_T, a=a_T)
 
 
@@ -156,8 +161,8 @@ def sweep(influence, read, reduction, theta, given, batch, a_0, key):
     part = jax.eval_shape(influence.pull, *_of_a_member((a_0, cotangents.zeros(given.h_0)), batch))
     F, steps = jnp.zeros((), wide(given.L_dtype)), jax.tree.leaves(given.ys)[0].shape[0]
     nothing = Sums(F, cotangents.zeros(part, to_sum=True), cotangents.zeros(theta.o, to_sum=True))
-    inputs = jnp.arange(steps), given.xs, given.ys, given.weights
-    (h_T, a_T, sums), _ = lax.scan(step, (given.h_0, a_0, nothing), inputs)
+    begun, _ = cotangents.alike((given.h_0, a_0, nothing), given.xs)
+    (h_T, a_T, sums), _ = lax.scan(step, begun, (jnp.arange(steps), given.xs, given.ys, given.weights))
     if reduction == "mean":
         sums = jax.tree.map(lambda total: losses.averaged(total, given.weights, steps, given.batch), sums)
     return h_T, a_T, sums
