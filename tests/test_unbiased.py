@@ -65,7 +65,7 @@ def test_the_mean_with_padding_of_nan_and_a_mask(make):
     draw = drawn(estimator, given._replace(xs=xs, ys=ys), given.h_0, **padded)
     estimate, state = draw(jax.random.split(jax.random.key(3), DRAWS))
     assert_mean(estimate.grads, wanted)
-    assert all(np.all(np.isfinite(leaf)) for leaf in state.a)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.a))
 
 
 def test_the_mean_where_the_start_is_learned():
@@ -140,7 +140,9 @@ def test_a_step_of_uoro_is_the_published_one():
     given, (estimate_1, state_1), (estimate_2, state_2), h_bar = made
     b, c = jacobians(given)
     rng = np.random.default_rng(0)
-    h, theta = rng.standard_normal((2, 3)), rng.standard_normal((2, b.shape[1]))
+    h, *theta = (rng.standard_normal((2, *shape)) for shape in [(3,), (3, 2), (3, 3), (3,)])
+    theta = np.concatenate([leaf.reshape(2, -1) for leaf in theta], axis=1)
+    found = np.concatenate([leaf.reshape(2, -1) for leaf in state_2.a.theta], axis=1)
     nus = np.sign(state_1.a.h)
     assert not np.array_equal(nus[0], nus[1])
     for k, nu in enumerate(nus):
@@ -148,9 +150,9 @@ def test_a_step_of_uoro_is_the_published_one():
         rho_1 = np.sqrt(norm(nu @ b) / (norm(nu) + eps[1])) + eps[1]
         np.testing.assert_allclose(state_1.a.h[k], rho_1 * nu, rtol=1e-12)
         np.testing.assert_allclose(state_2.a.h[k], rho_0 * (c @ h[k]) + rho_1 * nu, rtol=1e-11)
-        np.testing.assert_allclose(state_2.a.theta[k], theta[k] / rho_0 + nu @ b / rho_1, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(found[k], theta[k] / rho_0 + nu @ b / rho_1, rtol=1e-11, atol=1e-13)
     assert_newest_step(given, h_bar, b, c, np.einsum("kn,kp->np", h, theta) / 2, estimate_1, estimate_2)
-    norms = [norm(state_2.a.h[k]) * norm(state_2.a.theta[k]) for k in range(2)]
+    norms = [norm(state_2.a.h[k]) * norm(found[k]) for k in range(2)]
     np.testing.assert_allclose(estimate_2.info.a_norm, norms, rtol=1e-12)
 
 

@@ -19,7 +19,7 @@ from jax import lax
 from jaxbptt import _axes, losses
 from jaxbptt._algebra import wide
 from jaxbptt._errors import trees
-from jaxbptt._trees import cotangents, vectors
+from jaxbptt._trees import cotangents
 from jaxbptt._trees.cotangents import dtype_of
 from jaxbptt.cells._from_split import split_of, take_step, with_time_axis
 from jaxbptt.estimators import _chunk, _errors
@@ -35,8 +35,7 @@ def through_a_t(influence, cell, theta_h, x_t, h_tm1, h_t, a_tm1, a_t, h_bar_t):
 def through_the_newest_step(influence, cell, theta_h, x_t, h_tm1, h_t, a_tm1, a_t, h_bar_t):
     """(∂L_t/∂h_t) (b_t + c_t a_{t-1}) by one pullback: an approximation enters at a_{t-1} alone."""
     theta_bar, _, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, h_bar_t)
-    older = influence.pull(a_tm1, h_bar_tm1)
-    return vectors.gradient_vector(theta_bar).astype(older.dtype) + older
+    return cotangents.accumulate(influence.pull(a_tm1, h_bar_tm1), theta_bar)
 
 
 class Influence(NamedTuple):
@@ -48,7 +47,7 @@ class Influence(NamedTuple):
         push: ``(cell, theta_h, x_t, h_tm1, h_t, a_tm1, key_t) -> a_t``.
         pull: ``(a_t, h_bar_t) -> `` the part of ∂F/∂θ_h that L_t contributes, in any form that adds up.
         gradient: ``(sum of parts, theta_h) -> theta_h_bar``, as ``jax.grad`` gives it.
-        through: `through_a_t`; or `through_the_newest_step`, where the parts are vectors ``[P]``.
+        through: `through_a_t`; or `through_the_newest_step`, where the parts are cotangents of θ_h.
     """
 
     init: Callable
@@ -148,9 +147,9 @@ def sweep(influence, read, reduction, theta, given, batch, a_0, key):
 
     def step(carry, inputs):
         h_tm1, a_tm1, sums = carry
-        t, x_t, y_t, w_t = inputs
+        key_t, x_t, y_t, w_t = inputs
         _, h_t, _ = take_step(split, theta.h, x_t, h_tm1)
-        a_t = _axes.over_members(push, batch, x_t, h_tm1, h_t, a_tm1, _keys(key, t + 1, batch))
+        a_t = _axes.over_members(push, batch, x_t, h_tm1, h_t, a_tm1, key_t)
         L_t, theta_o_bar_t, h_bar_t = read(theta.o, h_t, y_t, w_t)
         parts = _axes.over_members(pull, batch, x_t, h_tm1, h_t, a_tm1, a_t, h_bar_t)
         theta_h_bar_t = _over_the_batch(batch, parts)
@@ -162,7 +161,9 @@ def sweep(influence, read, reduction, theta, given, batch, a_0, key):
     F, steps = jnp.zeros((), wide(given.L_dtype)), jax.tree.leaves(given.ys)[0].shape[0]
     nothing = Sums(F, cotangents.zeros(part, to_sum=True), cotangents.zeros(theta.o, to_sum=True))
     begun, _ = cotangents.alike((given.h_0, a_0, nothing), given.xs)
-    (h_T, a_T, sums), _ = lax.scan(step, begun, (jnp.arange(steps), given.xs, given.ys, given.weights))
+    # A loop of tiny programs is what a draw on a CPU is: the keys are made before the scan.
+    keys = None if key is None else jax.vmap(lambda t: _keys(key, t, batch))(1 + jnp.arange(steps))
+    (h_T, a_T, sums), _ = lax.scan(step, begun, (keys, given.xs, given.ys, given.weights))
     if reduction == "mean":
         sums = jax.tree.map(lambda total: losses.averaged(total, given.weights, steps, given.batch), sums)
     return h_T, a_T, sums

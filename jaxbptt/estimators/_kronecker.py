@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxbptt._algebra import wide
-from jaxbptt._trees import vectors
+from jaxbptt._trees import cotangents
 from jaxbptt.estimators import _forward
 from jaxbptt.types import Array
 
@@ -36,7 +36,7 @@ def influence(samples, theta_h):
         init=functools.partial(_init, samples),
         push=functools.partial(_push, samples),
         pull=functools.partial(_pull, theta_h),
-        gradient=vectors.gradient,
+        gradient=cotangents.narrow,
         through=_forward.through_the_newest_step,
     )
 
@@ -106,4 +106,4 @@ def _pull(theta_h, a, h_bar):
     h_bar = h_bar[None, :, None].astype(a.A.dtype)
     rows = jnp.sum(jnp.where(h_bar == 0, 0, h_bar * a.A), axis=1)
     W_bar = jnp.where(rows[..., None] == 0, 0, rows[..., None] * a.u[:, None])
-    return vectors.gradient_vector(_parameters(theta_h, jnp.mean(W_bar, axis=0)))
+    return _parameters(theta_h, jnp.mean(W_bar, axis=0))

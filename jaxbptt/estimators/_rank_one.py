@@ -7,27 +7,27 @@ h̃_t = ρ_0 c_t h̃_{t-1} + ρ_1 ν_t              ρ_0 = √(‖θ̃_{t-1}‖ 
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxbptt._algebra import wide
-from jaxbptt._trees import vectors
+from jaxbptt._trees import cotangents, vectors
 from jaxbptt.estimators import _forward
 from jaxbptt.types import Array
 
 
 class RankOne(NamedTuple):
-    """a ≈ h̃ ⊗ θ̃, of each sample: ``h [*batch, samples, N]``, ``theta [*batch, samples, P]``, real.
+    """a ≈ h̃ ⊗ θ̃, of each sample: ``h [*batch, samples, N]``, real; ``theta``, a tree like θ_h ``[*batch, samples, …]``.
 
-    >>> RankOne(h=jnp.ones((4, 1, 5)), theta=jnp.ones((4, 1, 45))).h.shape
+    >>> RankOne(h=jnp.ones((4, 1, 5)), theta={"W": jnp.ones((4, 1, 5, 3))}).h.shape
     (4, 1, 5)
     """
 
     h: Array
-    theta: Array
+    theta: Any
 
 
 def influence(samples, epsilon0, epsilon1):
@@ -36,20 +36,22 @@ def influence(samples, epsilon0, epsilon1):
         init=functools.partial(_init, samples, epsilon1),
         push=functools.partial(_push, samples, epsilon0, epsilon1),
         pull=_pull,
-        gradient=vectors.gradient,
+        gradient=cotangents.narrow,
         through=_forward.through_the_newest_step,
     )
 
 
 def _init(samples, epsilon1, theta_h, h_0, start, key):
     """a_0 = dh_0/dθ_h: zero, or the first term of a start that is learned."""
-    (theta, theta_of), (h, _) = vectors.flatten(theta_h), vectors.flatten(h_0)
-    zero = RankOne(*(jnp.zeros((samples, one.size), wide(one.dtype)) for one in (h, theta)))
+    h, _ = vectors.flatten(h_0)
+    zero = RankOne(jnp.zeros(h.size, wide(h.dtype)), cotangents.zeros(theta_h, to_sum=True))
+    zero = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (samples, *leaf.shape)), zero)
     if start is None:
         return zero
-    _, pull = jax.vjp(lambda theta: vectors.flatten(start(theta_of(theta)))[0], theta)
     signs = _signs(key, samples, h)
-    return _joined(zero, signs, jax.vmap(pull)(signs)[0], epsilon1, epsilon1)
+    _, pull = cotangents.pullback(start, theta_h)
+    b = jax.vmap(lambda nu: pull(vectors.gradient(nu, h_0))[0])(signs)
+    return jax.vmap(functools.partial(_joined, epsilon1, epsilon1))(zero, signs, b)
 
 
 def _push(samples, epsilon0, epsilon1, cell, theta_h, x_t, h_tm1, h_t, a_tm1, key_t):
@@ -58,15 +60,12 @@ def _push(samples, epsilon0, epsilon1, cell, theta_h, x_t, h_tm1, h_t, a_tm1, ke
     def f(h):
         return vectors.flatten(cell.apply(theta_h, x_t, h_of(h)))[0]
 
-    def c_times(h_dot):
-        return jax.jvp(f, (h,), (h_dot.astype(h.dtype),))[1]
+    def push(a_tm1, nu):
+        c_h = jax.jvp(f, (h,), (a_tm1.h.astype(h.dtype),))[1].astype(a_tm1.h.dtype)
+        nu_b, _, _ = cell.vjp(theta_h, x_t, h_tm1, h_t, vectors.gradient(nu, h_t))
+        return _joined(epsilon0, epsilon1, a_tm1._replace(h=c_h), nu, nu_b)
 
-    def times_b(signs):
-        return vectors.gradient_vector(cell.vjp(theta_h, x_t, h_tm1, h_t, vectors.gradient(signs, h_t))[0])
-
-    signs = _signs(key_t, samples, h)
-    old = RankOne(jax.vmap(c_times)(a_tm1.h).astype(a_tm1.h.dtype), a_tm1.theta)
-    return _joined(old, signs, jax.vmap(times_b)(signs), epsilon0, epsilon1)
+    return jax.vmap(push)(a_tm1, _signs(key_t, samples, h))
 
 
 def _signs(key, samples, h):
@@ -79,21 +78,32 @@ def _signs(key, samples, h):
     return jax.random.rademacher(key, (1, h.size), h.dtype) * (1 - 2 * hadamard).astype(h.dtype)
 
 
-def _joined(old, signs, b, epsilon0, epsilon1):
+def _joined(epsilon0, epsilon1, old, nu, nu_b):
     """h̃ and θ̃ with one term more. Each factor is scaled so that the two are of one length."""
-    signs, b = signs.astype(old.h.dtype), b.astype(old.theta.dtype)
-    rho_0 = jnp.sqrt(_norm(old.theta) / (_norm(old.h) + epsilon0)) + epsilon0
-    rho_1 = jnp.sqrt(_norm(b) / (_norm(signs) + epsilon1)) + epsilon1
-    return RankOne(rho_0 * old.h + rho_1 * signs, old.theta / rho_0 + b / rho_1)
+    nu, nu_b = nu.astype(old.h.dtype), cotangents.narrow(nu_b, old.theta)
+    rho_0 = jnp.sqrt(norm(old.theta, nu.dtype) / (jnp.linalg.norm(old.h) + epsilon0)) + epsilon0
+    rho_1 = jnp.sqrt(norm(nu_b, nu.dtype) / (jnp.linalg.norm(nu) + epsilon1)) + epsilon1
+    theta = cotangents.accumulate(_times(1 / rho_0, old.theta), _times(1 / rho_1, nu_b))
+    return RankOne(rho_0 * old.h + rho_1 * nu, theta)
 
 
-def _norm(vectors_of_samples):
-    return jnp.linalg.norm(vectors_of_samples, axis=-1, keepdims=True)
+def norm(tree, dtype, first=0):
+    """‖·‖ over all leaves, their axes from `first` on."""
+    squares = [jnp.sum(jnp.abs(z) ** 2, range(first, z.ndim)).astype(dtype) for z in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares[1:], squares[0]))
+
+
+def _times(scale, tree):
+    return jax.tree.map(lambda leaf: scale.astype(jnp.abs(leaf).dtype) * leaf, tree)
 
 
 def _pull(a, h_bar):
     """The mean over samples of (∂L/∂h · h̃) θ̃."""
-    h_bar = vectors.gradient_vector(h_bar)[None].astype(a.h.dtype)
+    return jax.tree.map(functools.partial(jnp.mean, axis=0), jax.vmap(_pulled, in_axes=(0, None))(a, h_bar))
+
+
+def _pulled(a, h_bar):
+    h_bar = vectors.gradient_vector(h_bar).astype(a.h.dtype)
     # At a step that nothing reads, a may have overflowed: 0 · inf would be NaN.
-    along = jnp.sum(jnp.where(h_bar == 0, 0, h_bar * a.h), axis=-1, keepdims=True)
-    return jnp.mean(jnp.where(along == 0, 0, along * a.theta), axis=0)
+    along = jnp.sum(jnp.where(h_bar == 0, 0, h_bar * a.h))
+    return jax.tree.map(lambda leaf: jnp.where(along == 0, 0, leaf), _times(along, a.theta))

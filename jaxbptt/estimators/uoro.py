@@ -76,8 +76,8 @@ def uoro(
     >>> estimator = uoro(model, jb.losses.l2_loss)
     >>> state, key = estimator.init(theta, jnp.zeros((4, 5))), jax.random.key(1)
     >>> estimate, state = estimator.update(theta, state, jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2)), key=key)
-    >>> estimate.grads.h.W_x.shape, state.a.theta.shape  # P = 5·3 + 5·5 + 5
-    ((5, 3), (4, 1, 45))
+    >>> estimate.grads.h.W_x.shape, state.a.theta.W_x.shape
+    ((5, 3), (4, 1, 5, 3))
     """
     arguments.count("samples", samples)
     _errors.positive(epsilon0=epsilon0, epsilon1=epsilon1)
@@ -88,4 +88,4 @@ def uoro(
 
 
 def _info(a):
-    return UOROInfo(jnp.linalg.norm(a.h, axis=-1) * jnp.linalg.norm(a.theta, axis=-1))
+    return UOROInfo(jnp.linalg.norm(a.h, axis=-1) * _rank_one.norm(a.theta, a.h.dtype, a.h.ndim - 1))
