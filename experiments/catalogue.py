@@ -1,6 +1,7 @@
 """All studies, in the order in which they are listed."""
 
 from experiments.studies import (
+    add_task,
     adding,
     copy_curriculum,
     curse_of_memory,
@@ -30,6 +31,7 @@ STUDIES: tuple[Study, ...] = (
     estimator_zoo.STUDY,
     truncation_bias.STUDY,
     influence_balancing.STUDY,
+    add_task.STUDY,
     checkpoint_cost.STUDY,
     digits.STUDY,
     adding.STUDY,

@@ -120,6 +120,10 @@ def _learned_oracle(theta, x, h):
     return oracles.gru_step(theta.cell, x.x, np.where(x.reset[..., None].real > 0, theta.h_0, h))
 
 
+def _learned_leak_oracle(theta, x, h):
+    return oracles.leaky_step("sigmoid", oracles.sigmoid(theta.a))(theta, x, h)
+
+
 def _forgetting_step(theta_h, x_t, h_tm1):
     """Diagonal and affine: each unit forgets at a rate of its own, which the input sets."""
     b, p = (jnp.broadcast_to(theta_h[name], h_tm1.shape) for name in "bp")
@@ -168,6 +172,7 @@ CELLS = [
     CellCase("gru", jb.cells.gru(), oracles.gru_step),
     CellCase("lstm", jb.cells.lstm(), oracles.lstm_step, _h),
     CellCase("leaky", jb.cells.leaky(alpha=0.3), oracles.leaky_step("tanh", 0.3), np.tanh),
+    CellCase("leaky-learned", jb.cells.leaky("sigmoid", "learned"), _learned_leak_oracle, oracles.PHI["sigmoid"]),
     CellCase("skeleton", sine(), oracles.sine_step),
     CellCase("stacked", jb.cells.stacked(jb.cells.gru(), jb.cells.lstm()), _stacked_oracle, lambda h: h[1].h),
     CellCase("masked", jb.cells.masked(jb.cells.lstm()), _masked_oracle, _h, _masked_input),
@@ -225,7 +230,7 @@ STOCHASTIC_ESTIMATORS = {
 # Those that leave out what goes through W_h, and cells they are for.
 LOCAL_ESTIMATORS = {
     "eprop": (jb.estimators.eprop, ("elman-tanh", "gru", "lstm", "leaky")),
-    "rflo": (jb.estimators.rflo, ("elman-sigmoid", "leaky")),
+    "rflo": (jb.estimators.rflo, ("elman-sigmoid", "leaky", "leaky-learned")),
 }
 
 

@@ -14,6 +14,7 @@ from experiments.benchmarks.measuring import (
     length,
     long,
     machine,
+    online,
     peak,
     side_by_side,
     speed,
@@ -60,7 +61,7 @@ def run(config: Config, report_progress: Report) -> Result:
 
 def _run(config, about, attempt, report_progress):
     numbers: dict[str, Any] = {}
-    rows, checkpointing, lengths, long_rows = [], None, None, []
+    rows, checkpointing, lengths, long_rows, costs, streams = [], None, None, [], [], []
     lost = collections.Counter()
     for part in config.parts:
         if part == "speed":
@@ -76,12 +77,16 @@ def _run(config, about, attempt, report_progress):
         elif part == "long":
             long_rows = _long(config, attempt, report_progress)
             numbers["long"] = [result.long(row) for row in long_rows]
+        elif part == "estimators":
+            costs, streams = _estimators(config, attempt, report_progress)
+            numbers["estimators"] = result.estimators(costs, streams)
         else:
             attempt.rest()  # those that measure are to have the device to themselves
             numbers["memory"] = _memory(config, attempt, len(about["machine"]["devices"]), report_progress)
     marks = []
     if not (config.gpu or attempt.cut_off):
         marks = summary.marks(rows, checkpointing, lengths, machine.multiplies_bfloat16(), long_rows)
+        marks += summary.online(costs, streams)
     numbers["marks"] = [mark._asdict() for mark in marks]
     missed = {f"{mark.what} is {mark.measured}, not {mark.limit}": not mark.met for mark in marks}
     unjudged = "cut off before the marks" if attempt.cut_off else "no marks for what was measured"
@@ -139,6 +144,19 @@ def _long(config, attempt, report_progress):
         found.append(attempt.make(f"long, {case}", attempts.alone, *how))
         report_progress("long: cases", k + 1, len(config.long))
     return [row for row in found if row is not None]
+
+
+def _estimators(config, attempt, report_progress):
+    costs, streams = [], []
+    for k, (name, (function, times)) in enumerate(online.COSTS.items()):
+        how = (times * config.estimators_size, config.seed, config.rounds, config.seconds)
+        costs.append(attempt.make(f"estimators, {name}", attempts.alone, function, *how))
+        report_progress("estimators: costs", k + 1, len(online.COSTS))
+    for k, name in enumerate(online.streamed()):
+        how = (online.stream, name, config.stream, config.seed)
+        streams.append(attempt.make(f"estimators, a stream by {name}", attempts.alone, *how))
+        report_progress("estimators: streams", k + 1, len(online.streamed()))
+    return [row for row in costs if row is not None], [row for row in streams if row is not None]
 
 
 def _memory(config, attempt, number_of_devices, report_progress):

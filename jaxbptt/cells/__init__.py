@@ -10,13 +10,13 @@ from jaxbptt.cells.combinators.stacked import stacked
 from jaxbptt.cells.elman import ElmanParams, elman
 from jaxbptt.cells.from_step import from_step
 from jaxbptt.cells.gru import GRUParams, gru
-from jaxbptt.cells.leaky import LeakyParams, leaky
+from jaxbptt.cells.leaky import LeakyParams, LearnedLeakyParams, leaky
 from jaxbptt.cells.linear import LinearParams, linear
 from jaxbptt.cells.lstm import LSTMParams, LSTMState, lstm
 from jaxbptt.types import Keyed
 
 __all__ = [
-    "ElmanParams", "GRUParams", "Keyed", "LSTMParams", "LSTMState", "LeakyParams", "LearnedStart", "LinearParams",
-    "MaskedInput", "ResetInput", "TimedInput", "elman", "euler", "from_step", "gru", "leaky", "learned_start", "linear",
-    "lstm", "masked", "mixed_precision", "resettable", "sparse", "stacked",
+    "ElmanParams", "GRUParams", "Keyed", "LSTMParams", "LSTMState", "LeakyParams", "LearnedLeakyParams", "LearnedStart",
+    "LinearParams", "MaskedInput", "ResetInput", "TimedInput", "elman", "euler", "from_step", "gru", "leaky",
+    "learned_start", "linear", "lstm", "masked", "mixed_precision", "resettable", "sparse", "stacked",
 ]  # fmt: skip

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.measuring import length, long, peak, side_by_side, speed
+from experiments.benchmarks.measuring import length, long, online, peak, side_by_side, speed
 from experiments.benchmarks.peers import work
 
 _KINDS = (speed.Row, side_by_side.SideBySide, side_by_side.Timed, length.At, length.Point)
-_KINDS += (long.Row, long.Case, peak.Peak, work.Shape)
+_KINDS += (long.Row, long.Case, peak.Peak, work.Shape, online.Costs, online.Stream)
 _BY_NAME: dict[str, Any] = {f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}": kind for kind in _KINDS}
 _NAMES = {kind: name for name, kind in _BY_NAME.items()}
 

@@ -24,6 +24,8 @@ def tables(numbers: Mapping[str, Any]) -> tuple[Table, ...]:
         found.append(_memory(memory))
     if long := numbers.get("long"):
         found.append(_long(long))
+    if estimators := numbers.get("estimators"):
+        found += [_costs(estimators["costs"]), _streams(estimators["streams"])]
     if failed := numbers.get("failed"):
         found.append(Table("failed", ("what", "why"), tuple(failed.items())))
     if marks := numbers["marks"]:
@@ -232,6 +234,27 @@ def _long(rows):
     return Table(
         "checkpointed, F a mean over all steps: sizes in MiB, times as medians (quartiles)", columns, tuple(body)
     )
+
+
+def _costs(rows):
+    body = []
+    for row in rows:
+        first = next(one for one in rows if one["what"] == row["what"])
+        times = (1e3 * row[which] for which in ("median_ms", "low_ms", "high_ms"))
+        where = f"{row['what']}, n = {row['size']}" if row is first else ""
+        figures = "{} ({} to {})".format(*map(_ms, times)), f"{first['median_ms'] / row['median_ms']:.2f}"
+        body.append((where, row["name"], f"{row['parameters']:,}", *figures))
+    columns = ("", "timed", "|θ_h|", "µs a step", "the first over it")
+    return Table("estimators, B = 1: medians (quartiles)", columns, tuple(body))
+
+
+def _streams(rows):
+    body = tuple(
+        (row["estimator"], f"{row['steps']:,}", _ms(row["us_a_step"]), _mib(row["first"]), _mib(row["peak"]))
+        for row in rows
+    )
+    columns = ("", "steps", "µs a step", "MiB, 2,000 steps", "MiB, all")
+    return Table("streams of an Elman network, d = 4, n = 16: the most resident memory of the process", columns, body)
 
 
 def _seconds(milliseconds):

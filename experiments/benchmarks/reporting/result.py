@@ -1,8 +1,9 @@
 """What was measured, as ``result.json`` has it: times in milliseconds, temporaries in bytes."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from experiments.benchmarks.measuring import length, products
+from experiments.benchmarks.measuring import length, online, products
 from experiments.benchmarks.measuring.checkpoint import Checkpointing
 from experiments.benchmarks.measuring.length import Lengths
 from experiments.benchmarks.measuring.long import Row as Long
@@ -87,6 +88,16 @@ def long(found: Long) -> dict[str, Any]:
         "before_bytes": found.before,
         "peak_bytes": found.peak,
     }
+
+
+def estimators(costs: Sequence[online.Costs], streams: Sequence[online.Stream]) -> dict[str, Any]:
+    """What a step costs, a row for each function timed, and the streams."""
+    rows = [
+        {"what": row.what, "size": row.size, "name": name, "parameters": row.parameters[name], **_in_ms(seconds)}
+        for row in costs
+        for name, seconds in row.seconds.items()
+    ]
+    return {"costs": rows, "streams": [row._asdict() for row in streams]}
 
 
 def _floor(found, rate):

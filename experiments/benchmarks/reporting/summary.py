@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from experiments.benchmarks.measuring import length
+from experiments.benchmarks.measuring import online as estimators
 from experiments.benchmarks.measuring.checkpoint import Checkpointing
 from experiments.benchmarks.measuring.length import Lengths
 from experiments.benchmarks.measuring.long import Row as Long
@@ -18,6 +19,8 @@ from experiments.kit import clock
 ONE, ALL, TORCH, BFLOAT16 = "full", "full, split", "torch.nn", "bfloat16"
 BIG = ("lstm", (64, 256, 256, 256))
 PLAIN = length.PLAIN
+ONLINE = {"uoro, GRU": 4, "snap, sparse GRU": 0.2, "rtrl, GRU": 2}
+MANY = 1_000_000
 LONG_MIB = {("lstm", (16, 100_000, 64, 64)): 16, ("gru", (1, 10_000_000, 4, 16)): 1024}
 
 
@@ -90,6 +93,27 @@ def marks(
         *_long(long),
         *_bfloat16(rows, bfloat16_units),
     ]
+
+
+def online(costs: Sequence[estimators.Costs], streams: Sequence[estimators.Stream]) -> list[Mark]:
+    """The marks of estimators, at the sizes that they are for."""
+    found = []
+    for row in costs:
+        if row.size not in (estimators.SIZE, 2 * estimators.SIZE):
+            continue
+        if row.what == "rtrl, diagonal":
+            found.append(_at_most("rtrl, diagonal: time ∝ |θ_h| to the power of", estimators.exponent(row), 1.1))
+            continue
+        first, second, *_ = row.seconds
+        over = clock.ratio(row.seconds[first], row.seconds[second]).median
+        found.append(_at_most(f"{row.what}, n = {row.size}: {first} / {second}", over, ONLINE[row.what]))
+    for row in streams:
+        if row.steps >= MANY:
+            more, one = (row.peak - row.first) / 2**20, 4 * row.steps / 2**20  # a number of float32 a step
+            found.append(
+                _at_most(f"{row.estimator}, {row.steps:,} steps: MiB more than 2,000 take", more, round(one, 1))
+            )
+    return found
 
 
 def _at_most(what, value, limit, form="{:.2f}"):
