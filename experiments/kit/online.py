@@ -21,19 +21,18 @@ def sparse_gru(W_x: np.ndarray, W_h: np.ndarray) -> jb.Cell:
     >>> cell.apply(theta_h, jnp.ones(3, jnp.float32), cell.initial_state(theta_h, ())).shape
     (2,)
     """
-    cell = jb.cells.gru()
+    cell = jb.cells.sparse(jb.cells.gru(), jb.cells.GRUParams(W_x, W_h, None, None))
+    return cell._replace(init=functools.partial(_init, cell.init, *map(_scale, (W_x, W_h))))
 
-    def step(theta_h, x_t, h_tm1):
-        W = {"W_x": jnp.where(W_x, theta_h.W_x, 0), "W_h": jnp.where(W_h, theta_h.W_h, 0)}
-        return cell.apply(theta_h._replace(**W), x_t, h_tm1)
 
-    def init(key, input_size, hidden_size, dtype):
-        """What is left has the variance that keeps a sum over it as large as a dense one."""
-        theta_h = cell.init(key, input_size, hidden_size, dtype)
-        scale_x, scale_h = (float(1 / np.sqrt(max(mask.mean(), 1 / mask.size))) for mask in (W_x, W_h))
-        return theta_h._replace(W_x=scale_x * theta_h.W_x, W_h=scale_h * theta_h.W_h)
+def _scale(mask):
+    """What is left has the variance that keeps a sum over it as large as a dense one."""
+    return float(1 / np.sqrt(max(mask.mean(), 1 / mask.size)))
 
-    return jb.cells.from_step(step, init, cell.initial_state)
+
+def _init(init, scale_x, scale_h, key, input_size, hidden_size, dtype=jnp.float32):
+    theta_h = init(key, input_size, hidden_size, dtype)
+    return theta_h._replace(W_x=scale_x * theta_h.W_x, W_h=scale_h * theta_h.W_h)
 
 
 def local(model: jb.Model, loss: jb.types.Loss) -> jb.GradientEstimator:

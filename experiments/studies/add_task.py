@@ -219,15 +219,7 @@ def _draw(curves: dict[str, np.ndarray], alignment: np.ndarray, config: Config) 
     plots.label(learned, "(a) online; thin: nothing, one, both remembered", "steps", "cross-entropy (nats)")
     learned.set_ylim(0.44, 0.8)
     learned.legend(frameon=False, fontsize=8, ncols=3, loc="upper right")
-    names = list(curves)
-    aligned.imshow(alignment, vmin=-1, vmax=1, cmap="PuOr")
-    for i, row in enumerate(alignment):
-        for j, cosine in enumerate(row):
-            ink = "white" if abs(cosine) > 0.6 else "black"
-            aligned.text(j, i, f"{cosine:.2f}", ha="center", va="center", fontsize=7, color=ink)
-    aligned.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
-    aligned.set_yticks(range(len(names)), names, fontsize=8)
-    aligned.set_title("(b) mean cosine of their gradients", fontsize=10, loc="left")
+    plots.cosines(aligned, list(curves), alignment, "(b) mean cosine of their gradients")
     return figure
 
 

@@ -78,3 +78,17 @@ def test_fixed_points(tmp_path):
     assert colour[2] > colour[0] + 50  # blue, though the saddles have this eigenvalue too
     none = found._replace(distinct=np.zeros(40, bool))
     rendered(plots.fixed_points(none), tmp_path / "none.png")
+
+
+def test_a_comparison_of_estimators(tmp_path):
+    model, theta, xs, _ = given()
+    make, loss = jb.estimators, jb.losses.l2_loss
+    each = {"rtrl": make.rtrl(model, loss), "snap": make.snap(model, loss, order=1), "uoro": make.uoro(model, loss)}
+    found = jb.estimators.compare(model, loss, theta, xs, xs, each, samples=8, key=jax.random.key(2))
+    made = rendered(plots.comparison(found), tmp_path / "comparison.png")
+    bias, *_, noise = (np.asarray(line.get_xdata(), float) for line in made.axes[0].lines)
+    np.testing.assert_allclose(bias, [row.whole.bias for row in found.rows])
+    np.testing.assert_allclose(noise, [row.whole.variance**0.5 for row in found.rows])
+    assert [tick.get_text() for tick in made.axes[0].get_yticklabels()] == list(each)
+    written = [text.get_text() for text in made.axes[1].texts]
+    assert written == [f"{cosine:.2f}" for cosine in found.alignment.ravel()]
