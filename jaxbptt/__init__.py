@@ -11,11 +11,12 @@
 """
 
 from jaxbptt import (  # isort: skip
-    adjoints, cells, checking, closed_form, diagnostics, estimators, initializers, jacobians, losses, policies,
-    readouts, training, types,
+    adjoints, cells, checking, closed_form, diagnostics, estimators, initializers, jacobians, layers, losses, policies,
+    readouts, sequences, training, types,
 )  # fmt: skip
 from jaxbptt.checking import check_cell, check_gradients, check_readout
 from jaxbptt.data_parallel import data_parallel
+from jaxbptt.layers import bidirectional
 from jaxbptt.model import rnn
 from jaxbptt.objective import objective
 from jaxbptt.plan import plan
@@ -25,8 +26,8 @@ from jaxbptt.unroll import unroll
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cell", "Estimate", "GradientEstimator", "Model", "Readout", "Theta", "adjoints", "cells", "check_cell",
-    "check_gradients", "check_readout", "checking", "closed_form", "data_parallel", "diagnostics", "estimators",
-    "initializers", "jacobians", "losses", "objective", "plan", "policies", "readouts", "rnn", "training", "types",
-    "unroll",
+    "Cell", "Estimate", "GradientEstimator", "Model", "Readout", "Theta", "adjoints", "bidirectional", "cells",
+    "check_cell", "check_gradients", "check_readout", "checking", "closed_form", "data_parallel", "diagnostics",
+    "estimators", "initializers", "jacobians", "layers", "losses", "objective", "plan", "policies", "readouts", "rnn",
+    "sequences", "training", "types", "unroll",
 ]  # fmt: skip

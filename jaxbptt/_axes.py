@@ -178,13 +178,19 @@ def initial_state(model, theta, xs, h_0=None, ys=None, mask=None, lengths=None):
     trees.theta(theta)
     if h_0 is not None:
         return h_0
-    return model.initial_state(theta, batch_shape_of(model.cell, theta.h, xs, ys, mask, lengths))
+    return model.initial_state(theta, batch_shape_of(whole(model), theta.h, xs, ys, mask, lengths))
 
 
 def beginning(model, theta, h_0, *sequence):
     """h_0 as a function of θ_h: the state given, or the model's initial state, which may be learned."""
-    batch = None if h_0 is not None else batch_shape_of(model.cell, theta.h, *sequence)
-    return lambda theta_h: h_0 if h_0 is not None else model.cell.initial_state(theta_h, batch)
+    cell = whole(model)
+    batch = None if h_0 is not None else batch_shape_of(cell, theta.h, *sequence)
+    return lambda theta_h: h_0 if h_0 is not None else cell.initial_state(theta_h, batch)
+
+
+def whole(model):
+    """A cell of the model's parameters, states and outputs: its own, or that of its layers."""
+    return model.cell if model.layers is None else model.layers.cell
 
 
 def batch_shape(cell, theta_h, h_0, *, each=False):

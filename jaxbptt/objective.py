@@ -15,6 +15,7 @@ from jaxbptt._errors import arguments, initialisation, trees, words
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
 from jaxbptt.cells._from_split import checked, with_time_axis
+from jaxbptt.layers import network
 from jaxbptt.types import Adjoint, Cell, Loss, Model, Readout, Theta
 
 
@@ -42,6 +43,8 @@ class Given(NamedTuple):
         weights: w_t, ``[T, *batch]``, boolean or real; ``None`` where every step counts.
         batch: the batch axes.
         L_dtype: the dtype of the loss.
+        real: which steps are, ``[T, *batch]``; ``None`` for all.
+        key: for what draws random numbers.
     """
 
     cell: Cell
@@ -51,6 +54,8 @@ class Given(NamedTuple):
     weights: Any
     batch: tuple
     L_dtype: Any
+    real: Any = None
+    key: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,17 +98,17 @@ def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=Non
         initialisation.key(key)
     if mask is not None:
         _check_mask(mask, 1 if at == "last" else T)
+    cell, weights, real = _axes.whole(model), mask, None
     if h_0 is None:
-        batch = _axes.batch_shape_of(model.cell, theta.h, xs, ys, mask, lengths)
-        h_0 = model.cell.initial_state(theta.h, batch)
-    cell, weights = model.cell, mask
+        h_0 = cell.initial_state(theta.h, _axes.batch_shape_of(cell, theta.h, xs, ys, mask, lengths))
     if lengths is not None:
         _axes.check_lengths(cell, theta.h, xs, h_0, lengths)
         cell, xs, real = _masks.masked_by_lengths(cell, xs, lengths)
         weights = _masks.weights(mask, real[:1] if at == "last" else real)  # without a step there is no last one
     h_0 = checked(cell, theta.h, xs, h_0)
     batch = _axes.batch_shape(cell, theta.h, h_0)
-    return Given(cell, xs, h_0, ys, weights, batch, _check_loss(model, loss, theta, cell, h_0, ys, weights, batch))
+    L_dtype = _check_loss(model, loss, theta, cell, h_0, ys, weights, batch)
+    return Given(cell, xs, h_0, ys, weights, batch, L_dtype, real, key)
 
 
 def divisor(F, xs, mask, lengths, dtype):
@@ -122,15 +127,21 @@ def evaluate(F, theta, given, *, keeps_y_hats=False):
     """F and its `Aux`. Its ŷ's are ``None`` where losses are read block by block."""
     cell, readout, y_hats = given.cell, F.model.readout, None
     recursion = cotangents.alike(theta.h, given.xs, given.h_0)
-    if hasattr(F.adjoint, "read_in_blocks") and F.at == "steps" and not keeps_y_hats:
+    if F.model.layers is not None:
+        theta_h, xs, h_0 = recursion
+        xs = xs if given.real is None else xs.x
+        h_T, outputs = network.run(F.model.layers, F.adjoint, theta_h, xs, h_0, real=given.real, key=given.key)
+        outputs = outputs if F.at == "steps" else network.last(outputs, given.real)
+    elif hasattr(F.adjoint, "read_in_blocks") and F.at == "steps" and not keeps_y_hats:
         read_of = cotangents.alike(theta.o, (given.ys, given.weights), recursion)[:2]
         h_T, Ls = F.adjoint.read_in_blocks(_Losses(readout, F.loss), cell, *recursion, *read_of)
+        outputs = None
+    elif F.at == "last":
+        h_T, _ = F.adjoint(cell._replace(output=_nothing), *recursion)
+        outputs = with_time_axis(cell.output(h_T))
     else:
-        if F.at == "last":
-            h_T, _ = F.adjoint(cell._replace(output=_nothing), *recursion)
-            outputs = with_time_axis(cell.output(h_T))
-        else:
-            h_T, outputs = F.adjoint(cell, *recursion)
+        h_T, outputs = F.adjoint(cell, *recursion)
+    if outputs is not None:
         y_hats_of = readouts.by_jax if getattr(F.adjoint, "keeps_forward_mode", False) else readouts.over_time
         y_hats = y_hats_of(readout, *cotangents.alike(theta.o, outputs))
         Ls = losses.of_steps(F.loss, y_hats, given.ys, given.weights)

@@ -148,7 +148,7 @@ def extra_steps(adjoint: Adjoint, model: Model, theta: Theta, xs: PyTree, h_0: P
     if not isinstance(adjoint, Checkpointed):
         return 0
     h_0 = jax.eval_shape(functools.partial(_axes.initial_state, model), theta, xs, h_0)
-    return revolve.schedule(*rows.terms(adjoint, model.cell, theta.h, xs, h_0)).extra_steps
+    return revolve.schedule(*rows.terms(adjoint, _axes.whole(model), theta.h, xs, h_0)).extra_steps
 
 
 def _is_within(row, fits):

@@ -218,9 +218,11 @@ class Model(NamedTuple):
         initial_state: ``(theta, batch_shape=()) -> h_0``.
         apply: ``(theta, xs, h_0=None, *, mask=None, lengths=None, key=None, adjoint=None, return_state=False) ->
             y_hats``, or ``(y_hats, h_T)``.
-        cell: f.
+        cell: f; ``None`` for layers that no causal cell equals.
         readout: g.
         step: ``(theta, x_t, h_tm1, *, key=None) -> (y_hat_t, h_t)``, for serving and sampling.
+        layers: the `jaxbptt.layers.Layers` that are run, if the model was made of layers.
+        generate: ``(theta, x_0, h_0=None, *, steps, key=None, sample=None) -> y_hats [steps, *batch, m]``, closed loop.
 
     >>> import jax, jax.numpy as jnp, jaxbptt as jb
     >>> model = jb.rnn(jb.cells.elman(), jb.readouts.linear())
@@ -232,12 +234,15 @@ class Model(NamedTuple):
     init: InitModel
     initial_state: InitialState
     apply: ApplyModel
-    cell: Cell
+    cell: Any
     readout: Readout
     step: StepModel
+    layers: Any = None
+    generate: Callable[..., Any] = NotImplemented
 
     def __repr__(self):
-        return f"Model({self.cell!r}, {self.readout!r})"
+        f = self.cell if self.layers is None else self.layers.layers
+        return f"Model({f!r}, {self.readout!r})"
 
 
 class Estimate(NamedTuple):

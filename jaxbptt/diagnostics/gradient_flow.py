@@ -107,6 +107,7 @@ def gradient_flow(
     [2.625, 0.875, 0.0, 0.0]
     """
     _chunk.check_factory(model, loss, reduction)
+    _chunk.of_one_cell("gradient_flow", model)
     if lags is not None:
         arguments.count("lags", lags)
     given, pull_beginning = _chunk.begin(model, loss, theta, h_0, xs, ys, mask, lengths, None)

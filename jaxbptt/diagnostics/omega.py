@@ -64,6 +64,7 @@ def omega(
     True
     """
     _chunk.check_factory(model, loss, "sum")
+    _chunk.of_one_cell("omega", model)
     given, _ = _chunk.begin(model, loss, theta, h_0, xs, ys, mask, lengths, None)
     cell, xs, h_0 = given.cell, given.xs, given.h_0
     batch = _axes.batch_shape(model.cell, theta.h, h_0, each=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jaxbptt import _axes, objective
 from jaxbptt._errors import arguments, trees
 from jaxbptt._trees import cotangents
+from jaxbptt.layers import network
 from jaxbptt.types import Model, Theta
 
 
@@ -26,6 +27,11 @@ def check_factory(model, loss, reduction):
         arguments.model(model)
         arguments.callable_argument("loss", loss)
         arguments.one_of("reduction", reduction, ("mean", "sum"), "weigh the loss itself for anything else")
+
+
+def of_one_cell(who, model):
+    """What goes from step to step wants a causal cell of all layers, with nothing dropped between them."""
+    network.undisturbed(who, model)
 
 
 def begin(model, loss, theta, h, xs, ys, mask, lengths, key):

@@ -95,6 +95,7 @@ class Sums(NamedTuple):
 def estimator(rule: Rule) -> GradientEstimator:
     """The estimator that follows a rule."""
     _chunk.check_factory(rule.model, rule.loss, rule.reduction)
+    _chunk.of_one_cell("an online estimator", rule.model)
     return GradientEstimator(functools.partial(init, rule), functools.partial(update, rule))
 
 

@@ -78,6 +78,7 @@ def adaptive(
     (4, 0.5, 0.0625)
     """
     _chunk.check_factory(model, loss, reduction)
+    _chunk.of_one_cell("adaptive", model)
     arguments.numbers(tolerance=tolerance)
     _errors.above("tolerance", tolerance, 0)
     if max_window is not None:

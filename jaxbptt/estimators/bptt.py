@@ -7,6 +7,7 @@ from jaxbptt._errors import trees
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
 from jaxbptt.estimators import _chunk, _errors
+from jaxbptt.layers import network
 from jaxbptt.objective import evaluate, objective
 from jaxbptt.types import Adjoint, Estimate, GradientEstimator, Loss, Model
 
@@ -49,7 +50,8 @@ def bptt(
 
     Exact for a chunk that is the whole sequence. Over several chunks it is *truncated*: it leaves out what a chunk's
     parameters do to later chunks through the carried state. That bias has no general bound. Time and memory are the
-    adjoint's; `adjoints.full` keeps T states. The state carried on is each member's last real one.
+    adjoint's; `adjoints.full` keeps T states. The state carried on is each member's last real one. A bidirectional
+    model reads whole sequences: its state is ``None`` again.
 
     Args:
         model: f and g.
@@ -97,4 +99,6 @@ def _update(F, theta, state, xs, ys, *, mask=None, lengths=None, key=None):
     (value, h_T), pull = cotangents.pullback(F_and_state, theta, given.h_0)
     theta_bar, h_0_bar = pull((cotangents.zero((), value.dtype, value) + 1, cotangents.zeros(h_T)))
     theta_h_bar = cotangents.add(theta_bar.h, pull_beginning(h_0_bar))  # zero, unless the initial state is learned
-    return Estimate(value, theta_bar._replace(h=theta_h_bar), BPTTInfo(h_0_bar)), BPTTState(h_T)
+    return Estimate(value, theta_bar._replace(h=theta_h_bar), BPTTInfo(h_0_bar)), BPTTState(
+        h_T if network.goes_on(F.model) else None
+    )

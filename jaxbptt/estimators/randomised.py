@@ -71,6 +71,7 @@ def randomised(
     (15, 3)
     """
     _chunk.check_factory(model, loss, reduction)
+    _chunk.of_one_cell("randomised", model)
     arguments.numbers(mean_window=mean_window)
     _errors.above("mean_window", mean_window, 1)
     arguments.count("keep", keep, 0)

@@ -63,6 +63,7 @@ def windowed(
     ((15, 3), (3, 2, 3))
     """
     _chunk.check_factory(model, loss, reduction)
+    _chunk.of_one_cell("windowed", model)
     arguments.count("window", window)
     arguments.count("stride", stride)
     _errors.stride(stride, window)

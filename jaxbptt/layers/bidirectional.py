@@ -1,0 +1,128 @@
+"""A layer that reads its sequence from both ends: z_t = [z_t of x_1 … x_t, z_t of x_T … x_t].
+
+The backward cell reads x_T … x_1. A step that is not real leaves the state as it is: so read from the end, a sequence
+begins at its last real step, wherever its padding lies.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxbptt._errors import arguments
+from jaxbptt._factory import factory
+from jaxbptt.cells.combinators.masked import MaskedInput
+from jaxbptt.cells.combinators.resettable import ResetInput
+from jaxbptt.layers import _errors
+from jaxbptt.types import Cell
+
+
+class Directions(NamedTuple):
+    """Parameters or states of a layer of two directions.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn((bidirectional(jb.cells.gru()),), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> theta.h[0].forward.W_h.shape, theta.o.W_o.shape
+    ((15, 5), (2, 10))
+    """
+
+    forward: Any
+    backward: Any
+
+
+class Bidirectional(NamedTuple):
+    """A layer of two directions, as `bidirectional` makes it.
+
+    >>> import jaxbptt as jb
+    >>> bidirectional(jb.cells.gru()).backward == jb.cells.gru()
+    True
+    """
+
+    forward: Cell
+    backward: Cell
+
+
+@factory
+def bidirectional(forward: Cell, backward: Cell | None = None) -> Bidirectional:
+    """A layer that reads its sequence from both ends, ``z_t = [z_t of x_1 … x_t, z_t of x_T … x_t]``.
+
+    For `jaxbptt.rnn`. Parameters and states are `Directions`. Exact; costs both cells. It wants whole sequences:
+    `estimators.bptt` begins anew with each chunk, and other estimators refuse it. With ``lengths`` the backward cell
+    begins at each sequence's last real step.
+
+    Args:
+        forward: the `Cell` that reads x_1 first.
+        backward: the `Cell` that reads x_T first; by default another one of the same equations.
+
+    Returns:
+        A `Bidirectional`.
+
+    Raises:
+        TypeError: for what is no `Cell`.
+
+    Source: Schuster and Paliwal (1997), Bidirectional recurrent neural networks.
+
+    >>> import jaxbptt as jb
+    >>> model = jb.rnn((bidirectional(jb.cells.lstm()), bidirectional(jb.cells.gru())), jb.readouts.linear())
+    >>> theta = model.init(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> model.apply(theta, jnp.ones((7, 4, 3)), lengths=jnp.array([7, 3, 5, 1])).shape
+    (7, 4, 2)
+    """
+    backward = forward if backward is None else backward
+    arguments.cells("forward", (forward,))
+    arguments.cells("backward", (backward,))
+    return Bidirectional(forward, backward)
+
+
+def reversed_in_time(xs):
+    """x_T … x_1. Read from the end, a sequence begins where the next one does not yet."""
+    if isinstance(xs, ResetInput):
+        begins = jnp.concatenate([xs.reset[1:], jnp.zeros_like(xs.reset[:1])])
+        return ResetInput(reversed_in_time(xs.x), jnp.flip(begins, 0))
+    if isinstance(xs, MaskedInput):
+        return MaskedInput(reversed_in_time(xs.x), jnp.flip(xs.mask, 0))
+    return jax.tree.map(lambda leaf: jnp.flip(leaf, 0), xs)
+
+
+@functools.cache
+def abreast(forward, backward) -> Cell:
+    """Two cells that both read x_t: of the parameters, states and outputs of a layer of two directions."""
+    pair = forward, backward
+    return Cell(
+        init=functools.partial(_init_both, pair),
+        initial_state=functools.partial(_initial_states, pair),
+        apply=functools.partial(_apply_both, pair),
+        vjp=_no_vjp,
+        output=functools.partial(_side_by_side, pair),
+        check=functools.partial(_check_both, pair),
+    )
+
+
+def _init_both(pair, key, input_size, hidden_size, dtype=jnp.float32):
+    keys = jax.random.split(key)
+    return Directions(*(cell.init(own, input_size, hidden_size, dtype) for cell, own in zip(pair, keys, strict=True)))
+
+
+def _initial_states(pair, theta_h, batch_shape=()):
+    return Directions(*(cell.initial_state(theta, batch_shape) for cell, theta in zip(pair, theta_h, strict=True)))
+
+
+def _apply_both(pair, theta_h, x_t, h_tm1):
+    return Directions(*(cell.apply(theta, x_t, h) for cell, theta, h in zip(pair, theta_h, h_tm1, strict=True)))
+
+
+def _no_vjp(*step):
+    raise NotImplementedError
+
+
+def _side_by_side(pair, h_t):
+    return jnp.concatenate([cell.output(h) for cell, h in zip(pair, h_t, strict=True)], axis=-1)
+
+
+def _check_both(pair, theta_h, xs, h_0):
+    _errors.directions(Directions, theta_h, h_0)
+    for cell, theta, h in zip(pair, theta_h, h_0, strict=True):
+        if cell.check is not None:
+            cell.check(theta, xs, h)
