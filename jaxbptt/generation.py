@@ -34,7 +34,8 @@ def generate(model, theta, x_0, h_0=None, *, steps, key=None, sample=None):
 
 def _step(model, theta, sample, key, carry, t):
     h_tm1, x_t = carry
-    y_hat_t, h_t = model.step(theta, x_t, h_tm1)
+    h_t = model.cell.apply(theta.h, x_t, h_tm1)
+    y_hat_t = model.readout.apply(theta.o, model.cell.output(h_t))
     key_t = None if key is None else jax.random.fold_in(key, t)
     return (h_t, y_hat_t if sample is None else sample(key_t, y_hat_t)), y_hat_t
 

@@ -1,7 +1,7 @@
 """A cell or layers, and a readout: ŷ_t = g(h_t; θ_o) on top of h_t = f(x_t, h_{t-1}; θ_h)."""
 
 import functools
-from typing import Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -75,32 +75,36 @@ def rnn(
     (7, 4, 2)
     """
     arguments.readout(readout)
-    several = isinstance(cell, tuple) and not isinstance(cell, Cell)
     if policy is not None:
         arguments.policy(policy)
-    if several:
-        given = cell if policy is None else tuple(_in_precision(policy, layer) for layer in cell)
-        layers = network.made(given, dropout, dropout_per, residual)
-        cell = network.causal(layers)
+    layers, f = None, cast(Any, cell)
+    if isinstance(cell, tuple) and not isinstance(cell, Cell):
+        layers = network.made(tuple(_in_precision(policy, layer) for layer in cell), dropout, dropout_per, residual)
+        f = network.causal(layers)
     else:
         arguments.cells("cell", (cell,))
         network.only_of_layers(dropout, residual)
-        cell, layers = cell if policy is None else _in_precision(policy, cell), None
-        arguments.cells("policy.cell(cell)", (cell,))
+        f = cast(Any, _in_precision(policy, cell))
+        arguments.cells("policy.cell(cell)", (f,))
     if policy is not None:
         readout = policy.readout(readout)
         arguments.readout(readout)
-    model = Model(*(_nothing,) * 3, cell, readout, _nothing, layers)
-    pieces = {"init": _init, "initial_state": _initial_state, "apply": _apply, "step": _step}
-    model = model._replace(**{name: functools.partial(piece, model) for name, piece in pieces.items()})
-    return model._replace(generate=functools.partial(generate, model))
+    of, pieces = _Of(f, readout, layers), (_init, _initial_state, _apply, _step, generate)
+    init, initial_state, apply, step, closed = cast(Any, tuple(functools.partial(piece, of) for piece in pieces))
+    return Model(init, initial_state, apply, f, readout, step, layers, closed)
 
 
-def _nothing():
-    """In the place of the functions of a model that is being made."""
+class _Of(NamedTuple):
+    """What the functions of a model are made of, under a `Model`'s names."""
+
+    cell: Any
+    readout: Readout
+    layers: Any
 
 
 def _in_precision(policy, layer):
+    if policy is None:
+        return layer
     if isinstance(layer, Bidirectional):
         return Bidirectional(*map(policy.cell, layer))
     return policy.cell(layer)

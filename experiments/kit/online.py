@@ -1,6 +1,7 @@
 """What studies of online gradients share: a sparse GRU, and a local rule for cells with one W_h."""
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,8 @@ def sparse_gru(W_x: np.ndarray, W_h: np.ndarray) -> jb.Cell:
     >>> cell.apply(theta_h, jnp.ones(3, jnp.float32), cell.initial_state(theta_h, ())).shape
     (2,)
     """
-    cell = jb.cells.sparse(jb.cells.gru(), jb.cells.GRUParams(W_x, W_h, None, None))
+    masks: list[Any] = [W_x, W_h, None, None]
+    cell = jb.cells.sparse(jb.cells.gru(), jb.cells.GRUParams(*masks))
     return cell._replace(init=functools.partial(_init, cell.init, *map(_scale, (W_x, W_h))))
 
 

@@ -118,7 +118,7 @@ def stream(key: jax.Array, steps: int, first: int, second: int) -> tuple[jax.Arr
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def learn(estimator: jb.GradientEstimator, config: Config, key: jax.Array) -> tuple[jb.Theta, jax.Array]:
+def learn(estimator: jb.GradientEstimator, config: Config, key: jax.Array) -> tuple[Any, jax.Array]:
     """θ at the end, and the loss of each step before its update, ``[steps]``."""
     of_theta, of_stream, of_draws = jax.random.split(key, 3)
     theta = MODEL.init(of_theta, input_size=1, hidden_size=config.hidden_size, output_size=1)

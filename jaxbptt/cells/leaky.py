@@ -14,7 +14,7 @@ Pullback, with h_bar_t = ∂F/∂h_t:
 
 import functools
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -105,8 +105,9 @@ def leaky(
     if not learned:
         _errors.shares("alpha", alpha)
     phi, params = ACTIVATIONS[activation], LearnedLeakyParams if learned else LeakyParams
-    pieces = _project, _step, _residuals, _step_vjp, _param_vjp
-    split = TimeSplit(*(functools.partial(piece, phi, alpha) for piece in pieces), _input_vjp)
+    pieces: Any = (_project, _step, _residuals, _step_vjp, _param_vjp)
+    project, step, residuals, step_vjp, param_vjp = (functools.partial(piece, phi, alpha) for piece in pieces)
+    split = TimeSplit(project, step, residuals, step_vjp, param_vjp, _input_vjp)
     initial = initialisation.initializers(W_x_init=W_x_init, W_h_init=W_h_init, b_init=b_init, a_init=a_init)
     return matrix_cell(
         split,

@@ -31,8 +31,8 @@ def one_size_each(sizes, number):
         )
 
 
-def directions(kind, theta_h, h_0):
-    for name, value in (("theta_h", theta_h), ("h_0", h_0)):
+def directions(kind, **trees):
+    for name, value in trees.items():
         if not isinstance(value, kind):
             raise TypeError(
                 f"`{name}` of a layer of two directions must be a Directions: got {type(value).__name__}; make it with "

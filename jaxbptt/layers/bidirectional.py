@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxbptt._errors import arguments
 from jaxbptt._factory import factory
+from jaxbptt._trees import cotangents
 from jaxbptt.cells.combinators.masked import MaskedInput
 from jaxbptt.cells.combinators.resettable import ResetInput
 from jaxbptt.layers import _errors
@@ -76,13 +77,13 @@ def bidirectional(forward: Cell, backward: Cell | None = None) -> Bidirectional:
     return Bidirectional(forward, backward)
 
 
-def reversed_in_time(xs):
+def reversed_in_time(xs: Any) -> Any:
     """x_T … x_1. Read from the end, a sequence begins where the next one does not yet."""
-    if isinstance(xs, ResetInput):
-        begins = jnp.concatenate([xs.reset[1:], jnp.zeros_like(xs.reset[:1])])
-        return ResetInput(reversed_in_time(xs.x), jnp.flip(begins, 0))
-    if isinstance(xs, MaskedInput):
-        return MaskedInput(reversed_in_time(xs.x), jnp.flip(xs.mask, 0))
+    if isinstance(xs, (ResetInput, MaskedInput)):
+        x, flags = xs.x, jnp.asarray(xs[1])
+        if isinstance(xs, ResetInput):
+            flags = jnp.concatenate([flags[1:], jnp.zeros_like(flags[:1])])
+        return type(xs)(reversed_in_time(x), jnp.flip(flags, 0))
     return jax.tree.map(lambda leaf: jnp.flip(leaf, 0), xs)
 
 
@@ -94,7 +95,7 @@ def abreast(forward, backward) -> Cell:
         init=functools.partial(_init_both, pair),
         initial_state=functools.partial(_initial_states, pair),
         apply=functools.partial(_apply_both, pair),
-        vjp=_no_vjp,
+        vjp=functools.partial(_vjp_both, pair),
         output=functools.partial(_side_by_side, pair),
         check=functools.partial(_check_both, pair),
     )
@@ -106,6 +107,7 @@ def _init_both(pair, key, input_size, hidden_size, dtype=jnp.float32):
 
 
 def _initial_states(pair, theta_h, batch_shape=()):
+    _errors.directions(Directions, theta_h=theta_h)
     return Directions(*(cell.initial_state(theta, batch_shape) for cell, theta in zip(pair, theta_h, strict=True)))
 
 
@@ -113,8 +115,11 @@ def _apply_both(pair, theta_h, x_t, h_tm1):
     return Directions(*(cell.apply(theta, x_t, h) for cell, theta, h in zip(pair, theta_h, h_tm1, strict=True)))
 
 
-def _no_vjp(*step):
-    raise NotImplementedError
+def _vjp_both(pair, theta_h, x_t, h_tm1, h_t, h_bar_t):
+    each = zip(pair, theta_h, h_tm1, h_t, h_bar_t, strict=True)
+    bars = [cell.vjp(theta, x_t, h, h_new, bar) for cell, theta, h, h_new, bar in each]
+    (theta_f, x_f, h_f), (theta_b, x_b, h_b) = bars
+    return Directions(theta_f, theta_b), cotangents.add(x_f, x_b), Directions(h_f, h_b)
 
 
 def _side_by_side(pair, h_t):
@@ -122,7 +127,7 @@ def _side_by_side(pair, h_t):
 
 
 def _check_both(pair, theta_h, xs, h_0):
-    _errors.directions(Directions, theta_h, h_0)
+    _errors.directions(Directions, theta_h=theta_h, h_0=h_0)
     for cell, theta, h in zip(pair, theta_h, h_0, strict=True):
         if cell.check is not None:
             cell.check(theta, xs, h)

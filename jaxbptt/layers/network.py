@@ -9,13 +9,14 @@ All inputs of a layer are there before its recursion begins. So W_x x_t of every
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxbptt import _axes, adjoints
 from jaxbptt._errors import arguments, initialisation
+from jaxbptt.cells import _errors as of_cells
 from jaxbptt.cells.combinators.masked import MaskedInput, masked
 from jaxbptt.cells.combinators.resettable import ResetInput
 from jaxbptt.cells.combinators.stacked import stacked
@@ -52,8 +53,10 @@ def made(layers, dropout, per, residual) -> Layers:
     _errors.layers(layers, Bidirectional)
     _errors.dropout(dropout, per)
     arguments.flag("residual", residual)
-    whole = stacked(*(abreast(*layer) if isinstance(layer, Bidirectional) else layer for layer in layers))
-    return Layers(layers, whole._replace(init=functools.partial(_init, layers)), dropout, per, residual)
+    cells = tuple(abreast(*layer) if isinstance(layer, Bidirectional) else layer for layer in layers)
+    pieces = {"init": _init, "apply": _at_a_step, "check": _check}
+    whole = stacked(*cells)._replace(**{name: functools.partial(piece, cells) for name, piece in pieces.items()})
+    return Layers(layers, whole, dropout, per, residual)
 
 
 def causal(network: Layers) -> Cell | None:
@@ -68,7 +71,7 @@ def goes_on(model) -> bool:
     return model.layers is None or not any(isinstance(layer, Bidirectional) for layer in model.layers.layers)
 
 
-def one_cell(who, model) -> Cell:
+def one_cell(who, model) -> Any:
     """The model's cell, for what takes one step at a time."""
     if model.cell is None:
         _errors.no_cell(who, model.layers.residual)
@@ -89,7 +92,9 @@ def only_of_layers(dropout, residual):
 
 def run(network: Layers, adjoint, theta_h, xs, h_0, *, real=None, key=None):
     """``(h_T, outputs)`` as `jaxbptt.unroll` gives them. `real` says which steps are, where some are not."""
-    adjoint, h_T, below = adjoints.full() if adjoint is None else adjoint, [], None
+    adjoint, h_T = adjoints.full() if adjoint is None else adjoint, []
+    below: Any = None
+    outputs: Any = None
     for k, layer in enumerate(network.layers):
         h_k, outputs = _layer(adjoint, layer, theta_h[k], xs, h_0[k], real)
         h_T.append(h_k)
@@ -139,17 +144,36 @@ def _dropped(network, key, k, outputs):
     return jnp.where(stays, outputs / (1 - network.dropout), jnp.zeros_like(outputs))
 
 
-def _init(layers, key, input_size, hidden_size, dtype=jnp.float32):
-    sizes = hidden_size if isinstance(hidden_size, tuple) else (hidden_size,) * len(layers)
-    _errors.one_size_each(sizes, len(layers))
+def _init(cells, key, input_size, hidden_size, dtype=jnp.float32):
+    sizes = hidden_size if isinstance(hidden_size, tuple) else (hidden_size,) * len(cells)
+    _errors.one_size_each(sizes, len(cells))
     for size in sizes:
         initialisation.init_arguments(key, dtype, input_size=input_size, hidden_size=size)
     theta_h = []
-    for layer, own, size in zip(layers, jax.random.split(key, len(layers)), sizes, strict=True):
-        layer = abreast(*layer) if isinstance(layer, Bidirectional) else layer
-        theta_h.append(layer.init(own, input_size, size, dtype))
-        input_size = width(layer, theta_h[-1], size)
+    for cell, own, size in zip(cells, jax.random.split(key, len(cells)), sizes, strict=True):
+        theta_h.append(cell.init(own, input_size, size, dtype))
+        input_size = width(cell, theta_h[-1], size)
     return tuple(theta_h)
+
+
+def _at_a_step(cells, theta_h, x_t, h_tm1):
+    h_t = []
+    for cell, theta, h in zip(cells, theta_h, h_tm1, strict=True):
+        h_t.append(cell.apply(theta, x_t, h))
+        x_t = _with_flags(x_t, cell.output(h_t[-1]))
+    return tuple(h_t)
+
+
+def _check(cells, theta_h, xs, h_0):
+    of_cells.layers(theta_h, h_0, len(cells))
+    T = _axes.time_axis("xs", xs)
+    for k, cell in enumerate(cells):
+        if cell.check is not None and k == 0:
+            cell.check(theta_h[0], xs, h_0[0])
+        elif cell.check is not None:
+            of_cells.upper_layer(cell.check, k, theta_h[k], xs, h_0[k])
+        z = jax.eval_shape(cell.output, h_0[k])
+        xs = _with_flags(xs, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((T, *leaf.shape), leaf.dtype), z))
 
 
 def width(cell, theta_h, hidden_size) -> int:

@@ -44,6 +44,7 @@ FACTORIES: dict[Callable, dict[str, Any]] = {
     jb.cells.mixed_precision: {"cell": ELMAN},
     jb.readouts.from_apply: {"apply": matmul_readout},
     jb.readouts.mixed_precision: {"readout": jb.readouts.linear()},
+    jb.bidirectional: {"forward": GRU},
     jb.rnn: {"cell": GRU, "readout": jb.readouts.linear()},
     jb.objective: {"model": MODEL, "loss": l2},
     jb.estimators.bptt: {"model": MODEL, "loss": l2},

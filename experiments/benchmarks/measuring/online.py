@@ -80,7 +80,8 @@ def snap(size: int, seed: int, rounds: int, limit: float, report: Report) -> Cos
     """An update by `snap` of a sparse cell beside `rtrl` of the same."""
     cell, rng = jb.cells.gru(), np.random.default_rng(seed)
     shapes = cell.init(jax.random.key(0), size, size)
-    masks = jb.cells.GRUParams(*(rng.random(leaf.shape) < 0.1 if leaf.ndim == 2 else None for leaf in shapes))
+    kept: list[Any] = [rng.random(leaf.shape) < 0.1 if leaf.ndim == 2 else None for leaf in shapes]
+    masks = jb.cells.GRUParams(*kept)
     model, theta, xs, ys = _problem(jb.cells.sparse(cell, masks), size, seed)
     estimators = {
         "snap(order=1)": jb.estimators.snap(model, jb.losses.l2_loss, order=1),
