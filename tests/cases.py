@@ -170,6 +170,7 @@ CELLS = [
     CellCase("elman-relu", jb.cells.elman("relu"), oracles.elman_step("relu")),
     CellCase("elman-sigmoid", jb.cells.elman("sigmoid"), oracles.elman_step("sigmoid")),
     CellCase("gru", jb.cells.gru(), oracles.gru_step),
+    CellCase("reset-before", jb.cells.gru(reset="before"), oracles.gru_before_step),
     CellCase("lstm", jb.cells.lstm(), oracles.lstm_step, _h),
     CellCase("leaky", jb.cells.leaky(alpha=0.3), oracles.leaky_step("tanh", 0.3), np.tanh),
     CellCase("leaky-learned", jb.cells.leaky("sigmoid", "learned"), _learned_leak_oracle, oracles.PHI["sigmoid"]),

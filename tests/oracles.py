@@ -78,6 +78,17 @@ def gru_step(theta, x, h):
     return (1 - z) * new + z * h
 
 
+def gru_before_step(theta, x, h):
+    n = h.shape[-1]
+
+    def gate(k, read):
+        W_x, W_h, b_x, b_h = (leaf[k * n : (k + 1) * n] for leaf in theta)
+        return np.einsum("nd,...d->...n", W_x, x) + b_x + np.einsum("nk,...k->...n", W_h, read) + b_h
+
+    r, z = sigmoid(gate(0, h)), sigmoid(gate(1, h))
+    return (1 - z) * tanh(gate(2, r * h)) + z * h
+
+
 def lstm_step(theta, x, state):
     h, c = state
     n = h.shape[-1]

@@ -4,8 +4,8 @@
     r_t = σ(u_r + v_r)             z_t = σ(u_z + v_z)
     n_t = tanh(u_n + r_t ∘ v_n)    h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1}
 
-(The reset gate acts on W_h h_{t-1} + b_h, not on h_{t-1}: one product a step, and the reason for two biases. What is
-projected before the steps is W_x x_t alone; b_x is added in each.)
+(The reset gate acts on W_h h_{t-1} + b_h, not on h_{t-1}: one product a step, and the reason for two biases. The other
+GRU, ``gru(reset="before")``, is in `_gru_reset_before`. What is projected before the steps is W_x x_t alone.)
 
 Pullback, with h_bar_t = ∂F/∂h_t; a bar with a hat, r̂_bar, belongs to the argument of the gate's activation:
 
@@ -18,15 +18,16 @@ Pullback, with h_bar_t = ∂F/∂h_t; a bar with a hat, r̂_bar, belongs to the 
 """
 
 import functools
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxbptt import initializers
 from jaxbptt._algebra import matvec, outer, total, vecmat, with_bias
-from jaxbptt._errors import initialisation
+from jaxbptt._errors import arguments, initialisation
 from jaxbptt._factory import factory
+from jaxbptt.cells import _gru_reset_before
 from jaxbptt.cells._from_split import matrix_cell, matrix_fits, zero_state
 from jaxbptt.types import Array, Cell, TimeSplit
 
@@ -102,6 +103,7 @@ _SPLIT = TimeSplit(_project, _step, _gates, _step_vjp, _param_vjp, _input_vjp)
 @factory
 def gru(
     *,
+    reset: Literal["after", "before"] = "after",
     W_x_init=initializers.glorot_uniform,
     W_h_init=initializers.orthogonal(),
     b_x_init=initializers.zeros,
@@ -113,6 +115,8 @@ def gru(
     forward and twice that backward. The pullback is written by hand and exact.
 
     Args:
+        reset: ``"after"`` the product, as above. ``"before"``: ``n = tanh(W_x x + b_x + W_h (r ∘ h) + b_h)``, as in
+            Keras with ``reset_after=False``, haiku and ONNX; two products with W_h a step.
         W_x_init: ``(key, (n, d), dtype)``, called once a gate; Glorot uniform by default.
         W_h_init: ``(key, (n, n), dtype)``, called once a gate; random orthogonal by default.
         b_x_init: ``(key, (3, n), dtype)``, one row a gate (r, z, n); zeros by default,
@@ -123,7 +127,8 @@ def gru(
         A `Cell`. Equal arguments give the same object.
 
     Raises:
-        TypeError: for an initialiser that can't be called so; ``init`` and ``apply`` say what doesn't fit.
+        TypeError, ValueError: for another `reset`, or an initialiser that can't be called so; ``init`` and ``apply``
+            say what doesn't fit.
 
     Source: Cho et al. (2014), Learning phrase representations using RNN encoder-decoder.
 
@@ -132,6 +137,7 @@ def gru(
     >>> theta_h.W_x.shape, cell.apply(theta_h, jnp.ones((2, 3)), cell.initial_state(theta_h, (2,))).shape
     ((15, 3), (2, 5))
     """
+    arguments.one_of("reset", reset, ("after", "before"), "there is no other place for it")
     W_x_init, W_h_init, b_x_init, b_h_init = initialisation.initializers(
         W_x_init=W_x_init, W_h_init=W_h_init, b_x_init=b_x_init, b_h_init=b_h_init
     )
@@ -147,4 +153,5 @@ def gru(
         )
 
     check = functools.partial(matrix_fits, GRUParams, 3)
-    return matrix_cell(_SPLIT, init=init, initial_state=zero_state(GRUParams), check=check)
+    split = _SPLIT if reset == "after" else _gru_reset_before.SPLIT
+    return matrix_cell(split, init=init, initial_state=zero_state(GRUParams), check=check)

@@ -47,6 +47,8 @@ row("affine", TypeError, r"`affine` must be True or False: got 1; False is right
     jb.check_cell(ELMAN._replace(split=ELMAN.split._replace(affine=1)))))  # fmt: skip
 
 leaky_theta = jb.cells.LeakyParams(ones(n, d), ones(n, n), ones(n))
+row("reset", ValueError, r"`reset` must be one of 'after', 'before': got 'never'; there is no other", lambda: (
+    jb.cells.gru(reset="never")))  # fmt: skip
 row("leaky-alpha", ValueError, r"`alpha` must lie above 0 and be at most 1: got 1.5; it is dt/τ", lambda: (
     jb.cells.leaky(alpha=1.5)))  # fmt: skip
 row("leaky-alphas", ValueError, r"`alpha` must be one number, or one for each of the n = 4 units: got 2", lambda: (
