@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxbptt import _axes
+from jaxbptt import _axes, _keys
 from jaxbptt._errors import arguments, initialisation, trees, words
 from jaxbptt.layers import network
 
@@ -34,9 +34,9 @@ def generate(model, theta, x_0, h_0=None, *, steps, key=None, sample=None):
 
 def _step(model, theta, sample, key, carry, t):
     h_tm1, x_t = carry
-    h_t = model.cell.apply(theta.h, x_t, h_tm1)
+    key_t, own_t = (None, None) if key is None else jax.random.split(jax.random.fold_in(key, t))
+    h_t = model.cell.apply(theta.h, _keys.of_a_step(model.cell, x_t, own_t), h_tm1)
     y_hat_t = model.readout.apply(theta.o, model.cell.output(h_t))
-    key_t = None if key is None else jax.random.fold_in(key, t)
     return (h_t, y_hat_t if sample is None else sample(key_t, y_hat_t)), y_hat_t
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _axes, _masks, readouts
+from jaxbptt import _axes, _keys, _masks, readouts
 from jaxbptt._errors import arguments, initialisation, trees
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
@@ -140,6 +140,8 @@ def _apply(model, theta, xs, h_0=None, *, mask=None, lengths=None, key=None, adj
     cell, readout = _axes.whole(model), model.readout
     if h_0 is None:
         h_0 = cell.initial_state(theta.h, _axes.batch_shape_of(cell, theta.h, xs, (), mask, lengths))
+    if cell.draws is not None and key is not None:
+        xs = _keys.of_steps(cell, xs, key, _axes.batch_shape(cell, theta.h, h_0))
     real, read = None, xs
     if lengths is not None:
         _axes.check_lengths(cell, theta.h, xs, h_0, lengths)
@@ -161,5 +163,5 @@ def _step(model, theta, x_t, h_tm1, *, key=None):
     if key is not None:
         initialisation.key(key)
     cell = network.one_cell("model.step", model)
-    h_t = cell.apply(theta.h, x_t, h_tm1)
+    h_t = cell.apply(theta.h, _keys.of_a_step(cell, x_t, key), h_tm1)
     return model.readout.apply(theta.o, cell.output(h_t)), h_t

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbptt import _axes, _masks, adjoints, losses, readouts
+from jaxbptt import _axes, _keys, _masks, adjoints, losses, readouts
 from jaxbptt._errors import arguments, initialisation, trees, words
 from jaxbptt._factory import factory
 from jaxbptt._trees import cotangents
@@ -101,6 +101,8 @@ def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=Non
     cell, weights, real = _axes.whole(model), mask, None
     if h_0 is None:
         h_0 = cell.initial_state(theta.h, _axes.batch_shape_of(cell, theta.h, xs, ys, mask, lengths))
+    if cell.draws is not None and key is not None:
+        xs = _keys.of_steps(cell, xs, key, _axes.batch_shape(cell, theta.h, jax.tree.map(jnp.asarray, h_0)))
     if lengths is not None:
         _axes.check_lengths(cell, theta.h, xs, h_0, lengths)
         cell, xs, real = _masks.masked_by_lengths(cell, xs, lengths)

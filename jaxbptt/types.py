@@ -93,6 +93,8 @@ class Cell(NamedTuple):
         check: ``(theta_h, xs, h_0) -> None`` (`Check`); ``None`` checks only what every cell must satisfy.
         mixed: ``Cell -> Cell``: this cell with bfloat16 operands in its products. ``None`` leaves them to JAX
             (`jaxbptt.cells.mixed_precision`), which is right for an `apply` of your own.
+        draws: ``"step"`` where f reads ``Keyed(x_t, key_t)`` and draws by it. F, estimators and models then make the
+            keys of theirs: one a step and member, or with ``"sequence"`` one a member. Without a key f reads x_t.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
     >>> cell = jb.cells.linear()
@@ -112,6 +114,7 @@ class Cell(NamedTuple):
     split: TimeSplit | None = None
     check: Check | None = None
     mixed: "Callable[[Cell], Cell] | None" = None
+    draws: Literal["step", "sequence"] | None = None
 
     def __repr__(self):
         return f"Cell({_name(self.apply if self.split is None else self.split.step)})"

@@ -106,6 +106,11 @@ def _stacked_oracle(theta, x, h):
     return lower, oracles.lstm_step(theta[1], lower, h[1])
 
 
+def _zoneout_oracle(theta, x, h):
+    new = oracles.lstm_step(theta, x, h)
+    return type(h)(h=0.3 * h.h + 0.7 * new.h, c=0.6 * h.c + 0.4 * new.c)
+
+
 def _masked_oracle(theta, x, h):
     new = oracles.lstm_step(theta, x.x, h)
     # the mask was made complex with everything else
@@ -177,6 +182,12 @@ CELLS = [
     CellCase("skeleton", sine(), oracles.sine_step),
     CellCase("stacked", jb.cells.stacked(jb.cells.gru(), jb.cells.lstm()), _stacked_oracle, lambda h: h[1].h),
     CellCase("masked", jb.cells.masked(jb.cells.lstm()), _masked_oracle, _h, _masked_input),
+    CellCase(  # without a key: the mean
+        "zoneout",
+        jb.cells.zoneout(jb.cells.lstm(), jb.cells.LSTMState(h=0.3, c=0.6)),
+        _zoneout_oracle,
+        _h,
+    ),
     CellCase("resettable", jb.cells.resettable(jb.cells.gru()), _reset_oracle, inputs=_reset_input),
     CellCase(  # a reset is what reads h_0 of θ_h where the sequence is given one
         "learned_start",

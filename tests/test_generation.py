@@ -73,6 +73,7 @@ def test_samples_have_a_key_a_step():
     for t in range(4):
         y_hat, h = model.step(theta, x, h)
         np.testing.assert_allclose(y_hat, first[t], rtol=1e-12)
-        noise.append(jax.random.normal(jax.random.fold_in(jax.random.key(0), t), y_hat.shape))
+        key_t, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), t))
+        noise.append(jax.random.normal(key_t, y_hat.shape))
         x = y_hat + noise[-1]
     assert not np.any(np.isclose(noise[0], noise[1]))

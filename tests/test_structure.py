@@ -26,7 +26,7 @@ ROWS = [
     ("initializers", "_time"),
     ("_precision",),
     ("cells", "readouts", "losses"),
-    ("_masks",),
+    ("_masks", "_keys"),
     ("adjoints", "policies"),
     ("unroll", "layers", "sequences"),
     ("generation",),

@@ -16,6 +16,7 @@ networks; the plateaus are derived above.
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def entropy(p: float) -> float:
     >>> round(entropy(5 / 8), 4)
     0.6616
     """
-    return -sum(q * np.log(q) for q in (p, 1 - p) if q > 0)
+    return -sum(q * math.log(q) for q in (p, 1 - p) if q > 0)
 
 
 PLATEAUS = {

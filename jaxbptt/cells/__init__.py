@@ -7,6 +7,7 @@ from jaxbptt.cells.combinators.mixed_precision import mixed_precision
 from jaxbptt.cells.combinators.resettable import ResetInput, resettable
 from jaxbptt.cells.combinators.sparse import sparse
 from jaxbptt.cells.combinators.stacked import stacked
+from jaxbptt.cells.combinators.zoneout import zoneout
 from jaxbptt.cells.elman import ElmanParams, elman
 from jaxbptt.cells.from_step import from_step
 from jaxbptt.cells.gru import GRUParams, gru
@@ -18,5 +19,5 @@ from jaxbptt.types import Keyed
 __all__ = [
     "ElmanParams", "GRUParams", "Keyed", "LSTMParams", "LSTMState", "LeakyParams", "LearnedLeakyParams", "LearnedStart",
     "LinearParams", "MaskedInput", "ResetInput", "TimedInput", "elman", "euler", "from_step", "gru", "leaky",
-    "learned_start", "linear", "lstm", "masked", "mixed_precision", "resettable", "sparse", "stacked",
+    "learned_start", "linear", "lstm", "masked", "mixed_precision", "resettable", "sparse", "stacked", "zoneout",
 ]  # fmt: skip

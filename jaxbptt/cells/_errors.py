@@ -142,6 +142,29 @@ def times_and_keys(dt, key, h_0):
                 )
 
 
+def draws_already(combinator, cell):
+    if cell.draws is not None:
+        raise TypeError(
+            f"`cell` of {combinator} must draw no random numbers of its own: got {cell!r}, which does; only one of "
+            "`euler` with noise and `zoneout` can be around a cell"
+        )
+
+
+def rates(name, values):
+    for value in values:
+        arguments.numbers(**{name: value})
+        if not 0 <= value < 1:
+            raise ValueError(f"`{name}` must lie from 0 to below 1: got {value!r}; it is a probability")
+
+
+def one_rate_a_leaf(rates, h_0):
+    leaves = jax.tree.leaves(h_0)
+    if len(rates) not in (1, len(leaves)):
+        raise ValueError(
+            f"`rate` must be one number, or one for each of the {len(leaves)} leaves of the state: got {len(rates)}"
+        )
+
+
 def not_both(name, given, other, remedy):
     if given:
         raise ValueError(f"`{name}` and `{other}` exclude each other: got both; {remedy}")

@@ -120,10 +120,12 @@ def checked(cell, theta_h, xs, h_0):
     return h_0
 
 
-def cell_from_split(split: TimeSplit, *, init, initial_state, check, output=identity_output, mixed=None) -> Cell:
+def cell_from_split(
+    split: TimeSplit, *, init, initial_state, check, output=identity_output, mixed=None, draws=None
+) -> Cell:
     """A cell whose `apply` and `vjp` are the pieces of `split`, put together for one step."""
     apply, vjp = functools.partial(_apply, split), functools.partial(_vjp, split)
-    return Cell(init, initial_state, apply, vjp, output, split._replace(of=(apply, vjp)), check, mixed)
+    return Cell(init, initial_state, apply, vjp, output, split._replace(of=(apply, vjp)), check, mixed, draws)
 
 
 def _apply(split, theta_h, x_t, h_tm1):

@@ -84,7 +84,8 @@ def init(model, N, inputs, theta, h_0=None, *, key=None):
 
 def _begin(cell, theta_h, h_0, inputs, N):
     """N steps that were not taken; ``None`` without any, or where only the first chunk says what an input is."""
-    x_t = None if h_0 is None or N == 0 else _inputs.example(cell, theta_h, inputs)
+    waits = h_0 is None or N == 0 or cell.draws is not None  # whether an input has a key
+    x_t = None if waits else _inputs.example(cell, theta_h, inputs)
     if x_t is None:
         return None
     batch = _axes.batch_shape(cell, theta_h, h_0)
@@ -107,9 +108,10 @@ def forward(model, loss, reduction, theta, given):
     return Chunk(value, theta_o_bar, h_T, hs, h_bars)
 
 
-def window(model, kept, given, chunk, xs, lengths, N, most, stride=1):
+def window(model, kept, given, chunk, lengths, N, most, stride=1):
     """The `Window` of a chunk, with N steps before it; at most `most` where none are kept yet."""
-    xs, T = jax.tree.map(jnp.asarray, xs), jax.tree.leaves(xs)[0].shape[0]
+    xs = jax.tree.map(jnp.asarray, given.xs if lengths is None else given.xs.x)
+    T = jax.tree.leaves(xs)[0].shape[0]
     before = kept
     if before is None:
         first = jax.tree.map(lambda leaf: leaf[0], xs)

@@ -96,7 +96,7 @@ def _update(model, loss, reduction, tolerance, max_window, theta, state, xs, ys,
     chunk = _window.forward(model, loss, reduction, theta, given)
     T = len(jax.tree.leaves(chunk.hs)[0])
     most = max_window if state.kept is not None else min(max_window or T, T)
-    whole = _window.window(model, state.kept, given, chunk, xs, lengths, max_window or 0, most)
+    whole = _window.window(model, state.kept, given, chunk, lengths, max_window or 0, most)
     split, across = whole.split, _window.in_rows(whole, theta.h, chunk.h_bars, most + 1)
 
     def lag(k, carry):  # to lag k + 1, by way of the losses' deltas at lag k

@@ -79,7 +79,7 @@ def _update(model, loss, reduction, window, stride, theta, state, xs, ys, *, mas
     given, pull_beginning = _chunk.begin(model, loss, theta, state.h, xs, ys, mask, lengths, key)
     chunk = _window.forward(model, loss, reduction, theta, given)
     K = window if state.kept is not None else min(window, len(jax.tree.leaves(chunk.hs)[0]) + stride - 1)
-    whole = _window.window(model, state.kept, given, chunk, xs, lengths, window - 1, K - 1, stride)
+    whole = _window.window(model, state.kept, given, chunk, lengths, window - 1, K - 1, stride)
     split, across = whole.split, _window.in_rows(whole, theta.h, chunk.h_bars, K, stride)
 
     def lag(k, carry):

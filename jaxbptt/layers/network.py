@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbptt import _axes, adjoints
+from jaxbptt import _axes, _keys, adjoints
 from jaxbptt._errors import arguments, initialisation
 from jaxbptt.cells import _errors as of_cells
 from jaxbptt.cells.combinators.masked import MaskedInput, masked
@@ -96,7 +96,7 @@ def run(network: Layers, adjoint, theta_h, xs, h_0, *, real=None, key=None):
     below: Any = None
     outputs: Any = None
     for k, layer in enumerate(network.layers):
-        h_k, outputs = _layer(adjoint, layer, theta_h[k], xs, h_0[k], real)
+        h_k, outputs = _layer(adjoint, layer, theta_h[k], xs, h_0[k], real, key, 2 * k)
         h_T.append(h_k)
         if network.residual and k > 0 and outputs.shape == below.shape:
             outputs = outputs + below
@@ -119,12 +119,14 @@ def _taken(at, leaf):
     return jnp.take_along_axis(leaf, at, axis=0)
 
 
-def _layer(adjoint, layer, theta, xs, h_0, real):
+def _layer(adjoint, layer, theta, xs, h_0, real, key, k):
     if isinstance(layer, Bidirectional):
-        h_f, forward = _layer(adjoint, layer.forward, theta.forward, xs, h_0.forward, real)
+        h_f, forward = _layer(adjoint, layer.forward, theta.forward, xs, h_0.forward, real, key, k)
         read_back = reversed_in_time(xs), h_0.backward, None if real is None else jnp.flip(real, 0)
-        h_b, backward = _layer(adjoint, layer.backward, theta.backward, *read_back)
+        h_b, backward = _layer(adjoint, layer.backward, theta.backward, *read_back, key, k + 1)
         return Directions(h_f, h_b), jnp.concatenate([forward, jnp.flip(backward, 0)], axis=-1)
+    if layer.draws is not None and key is not None:
+        xs = _keys.of_steps(layer, xs, key, _axes.batch_shape(layer, theta, h_0), k)
     if real is not None:
         layer, xs = masked(layer), MaskedInput(xs, real)
     return adjoint(layer, theta, xs, h_0)

@@ -49,6 +49,14 @@ row("affine", TypeError, r"`affine` must be True or False: got 1; False is right
 leaky_theta = jb.cells.LeakyParams(ones(n, d), ones(n, n), ones(n))
 row("reset", ValueError, r"`reset` must be one of 'after', 'before': got 'never'; there is no other", lambda: (
     jb.cells.gru(reset="never")))  # fmt: skip
+row("two-that-draw", TypeError, r"`cell` of zoneout must draw no random numbers of its own", lambda: (
+    jb.cells.zoneout(jb.cells.zoneout(ELMAN))))  # fmt: skip
+row("noise-around-zoneout", TypeError, r"`cell` of euler must draw no random numbers of its own", lambda: (
+    jb.cells.euler(jb.cells.zoneout(ELMAN), noise=0.1)))  # fmt: skip
+row("zoneout-rate", ValueError, r"`rate` must lie from 0 to below 1: got 1.5; it is a probability", lambda: (
+    jb.cells.zoneout(ELMAN, 1.5)))  # fmt: skip
+row("zoneout-rates", ValueError, r"`rate` must be one number, or one for each of the 1 leaves", lambda: (
+    unroll(cell=jb.cells.zoneout(ELMAN, (0.1, 0.2)))))  # fmt: skip
 row("leaky-alpha", ValueError, r"`alpha` must lie above 0 and be at most 1: got 1.5; it is dt/τ", lambda: (
     jb.cells.leaky(alpha=1.5)))  # fmt: skip
 row("leaky-alphas", ValueError, r"`alpha` must be one number, or one for each of the n = 4 units: got 2", lambda: (

@@ -38,6 +38,7 @@ FACTORIES: dict[Callable, dict[str, Any]] = {
     jb.cells.sparse: {"cell": ELMAN, "masks": jb.cells.ElmanParams(None, None, None)},
     jb.cells.euler: {"cell": ELMAN},
     jb.cells.masked: {"cell": ELMAN},
+    jb.cells.zoneout: {"cell": ELMAN},
     jb.cells.resettable: {"cell": ELMAN},
     jb.cells.learned_start: {"cell": ELMAN},
     jb.readouts.linear: {},
@@ -98,7 +99,7 @@ for name, wrong, pattern in (
     (
         "gru",
         lambda: jb.cells.gru(32),
-        r"too many positional.*gru\(\*, W_x_init=…, .*`.init\(key, input_size, hidden_s",
+        r"too many positional.*gru\(\*, reset=…, W_x_init=…, .*`.init\(key, input_size, hidden_s",
     ),
     (
         "lstm",

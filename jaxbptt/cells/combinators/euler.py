@@ -43,7 +43,7 @@ def euler(cell: Cell, noise: float = 0.0) -> Cell:
     for the noise drawn. A step costs that of the inner cell and a few products of units. It keeps f_t for the pullback.
 
     Args:
-        cell: the `Cell` that is f.
+        cell: the `Cell` that is f. It draws no random numbers of its own.
         noise: σ, the standard deviation of what a unit gains in a time of 1. The noise σ_h √(2/τ) dW of a rate network
             with leak α is ``noise = σ_h * (2 * α) ** 0.5``.
 
@@ -70,6 +70,7 @@ def euler(cell: Cell, noise: float = 0.0) -> Cell:
     False
     """
     arguments.cells("cell", (cell,))
+    _errors.draws_already("euler", cell)
     arguments.numbers(noise=noise)
     arguments.at_least("noise", noise, 0)
     inner = split_of(cell)
@@ -85,6 +86,7 @@ def euler(cell: Cell, noise: float = 0.0) -> Cell:
         initial_state=cell.initial_state,
         check=functools.partial(_check, cell),
         output=cell.output,
+        draws="step" if noise else None,
         mixed=lambda whole: with_members_of(whole, euler(mixed_precision(cell), noise)),
     )
 

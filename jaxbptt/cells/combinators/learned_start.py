@@ -69,6 +69,7 @@ def learned_start(cell: Cell) -> Cell:
         initial_state=functools.partial(_initial_state, cell),
         check=functools.partial(_check, cell),
         output=cell.output,
+        draws=cell.draws,
         mixed=lambda whole: with_members_of(whole, learned_start(mixed_precision(cell))),
     )
 

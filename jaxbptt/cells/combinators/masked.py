@@ -83,6 +83,7 @@ def masked(cell: Cell) -> Cell:
         initial_state=cell.initial_state,
         check=functools.partial(_check, cell),
         output=cell.output,
+        draws=cell.draws,
         mixed=lambda whole: with_members_of(whole, masked(mixed_precision(cell))),
     )
 

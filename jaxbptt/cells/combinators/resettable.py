@@ -68,6 +68,7 @@ def resettable(cell: Cell) -> Cell:
         initial_state=cell.initial_state,
         check=functools.partial(_check, cell),
         output=cell.output,
+        draws=cell.draws,
         mixed=lambda whole: with_members_of(whole, resettable(mixed_precision(cell))),
     )
 

@@ -82,6 +82,7 @@ def sparse(cell: Cell, masks: PyTree) -> Cell:
         initial_state=functools.partial(_at, masked, cell.initial_state),
         check=functools.partial(_check, masks, cell),
         output=cell.output,
+        draws=cell.draws,
         mixed=lambda whole: with_members_of(whole, _sparse(mixed_precision(cell), masks)),
     )  # fmt: skip
 
