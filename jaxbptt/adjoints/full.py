@@ -19,6 +19,7 @@ import functools
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxbptt import _axes, _masks
@@ -29,15 +30,20 @@ from jaxbptt._time.loop import hold, on_cpu
 from jaxbptt._trees import cotangents
 from jaxbptt.adjoints import _errors, _host
 from jaxbptt.cells._from_split import split_of, take_step
+from jaxbptt.cells.combinators.masked import MaskedInput
 from jaxbptt.types import Adjoint
 
 
 class _How(NamedTuple):
-    """Steps per block; the tree of the residuals, if they are computed again; whether the host keeps them."""
+    """Steps per block; the tree of the residuals, if they are computed again; whether the host keeps them.
+
+    With `passes_over`, a block in which no member's step is real is not run.
+    """
 
     block: int
     recomputed: Any
     on_host: bool
+    passes_over: bool = False
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -56,6 +62,26 @@ def _forward(cell, how, theta_h, xs, h_0):
 
 
 def _forward_block(cell, how, weights, h, xs, _):
+    run = functools.partial(_run_forward, cell, how, weights)
+    if not how.passes_over:
+        return run(h, xs)
+    return lax.cond(jnp.any(xs.mask), run, functools.partial(_stand_still, run), h, xs)
+
+
+def _stand_still(run, h, xs):
+    """A block without a real step: every state is the one before it, and nobody reads its residuals."""
+    _, outputs, ((hs, residuals), _) = _zeros_like(run, h, xs)
+    hs = jax.tree.map(lambda leaf, h: jnp.broadcast_to(h, leaf.shape), hs, h)
+    return h, outputs, ((hs, residuals), h)
+
+
+def _zeros_like(run, *arguments):
+    """Zeros in the place of what a block gives."""
+    made = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(run, *arguments))
+    return cotangents.alike(made, arguments)[0]
+
+
+def _run_forward(cell, how, weights, h, xs):
     h_K, hs, residuals = sweeps.forward(split_of(cell), weights, xs, h, keep=how.recomputed is None)
     if how.on_host:
         return h_K, jax.vmap(cell.output)(hs), (_host.store((hs, residuals)), h)
@@ -71,6 +97,22 @@ def _backward(cell, how, forward, bars):
 
 
 def _reverse_block(cell, how, weights, carry, inputs, kept):
+    run = functools.partial(_run_reverse, cell, how, weights)
+    if not how.passes_over:
+        return run(carry, inputs, kept)
+    return lax.cond(jnp.any(inputs[0].mask), run, functools.partial(_pass_back, cell, run), carry, inputs, kept)
+
+
+def _pass_back(cell, run, carry, inputs, kept):
+    """A block without a real step: each cotangent of its outputs is one of the state before it."""
+    (c_delta, theta_bar), (_, output_bars), ((hs, _), _) = carry, inputs, kept
+    _, xs_bar, _ = _zeros_like(run, carry, inputs, kept)
+    h_bars = jax.vmap(lambda bar, h: cotangents.pulled(cell.output, bar, h)[0])(output_bars, hs)
+    c_delta = jax.tree.map(lambda bar, bars: bar + jnp.sum(bars, axis=0), c_delta, h_bars)
+    return (c_delta, theta_bar), xs_bar, None
+
+
+def _run_reverse(cell, how, weights, carry, inputs, kept):
     (c_delta, theta_bar), (xs, output_bars), (of_steps, h_before) = carry, inputs, kept
     split, theta_h = split_of(cell), weights.theta_h
     hs, residuals = _host.fetch(of_steps) if how.on_host else of_steps
@@ -107,7 +149,8 @@ class Full:
         of_a_step = jax.tree.structure(step[2])
         recomputed = of_a_step if self.residuals == "states" and of_a_step.num_leaves else None
         most = self.block or blocks.choose(step, theta_h, T, bounded=on_host or recomputed is not None)
-        how = _How(blocks.even(T, most), recomputed, on_host)
+        part = blocks.to_pass_over(step, T) if isinstance(xs, MaskedInput) and not on_host else 0
+        how = _How(blocks.even(T, min(most, part or most)), recomputed, on_host, part > 0)
         if T % how.block:
             return _masks.in_blocks(_recursion, cell, how, theta_h, xs, h_0)
         return _recursion(cell, how, theta_h, xs, h_0)
