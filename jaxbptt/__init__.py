@@ -11,8 +11,8 @@
 """
 
 from jaxbptt import (  # isort: skip
-    adjoints, cells, checking, closed_form, diagnostics, estimators, initializers, jacobians, layers, losses, policies,
-    readouts, sequences, training, types,
+    adjoints, cells, checking, closed_form, diagnostics, estimators, initializers, interop, jacobians, layers, losses,
+    policies, readouts, sequences, training, types,
 )  # fmt: skip
 from jaxbptt.checking import check_cell, check_gradients, check_readout
 from jaxbptt.data_parallel import data_parallel
@@ -28,6 +28,6 @@ __version__ = "0.1.0"
 __all__ = [
     "Cell", "Estimate", "GradientEstimator", "Model", "Readout", "Theta", "adjoints", "bidirectional", "cells",
     "check_cell", "check_gradients", "check_readout", "checking", "closed_form", "data_parallel", "diagnostics",
-    "estimators", "initializers", "jacobians", "layers", "losses", "objective", "plan", "policies", "readouts", "rnn",
-    "sequences", "training", "types", "unroll",
+    "estimators", "initializers", "interop", "jacobians", "layers", "losses", "objective", "plan", "policies",
+    "readouts", "rnn", "sequences", "training", "types", "unroll",
 ]  # fmt: skip

@@ -32,7 +32,7 @@ ROWS = [
     ("generation",),
     ("model", "jacobians"),
     ("objective",),
-    ("data_parallel", "plan", "closed_form"),
+    ("data_parallel", "plan", "closed_form", "interop"),
     ("estimators",),
     ("checking", "diagnostics", "training"),
 ]

@@ -1,0 +1,1 @@
+"""Weights of other libraries: there and back the same bits, and their outputs and gradients."""
