@@ -99,6 +99,22 @@ def test_layers_and_directions_draw_their_own():
     assert not np.allclose(first, second)
 
 
+def test_every_layer_has_keys_of_its_own():
+    cell = C.zoneout(C.gru(), 0.5)
+    model = jb.rnn((cell, cell), jb.readouts.identity())
+    theta = model.init(jax.random.key(0), input_size=2, hidden_size=3, output_size=3, dtype=jnp.float64)
+    xs = normal(jax.random.key(1), (T, B, 2))
+    found, hs = model.apply(theta, xs, key=KEY), model.initial_state(theta, (B,))
+    parents = [jax.random.fold_in(KEY, 2**32 - 1 - 2 * k) for k in range(2)]
+    for t in range(T):
+        z, states = xs[t], []
+        for theta_k, h, parent in zip(theta.h, hs, parents, strict=True):
+            z = cell.apply(theta_k, Keyed(z, jax.random.split(jax.random.fold_in(parent, t), B)), h)
+            states.append(z)
+        hs = tuple(states)
+        np.testing.assert_allclose(found[t], z, rtol=1e-12)
+
+
 def test_one_key_a_sequence_for_a_mask_that_stays():
     def step(theta_h, x_t, h_tm1):
         x_t, key = x_t if isinstance(x_t, Keyed) else (x_t, None)
