@@ -98,6 +98,20 @@ class CheckReadout(Protocol):
         """Raises when shapes or dtypes don't fit."""
 
 
+class InitModel(Protocol):
+    def __call__(self, key: Any, *, input_size: int, hidden_size: int, output_size: Any, dtype: Any = ...) -> Any:
+        """θ, drawn by the initialisers of cell and readout."""
+        ...
+
+
+class ApplyModel(Protocol):
+    def __call__(
+        self, theta: Any, xs: Any, h_0: Any = None, *, mask: Any = None, lengths: Any = None, key: Any = None,
+        adjoint: Any = None, return_state: bool = False,
+    ) -> Any:  # fmt: skip
+        """``y_hats [T, *batch, m]``, or with ``return_state`` the pair ``(y_hats, h_T)``."""
+
+
 class StepModel(Protocol):
     def __call__(self, theta: Any, x_t: Any, h_tm1: Any, *, key: Any = None) -> tuple[Any, Any]:
         """``(y_hat_t, h_t)``, for serving and sampling."""

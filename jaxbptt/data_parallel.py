@@ -57,6 +57,8 @@ def data_parallel(F: Any, devices: Sequence[Any] | None = None) -> "DataParallel
         ``jax.config.update("jax_num_cpu_devices", n)``, before anything runs, makes devices of a CPU's cores. θ and its
         gradient then lie on all of them. See `jaxbptt.diagnostics` before you hand such a θ to a QR.
 
+        Each device makes the keys of its own members from the same `key`: members of two devices draw alike.
+
         On several hosts run the same script on each, and begin with ``jax.distributed.initialize()``. ``jax.devices()``
         then holds those of all hosts. ``jax.make_array_from_process_local_data`` makes a batch from each host's part.
 

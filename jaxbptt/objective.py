@@ -98,7 +98,7 @@ def check(model, loss, theta, xs, ys, h_0=None, mask=None, lengths=None, key=Non
         initialisation.key(key)
     if mask is not None:
         _check_mask(mask, 1 if at == "last" else T)
-    cell, weights, real = _axes.whole(model), mask, None
+    cell, weights, real = model.cell if model.layers is None else model.layers.cell, mask, None
     if h_0 is None:
         h_0 = cell.initial_state(theta.h, _axes.batch_shape_of(cell, theta.h, xs, ys, mask, lengths))
     if cell.draws is not None and key is not None:

@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 
 from jaxbptt._slots import (  # isort: skip
-    Apply, ApplyReadout, Check, CheckReadout, Init, InitEstimator, InitialState, InitReadout, Project, Residuals, Step,
-    StepModel, StepVjp, Vjp, VjpOverTime, VjpReadout,
+    Apply, ApplyModel, ApplyReadout, Check, CheckReadout, Init, InitEstimator, InitialState, InitModel, InitReadout,
+    Project, Residuals, Step, StepModel, StepVjp, Vjp, VjpOverTime, VjpReadout,
 )  # fmt: skip
 
 Array = jax.Array
@@ -93,17 +93,15 @@ class Cell(NamedTuple):
         check: ``(theta_h, xs, h_0) -> None`` (`Check`); ``None`` checks only what every cell must satisfy.
         mixed: ``Cell -> Cell``: this cell with bfloat16 operands in its products. ``None`` leaves them to JAX
             (`jaxbptt.cells.mixed_precision`), which is right for an `apply` of your own.
-        draws: ``"step"`` where f reads ``Keyed(x_t, key_t)`` and draws by it. F, estimators and models then make the
-            keys of theirs: one a step and member, or with ``"sequence"`` one a member. Without a key f reads x_t.
+        draws: ``"step"`` where f draws by ``Keyed(x_t, key_t)``. F, estimators and models then make the keys of theirs,
+            one a step and member; with ``"sequence"`` one a member. Without a key f reads x_t.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
-    >>> cell = jb.cells.linear()
-    >>> theta_h = jb.cells.LinearParams(W_x=jnp.eye(1), W_h=0.5 * jnp.eye(1))
+    >>> cell, theta_h = jb.cells.linear(), jb.cells.LinearParams(W_x=jnp.eye(1), W_h=0.5 * jnp.eye(1))
     >>> x_t, h_tm1 = jnp.array([1.0]), jnp.array([4.0])
     >>> h_t = cell.apply(theta_h, x_t, h_tm1)
-    >>> theta_bar, x_bar_t, h_bar_tm1 = cell.vjp(theta_h, x_t, h_tm1, h_t, jnp.array([1.0]))
-    >>> h_t.item(), theta_bar.W_h.item(), x_bar_t.item(), h_bar_tm1.item()
-    (3.0, 4.0, 1.0, 0.5)
+    >>> h_t.item(), cell.vjp(theta_h, x_t, h_tm1, h_t, jnp.array([1.0]))[2].item()  # and h_bar_tm1
+    (3.0, 0.5)
     """
 
     init: Init
@@ -133,8 +131,7 @@ class Readout(NamedTuple):
         mixed: ``Readout -> Readout``, as for a `Cell`.
 
     >>> import jax.numpy as jnp, jaxbptt as jb
-    >>> g = jb.readouts.linear(bias=False)
-    >>> theta_o = jb.readouts.LinearReadoutParams(W_o=jnp.array([[2.0]]), b=None)
+    >>> g, theta_o = jb.readouts.linear(bias=False), jb.readouts.LinearReadoutParams(W_o=jnp.array([[2.0]]), b=None)
     >>> theta_bar, h_bar_t = g.vjp(theta_o, jnp.array([3.0]), jnp.array([1.0]))
     >>> theta_bar.W_o.item(), h_bar_t.item()
     (3.0, 2.0)
@@ -197,20 +194,6 @@ class Theta(NamedTuple):
         number = sum(leaf.size for leaf in leaves)
         kinds = f"h={type(self.h).__name__}, o={type(self.o).__name__}"
         return f"Theta({kinds}, {number:,} parameter{'' if number == 1 else 's'})"
-
-
-class InitModel(Protocol):
-    def __call__(self, key: Any, *, input_size: int, hidden_size: int, output_size: Any, dtype: Any = ...) -> Theta:
-        """θ, drawn by the initialisers of cell and readout."""
-        ...
-
-
-class ApplyModel(Protocol):
-    def __call__(
-        self, theta: Theta, xs: Any, h_0: Any = None, *, mask: Any = None, lengths: Any = None, key: Any = None,
-        adjoint: "Adjoint | None" = None, return_state: bool = False,
-    ) -> Any:  # fmt: skip
-        """``y_hats [T, *batch, m]``, or with ``return_state`` the pair ``(y_hats, h_T)``."""
 
 
 class Model(NamedTuple):

@@ -17,13 +17,7 @@ lengths = jnp.array(LENGTHS)
 NAMES = ("gru", "lstm", "from_step", "stacked", "by_hand", "resettable")
 
 
-@pytest.fixture(autouse=True)
-def blocks_of_any_size(monkeypatch):
-    """Those of tests are too small to be worth a question. Functions of another size were not traced."""
-    monkeypatch.setattr(blocks, "_LEAST_BYTES", 0)
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
+FULL = {name: jb.adjoints.full(block=3, residuals=name) for name in ("gates", "states")}
 
 
 @functools.cache
@@ -50,7 +44,7 @@ def test_the_gradient_is_that_of_all_blocks(name, how):
     given = given_of(name)
     real = jb.sequences.mask(lengths, T)
     masked, xs = jb.cells.masked(given.case.cell), jb.cells.MaskedInput(given.xs, real)
-    adjoint = jb.adjoints.full(residuals=how)
+    adjoint = FULL[how]
     assert "cond" in str(
         jax.make_jaxpr(functools.partial(jb.unroll, masked, adjoint=adjoint))(given.theta.h, xs, given.h_0)
     )
@@ -64,7 +58,7 @@ def test_the_gradient_is_that_of_all_blocks(name, how):
 @pytest.mark.parametrize("name", ["lstm", "from_step"])
 def test_second_derivatives_members_and_devices(name):
     given = given_of(name)
-    F = [jb.objective(given.model, jb.losses.l2_loss, adjoint=one) for one in (None, jb.adjoints.autodiff())]
+    F = [jb.objective(given.model, jb.losses.l2_loss, adjoint=one) for one in (FULL["gates"], jb.adjoints.autodiff())]
 
     def length(F, theta):
         bar = jax.grad(F)(theta, given.xs, given.ys, given.h_0, lengths=lengths)
@@ -85,7 +79,7 @@ def test_second_derivatives_members_and_devices(name):
 
 def test_in_a_shard_map_each_device_asks_for_itself():
     given = given_of("gru")
-    F = jb.objective(given.model, jb.losses.l2_loss, reduction="sum")
+    F = jb.objective(given.model, jb.losses.l2_loss, reduction="sum", adjoint=FULL["gates"])
     xs, ys, h_0 = (jnp.concatenate([leaf, leaf], axis) for leaf, axis in ((given.xs, 1), (given.ys, 1), (given.h_0, 0)))
     both = jnp.concatenate([lengths, 0 * lengths])
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -111,7 +105,7 @@ def test_no_step_of_such_a_block_is_taken():
 
     cell = jb.cells.from_step(step, initial_state=at_rest)
     model, theta = jb.rnn(cell, jb.readouts.identity()), jb.Theta(jnp.ones(()), ())
-    F = jax.jit(jb.objective(model, jb.losses.l2_loss))
+    F = jax.jit(jb.objective(model, jb.losses.l2_loss, adjoint=FULL["gates"]))
     xs, counts = normal(jax.random.key(0), (T, 2, 2)), []
     for longest in (T, 1):
         taken.clear()
@@ -122,7 +116,9 @@ def test_no_step_of_such_a_block_is_taken():
     assert counts[1] <= counts[0] / 8
 
 
-@pytest.mark.parametrize(("T", "wanted"), [(1000, 10), (256, 16), (8 * 13, 13), (97, 1), (7, 0)])
-def test_blocks_divide_T_into_eight_at_least(T, wanted):
-    step = (jnp.zeros(4 * 4096, jnp.float32), (), ())  # 64 KiB: 16 steps are as much as a block may have
-    assert blocks.to_pass_over(step, T) == wanted
+@pytest.mark.parametrize(("T", "wanted"), [(1000, 10), (256, 16), (8 * 13, 13), (97, 97), (7, 7), (8, 8)])
+def test_a_ragged_batch_has_eight_blocks_that_divide_T_or_one(T, wanted):
+    """64 KiB a step: 16 steps are as much as a block may have, 2 as little."""
+    step = (jnp.zeros(4 * 4096, jnp.float32), (), ())
+    assert blocks.choose(step, (), T, ragged=True) == wanted
+    assert blocks.choose((jnp.zeros(4), (), ()), (), T, ragged=True) == T  # too small to ask

@@ -16,6 +16,7 @@ from experiments.benchmarks.measuring import (
     machine,
     online,
     peak,
+    ragged,
     side_by_side,
     speed,
 )
@@ -61,7 +62,7 @@ def run(config: Config, report_progress: Report) -> Result:
 
 def _run(config, about, attempt, report_progress):
     numbers: dict[str, Any] = {}
-    rows, checkpointing, lengths, long_rows, costs, streams = [], None, None, [], [], []
+    rows, checkpointing, lengths, long_rows, costs, streams, of_sequences = [], None, None, [], [], [], []
     lost = collections.Counter()
     for part in config.parts:
         if part == "speed":
@@ -80,13 +81,16 @@ def _run(config, about, attempt, report_progress):
         elif part == "estimators":
             costs, streams = _estimators(config, attempt, report_progress)
             numbers["estimators"] = result.estimators(costs, streams)
+        elif part == "sequences":
+            of_sequences = _sequences(config, attempt, report_progress)
+            numbers["sequences"] = result.costs(of_sequences)
         else:
             attempt.rest()  # those that measure are to have the device to themselves
             numbers["memory"] = _memory(config, attempt, len(about["machine"]["devices"]), report_progress)
     marks = []
     if not (config.gpu or attempt.cut_off):
         marks = summary.marks(rows, checkpointing, lengths, machine.multiplies_bfloat16(), long_rows)
-        marks += summary.online(costs, streams)
+        marks += [*summary.online(costs, streams), *summary.ragged(of_sequences)]
     numbers["marks"] = [mark._asdict() for mark in marks]
     missed = {f"{mark.what} is {mark.measured}, not {mark.limit}": not mark.met for mark in marks}
     unjudged = "cut off before the marks" if attempt.cut_off else "no marks for what was measured"
@@ -157,6 +161,15 @@ def _estimators(config, attempt, report_progress):
         streams.append(attempt.make(f"estimators, a stream by {name}", attempts.alone, *how))
         report_progress("estimators: streams", k + 1, len(online.streamed()))
     return [row for row in costs if row is not None], [row for row in streams if row is not None]
+
+
+def _sequences(config, attempt, report_progress):
+    found = []
+    for k, (name, function) in enumerate(ragged.COSTS.items()):
+        how = (config.sequences_size, config.seed, config.rounds, config.seconds)
+        found.append(attempt.make(f"sequences, {name}", attempts.alone, function, *how))
+        report_progress("sequences: costs", k + 1, len(ragged.COSTS))
+    return [row for row in found if row is not None]
 
 
 def _memory(config, attempt, number_of_devices, report_progress):

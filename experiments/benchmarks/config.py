@@ -4,13 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments.benchmarks.measuring import long, online
+from experiments.benchmarks.measuring import long, online, ragged
 from experiments.benchmarks.peers import contenders
 from experiments.benchmarks.peers import work as works
 from experiments.kit import options
 from experiments.kit.options import BadInputError
 
-What = Literal["speed", "checkpoint", "length", "memory", "long", "estimators"]
+What = Literal["speed", "checkpoint", "length", "memory", "long", "estimators", "sequences"]
 SHAPES = ("1,1000,32,32", "32,200,64,64", "16,784,1,128", "128,96,128,128", "64,256,256,256", "32,64,512,512")
 # A GPU may be there for minutes: first what it is for.
 _GPU_FIRST = ("64,512,1024,1024", "64,256,256,256", "8,4096,16,16", "32,64,512,512", "128,96,128,128")
@@ -35,8 +35,8 @@ class Config:
     gpu: bool = False
     """On the GPU: cuDNN by torch and by JAX as well, and two more shapes; in another order."""
     what: tuple[What, ...] = WHAT
-    """What to measure, in this order; on a GPU the default is in an order of its own. ``long`` and ``estimators``
-    only when asked for."""
+    """What to measure, in this order; on a GPU the default is in an order of its own. ``long``, ``estimators``
+    and ``sequences`` only when asked for."""
     cells: tuple[works.CellName, ...] = ("elman", "gru", "lstm")
     """Of speed."""
     shapes: tuple[str, ...] = SHAPES
@@ -67,6 +67,8 @@ class Config:
     """cell,B,T,d,n,m of long, m outputs."""
     estimators_size: int = online.SIZE
     """n of estimators."""
+    sequences_size: int = ragged.SIZE
+    """n of sequences."""
     stream: int = 1_000_000
     """Steps of each stream of estimators."""
     markdown: Path | None = None
@@ -79,6 +81,7 @@ class Config:
         options.positive("slots", *self.slots)
         options.positive("lengths", *self.lengths)
         options.positive("estimators_size", self.estimators_size)
+        options.positive("sequences_size", self.sequences_size)
         options.positive("stream", self.stream)
         if self.devices is not None:
             options.at_least("devices", self.devices, 1)
@@ -120,6 +123,7 @@ QUICK = {
     "lengths": (100, 1000),
     "memory_shape": "8,50,16,16",
     "estimators_size": 8,
+    "sequences_size": 8,
     "stream": 4000,
     "long": ("lstm,2,300,4,8,4", "gru,1,1000,2,4,1"),
 }

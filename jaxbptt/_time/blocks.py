@@ -21,18 +21,34 @@ from jaxbptt._trees.cotangents import dtype_of
 # writes all of ∂F/∂θ_h.
 _CPU_WHOLE_BYTES = 8 * 2**20
 _CPU_BLOCK_BYTES = 2 * 2**20
-_PASSED_BYTES, _LEAST_BYTES = 2**20, 2**17  # of blocks that may be passed over
+_RAGGED_BYTES, _LEAST_BYTES = 2**20, 2**17
 _BOUNDED_BYTES = 64 * 2**20  # on an accelerator: transfers run at full rate, and this is small beside the memory
 
 
-def choose(step, theta_h, T, *, bounded=False):
+MANY = 8  # blocks, of which it pays to ask whether any step is real
+
+
+def choose(step, theta_h, T, *, bounded=False, ragged=False):
     """How many steps make a block. Prefers a divisor of T: nothing to pad, no copies.
 
     `step` is the result of one step, ``(u_t, h_t, residuals_t)``. Arrays fetched from the host or computed again are
     `bounded`: they should exist for one block at a time. All of T is then one block only if it is small, on an
-    accelerator too.
+    accelerator too. A size that is a symbol, in a program exported for any batch, counts as 1.
+
+    Of a `ragged` batch whole blocks may not be real: there are `MANY` at least, that divide T. On a CPU such a block is
+    no smaller than the question is worth, nor larger than a cache; elsewhere the host is asked.
     """
-    widest, of_theta = max(1, *map(_bytes, step)), _bytes(theta_h)
+    *of_step, of_theta = (
+        sum(math.prod(size for size in jnp.shape(leaf) if isinstance(size, int)) * dtype_of(leaf).itemsize
+            for leaf in jax.tree.leaves(tree))
+        for tree in (*step, theta_h)
+    )  # fmt: skip
+    widest = max(1, *of_step)
+    if ragged:
+        most, least = (_RAGGED_BYTES // widest, _LEAST_BYTES / widest) if on_cpu() else (T, 32)
+        part = max((k for k in range(1, min(T // MANY, most) + 1) if T % k == 0), default=0)
+        if part and part >= least:
+            return part
     if on_cpu():
         block = max(_CPU_BLOCK_BYTES, min(of_theta // 2, _CPU_WHOLE_BYTES))
         whole = block if bounded else _CPU_WHOLE_BYTES
@@ -43,26 +59,6 @@ def choose(step, theta_h, T, *, bounded=False):
     most = max(1, min(T, block // widest))
     divisor = max(k for k in range(1, most + 1) if T % k == 0)
     return divisor if 2 * divisor > most else most
-
-
-def to_pass_over(step, T):
-    """The steps of a block for sequences of different lengths, of which some blocks are not run; 0: not worth it.
-
-    Eight blocks at least, that divide T. On a CPU no smaller than what asking once a block costs, nor larger than its
-    cache; elsewhere the host is asked.
-    """
-    widest = max(1, *map(_bytes, step))
-    most, least = (_PASSED_BYTES // widest, _LEAST_BYTES / widest) if on_cpu() else (T, 32)
-    part = max((k for k in range(1, min(T // 8, most) + 1) if T % k == 0), default=0)
-    return part if part >= least else 0
-
-
-def _bytes(tree):
-    """A size that is a symbol, in a program exported for any batch, counts as 1."""
-    sizes = [
-        (math.prod(size for size in jnp.shape(leaf) if isinstance(size, int)), leaf) for leaf in jax.tree.leaves(tree)
-    ]
-    return sum(number * dtype_of(leaf).itemsize for number, leaf in sizes)
 
 
 def even(T, most):

@@ -54,17 +54,15 @@ def _recursion(cell, how, theta_h, xs, h_0):
 def _forward(cell, how, theta_h, xs, h_0):
     """h_T and the outputs; and what the pullback reads: kept of each step, and the state before each block."""
     weights = hold(split_of(cell), theta_h, h_0)
-    block = functools.partial(_forward_block, cell, how, weights)
+    block = functools.partial(_forward_or_still if how.passes_over else _forward_block, cell, how, weights)
     h_T, outputs, kept = blocks.scan(block, h_0, xs, how.block)
     if not how.on_host:  # read off the kept states: no copy where the output is the state
         outputs = jax.vmap(cell.output)(blocks.join(kept[0][0]))
     return (h_T, outputs), (theta_h, xs, kept)
 
 
-def _forward_block(cell, how, weights, h, xs, _):
-    run = functools.partial(_run_forward, cell, how, weights)
-    if not how.passes_over:
-        return run(h, xs)
+def _forward_or_still(cell, how, weights, h, xs, _):
+    run = functools.partial(_forward_block, cell, how, weights, each=None)
     return lax.cond(jnp.any(xs.mask), run, functools.partial(_stand_still, run), h, xs)
 
 
@@ -81,7 +79,7 @@ def _zeros_like(run, *arguments):
     return cotangents.alike(made, arguments)[0]
 
 
-def _run_forward(cell, how, weights, h, xs):
+def _forward_block(cell, how, weights, h, xs, each):
     h_K, hs, residuals = sweeps.forward(split_of(cell), weights, xs, h, keep=how.recomputed is None)
     if how.on_host:
         return h_K, jax.vmap(cell.output)(hs), (_host.store((hs, residuals)), h)
@@ -90,16 +88,15 @@ def _run_forward(cell, how, weights, h, xs):
 
 def _backward(cell, how, forward, bars):
     (theta_h, xs, kept), (h_T_bar, output_bars) = forward, cotangents.from_jax(bars)
-    block = functools.partial(_reverse_block, cell, how, hold(split_of(cell), theta_h))
+    block = _reverse_or_pass if how.passes_over else _reverse_block
+    block = functools.partial(block, cell, how, hold(split_of(cell), theta_h))
     carry = h_T_bar, cotangents.zeros(theta_h, to_sum=True)
     (h_0_bar, theta_bar), xs_bar, _ = blocks.scan(block, carry, (xs, output_bars), how.block, each=kept, reverse=True)
     return cotangents.narrow(theta_bar, theta_h), xs_bar, h_0_bar
 
 
-def _reverse_block(cell, how, weights, carry, inputs, kept):
-    run = functools.partial(_run_reverse, cell, how, weights)
-    if not how.passes_over:
-        return run(carry, inputs, kept)
+def _reverse_or_pass(cell, how, weights, carry, inputs, kept):
+    run = functools.partial(_reverse_block, cell, how, weights)
     return lax.cond(jnp.any(inputs[0].mask), run, functools.partial(_pass_back, cell, run), carry, inputs, kept)
 
 
@@ -112,7 +109,7 @@ def _pass_back(cell, run, carry, inputs, kept):
     return (c_delta, theta_bar), xs_bar, None
 
 
-def _run_reverse(cell, how, weights, carry, inputs, kept):
+def _reverse_block(cell, how, weights, carry, inputs, kept):
     (c_delta, theta_bar), (xs, output_bars), (of_steps, h_before) = carry, inputs, kept
     split, theta_h = split_of(cell), weights.theta_h
     hs, residuals = _host.fetch(of_steps) if how.on_host else of_steps
@@ -148,9 +145,10 @@ class Full:
         step = jax.eval_shape(functools.partial(take_step, split_of(cell)), theta_h, _axes.one_step(xs), h_0)
         of_a_step = jax.tree.structure(step[2])
         recomputed = of_a_step if self.residuals == "states" and of_a_step.num_leaves else None
-        most = self.block or blocks.choose(step, theta_h, T, bounded=on_host or recomputed is not None)
-        part = blocks.to_pass_over(step, T) if isinstance(xs, MaskedInput) and not on_host else 0
-        how = _How(blocks.even(T, min(most, part or most)), recomputed, on_host, part > 0)
+        masked = isinstance(xs, MaskedInput) and not on_host
+        of_arrays = {"bounded": on_host or recomputed is not None, "ragged": masked}
+        block = blocks.even(T, self.block or blocks.choose(step, theta_h, T, **of_arrays))
+        how = _How(block, recomputed, on_host, passes_over=masked and blocks.MANY * block <= T)
         if T % how.block:
             return _masks.in_blocks(_recursion, cell, how, theta_h, xs, h_0)
         return _recursion(cell, how, theta_h, xs, h_0)

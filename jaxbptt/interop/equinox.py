@@ -35,18 +35,25 @@ def from_equinox(cell: Any) -> GRUParams | LSTMParams:
     """
     arrays = cell if isinstance(cell, Mapping) else {name: getattr(cell, name, None) for name in _GRU}
     arrays = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
-    rows, n = arrays["weight_hh"].shape if "weight_hh" in arrays and arrays["weight_hh"].ndim == 2 else (0, 1)
+    came = arrays["weight_hh"].shape if "weight_hh" in arrays else ()
+    rows, n = came if len(came) == 2 and came[1] else (0, 1)
     if rows not in (3 * n, 4 * n):
-        _errors.kind("cell", f"the arrays {sorted(arrays)} with {rows} rows", "an equinox GRUCell or LSTMCell")
+        _errors.kind(
+            "cell",
+            f"the arrays {sorted(arrays)} with weight_hh {list(came)}",
+            "an equinox GRUCell or LSTMCell",
+            "pass the cell alone",
+        )
     biased = "bias" in arrays or "bias_n" in arrays
     wanted = (_GRU if rows == 3 * n else _LSTM)[: None if biased else 2]
     _errors.keys("cell", arrays, wanted, "pass the cell alone")
     W_x, W_h = arrays["weight_ih"], arrays["weight_hh"]
     b = arrays.get("bias", np.zeros(rows, W_h.dtype))
     if rows == 4 * n:
-        return make.lstm(W_x, W_h, b)
+        return _errors.fits("cell", make.lstm(W_x, W_h, b))
     b_n = arrays.get("bias_n", np.zeros(n, W_h.dtype))
-    return make.gru(W_x, W_h, b, np.concatenate([np.zeros(2 * n, b_n.dtype), b_n]))
+    _errors.shape("bias_n", b_n, (n,))
+    return _errors.fits("cell", make.gru(W_x, W_h, b, np.concatenate([np.zeros(2 * n, b_n.dtype), b_n])))
 
 
 def to_equinox(theta_h: GRUParams | LSTMParams) -> dict[str, Any]:

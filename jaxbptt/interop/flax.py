@@ -2,7 +2,8 @@
 
 A kernel there is the transposed of W here. The equations and the gates are the same. Where linen has a layer a gate,
 nnx may have one for all of them, with rows in the order of those here. The GRU there has no b_h but for the rows n
-(linen), or none (nnx).
+(linen), or none (nnx). Parameters do not say the activations, nor ``SimpleCell(residual=True)``: the equations here are
+those of the defaults.
 """
 
 from collections.abc import Mapping
@@ -17,13 +18,19 @@ from jaxbptt.interop import _params as make
 from jaxbptt.interop.equinox import one_bias_but_for_n
 
 _GRU, _LSTM = ("r", "z", "n"), ("i", "f", "g", "o")
+_LAYERS = [
+    {"i", "h"},
+    {"dense_i", "dense_h"},
+    *({f"{side}{gate}" for side in "ih" for gate in gates} for gates in (_GRU, _LSTM)),
+]  # of the cells of linen and nnx
 
 
 def from_flax(params: Mapping[str, Any]) -> Any:
     """θ_h of a cell.
 
     Args:
-        params: those of one cell: the dict ``variables["params"]`` of linen, or ``nnx.state(cell, nnx.Param)``.
+        params: those of one cell: the dict ``variables["params"]`` of linen, or ``nnx.state(cell, nnx.Param)`` or its
+            pure dict. Biases it lacks are zeros here.
 
     Returns:
         `ElmanParams`, `GRUParams` or `LSTMParams`.
@@ -36,37 +43,45 @@ def from_flax(params: Mapping[str, Any]) -> Any:
     (5, 3)
     """
     _errors.mapping("params", params, "flax")
+    names = {str(name).rstrip("_") for name in params}
+    if names not in _LAYERS:
+        closest = min(_LAYERS, key=lambda known: len(known ^ names))
+        came = f"layers {sorted(names)}; of the closest, missing {sorted(closest - names)}, extra"
+        known, remedy = "one SimpleCell, GRUCell or LSTMCell of flax", "pass `variables['params']` of the cell alone"
+        _errors.kind("params", f"{came} {sorted(names - closest)}", known, f"{remedy}, or `nnx.state(cell, nnx.Param)`")
     layers: dict[str, Any] = {str(name).rstrip("_"): _layer(name, layer) for name, layer in params.items()}
-    names = set(layers)
-    if names == {"i", "h"}:
-        return _elman(*(layers[name] for name in "ih"))
-    if names == {"dense_i", "dense_h"}:
-        (W_x, b_x), (W_h, b_h) = (layers[name] for name in ("dense_i", "dense_h"))
-        gates = len(W_h) // W_h.shape[1]
-        if gates == 1:
-            return _elman((W_x, b_x), (W_h, b_h))
-        return make.gru(W_x, W_h, b_x, b_h) if gates == 3 else make.lstm(W_x, W_h, b_x + b_h)
-    for kind, gates in ((GRUParams, _GRU), (LSTMParams, _LSTM)):
-        if names == {f"{side}{gate}" for side in "ih" for gate in gates}:
-            (W_x, b_x), (W_h, b_h) = (
-                map(np.concatenate, zip(*(layers[f"{side}{gate}"] for gate in gates), strict=True)) for side in "ih"
-            )
-            return make.gru(W_x, W_h, b_x, b_h) if kind is GRUParams else make.lstm(W_x, W_h, b_x + b_h)
-    return _errors.kind("params", f"layers {sorted(names)}", "one SimpleCell, GRUCell or LSTMCell of flax")
+    if "h" in names or "dense_h" in names:
+        (W_x, b_x), (W_h, b_h) = (layers[side if "h" in names else f"dense_{side}"] for side in "ih")
+    else:
+        gates = _GRU if "hr" in names else _LSTM
+        (W_x, b_x), (W_h, b_h) = (_gates(layers, [f"{side}{gate}" for gate in gates]) for side in "ih")
+    rows, n = W_h.shape
+    kind: Any = make.BY_GATES.get(rows // n if rows % n == 0 else 0)
+    if kind is None or ("h" in names and kind is not ElmanParams):
+        known, remedy = "a cell with kernels of h [n, n], [n, 3n] or [n, 4n]", "pass those of one cell"
+        _errors.kind("params", f"kernels [{n}, {rows}]", known, remedy)
+    _errors.shape("params, the biases of h", b_h, b_x.shape)
+    return _errors.fits("params", make.gru(W_x, W_h, b_x, b_h) if rows == 3 * n else kind(W_x, W_h, b_x + b_h))
 
 
-def _elman(of_x, of_h):
-    return make.elman(of_x[0], of_h[0], of_x[1] + of_h[1])
+def _gates(layers, names):
+    """The rows of all gates, one gate's below the other's."""
+    for name in names[1:]:
+        _errors.shape(f"params[{name!r}]['kernel']", layers[name][0].T, layers[names[0]][0].T.shape)
+    return tuple(np.concatenate(parts) for parts in zip(*(layers[name] for name in names), strict=True))
 
 
 def _layer(name, layer) -> Any:
     """W and b of a dense layer; b = 0 where it has none."""
     _errors.mapping(f"params[{name!r}]", layer, "flax")
-    kernel: Any = _array(layer["kernel"]) if "kernel" in layer else np.zeros(0)
-    if kernel.ndim != 2:
-        _errors.kind(f"params[{name!r}]", f"{sorted(map(str, layer))}", "a dense layer, with a matrix `kernel`")
-    bias = layer.get("bias")
-    return kernel.T, np.zeros(kernel.shape[1], kernel.dtype) if bias is None else _array(bias)
+    wanted = ("kernel", "bias") if "bias" in layer else ("kernel",)
+    _errors.keys(f"params[{name!r}]", layer, wanted, "pass the parameters of one cell")
+    kernel = _array(layer["kernel"])
+    _errors.columns(f"params[{name!r}]['kernel']", kernel, 1)
+    if layer.get("bias") is None:
+        return kernel.T, np.zeros(kernel.shape[1], kernel.dtype)
+    _errors.shape(f"params[{name!r}]['bias']", bias := _array(layer["bias"]), kernel.shape[1:])
+    return kernel.T, bias
 
 
 def _array(leaf):

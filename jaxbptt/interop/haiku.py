@@ -18,6 +18,7 @@ from jaxbptt.interop import _errors
 from jaxbptt.interop import _params as make
 
 _RNN = ("linear", "linear_1")  # of the input, of h
+_GRU = ("w_i", "w_h", "b")
 
 
 def from_haiku(params: Mapping[str, Any]) -> Any:
@@ -37,27 +38,48 @@ def from_haiku(params: Mapping[str, Any]) -> Any:
     (15, 3)
     """
     _errors.mapping("params", params, "haiku")
-    by_end = {name.rpartition("/")[2]: arrays for name, arrays in params.items()}
-    if set(by_end) == set(_RNN):
-        (W_x, b_x), (W_h, b_h) = (_linear(by_end[name]) for name in _RNN)
-        return make.elman(W_x.T, W_h.T, b_x + b_h)
-    if len(by_end) == 1:
-        (arrays,) = by_end.values()
-        if set(arrays) == {"w_i", "w_h", "b"}:
-            W_x, W_h, b = (np.asarray(arrays[name]) for name in ("w_i", "w_h", "b"))
-            W_x, W_h, b = (_gates(array.T, "zrn") for array in (W_x, W_h, b))
-            return make.gru(W_x, W_h, b, np.zeros_like(b))
-        if set(arrays) == {"w", "b"} and np.shape(arrays["w"])[1] % 4 == 0:
-            W, b = (_gates(array.T, "igfo") for array in _linear(arrays))
-            n = len(b) // 4
-            b[n : 2 * n] += 1
-            return make.lstm(W[:, : W.shape[1] - n], W[:, W.shape[1] - n :], b)
-    return _errors.kind("params", f"modules {sorted(params)}", "one VanillaRNN, GRU or LSTM of haiku")
+    modules = {str(name): _module(name, arrays) for name, arrays in params.items()}
+    cores = {name.rpartition("/")[0] for name in modules}
+    by_end = {name.rpartition("/")[2]: (name, arrays) for name, arrays in modules.items()}
+    # Without a core above it, a linear layer is only that.
+    if len(cores) == 1 and "" not in cores and set(by_end) == set(_RNN):
+        (W_x, b_x), (W_h, b_h) = (_linear(*by_end[name], 1) for name in _RNN)
+        return _errors.fits("params", make.elman(W_x.T, W_h.T, _sum(b_x, b_h)))
+    if len(cores) == 1 and "" not in cores and set(by_end) == {"linear"}:
+        W, b = (_gates(array.T, "igfo") for array in _linear(*by_end["linear"], 4))
+        n = len(b) // 4
+        b[n : 2 * n] += 1
+        return _errors.fits("params", make.lstm(W[:, : W.shape[1] - n], W[:, W.shape[1] - n :], b))
+    if len(modules) == 1 and "linear" not in by_end:
+        ((name, arrays),) = modules.items()
+        _errors.keys(f"params[{name!r}]", arrays, _GRU, "pass those of one core")
+        for key in ("w_i", "w_h"):
+            _errors.columns(f"params[{name!r}][{key!r}]", arrays[key], 3)
+        _errors.shape(f"params[{name!r}]['b']", arrays["b"], arrays["w_h"].shape[1:])
+        W_x, W_h, b = (_gates(arrays[key].T, "zrn") for key in _GRU)
+        return _errors.fits("params", make.gru(W_x, W_h, b, np.zeros_like(b)))
+    known, remedy = "one VanillaRNN, GRU or LSTM of haiku", "pass those of one core, under the names it gave them"
+    return _errors.kind("params", f"modules {sorted(modules)}", known, remedy)
 
 
-def _linear(arrays):
-    w = np.asarray(arrays["w"])
-    return w, np.asarray(arrays.get("b", np.zeros(w.shape[1], w.dtype)))
+def _module(name, arrays) -> dict[str, Any]:
+    _errors.mapping(f"params[{name!r}]", arrays, "haiku")
+    return {str(key): np.asarray(array) for key, array in arrays.items()}
+
+
+def _linear(name, arrays, gates):
+    """Its w and b; b = 0 where it has none."""
+    _errors.keys(f"params[{name!r}]", arrays, ("w", "b") if "b" in arrays else ("w",), "pass those of one core")
+    w = arrays["w"]
+    _errors.columns(f"params[{name!r}]['w']", w, gates)
+    b = arrays.get("b", np.zeros(w.shape[1], w.dtype))
+    _errors.shape(f"params[{name!r}]['b']", b, w.shape[1:])
+    return w, b
+
+
+def _sum(b_x, b_h):
+    _errors.shape("params, the bias of h", b_h, b_x.shape)
+    return b_x + b_h
 
 
 def _gates(array, rows):
@@ -70,6 +92,8 @@ def _gates(array, rows):
 
 def to_haiku(theta_h: Any, name: str | None = None) -> dict[str, Any]:
     """Parameters of the core: the inverse of `from_haiku`, but for biases that were two.
+
+    The LSTM's 1 is taken off again, which may round the last bit of b.
 
     Args:
         theta_h: `ElmanParams`, `GRUParams` of ``cells.gru(reset="before")``, or `LSTMParams`.

@@ -34,19 +34,22 @@ def from_keras(weights: Sequence[Any]) -> Any:
     """
     if not isinstance(weights, (list, tuple)) or len(weights) not in (2, 3):
         came = f"{len(weights)} of them" if isinstance(weights, (list, tuple)) else type(weights).__name__
-        _errors.kind("weights", came, "one layer, [kernel, recurrent_kernel] or with a bias, as `layer.get_weights()`")
+        _errors.kind(
+            "weights", came, "one layer, [kernel, recurrent_kernel] or with a bias", "pass `layer.get_weights()`"
+        )
     W_x, W_h, *biases = map(np.asarray, weights)
-    n, columns = W_h.shape if W_h.ndim == 2 else (1, 0)
+    n, columns = W_h.shape if W_h.ndim == 2 and W_h.size else (1, 0)
     kind = make.BY_GATES.get(columns // n if columns % n == 0 else 0)
     if kind is None:
-        _errors.kind("weights", f"a recurrent kernel of shape {list(W_h.shape)}", "a SimpleRNN, GRU or LSTM of Keras")
-    _errors.shape("weights[0]", W_x, (W_x.shape[0], columns))
+        came = f"a recurrent kernel of shape {list(W_h.shape)}"
+        _errors.kind("weights", came, "a SimpleRNN, GRU or LSTM of Keras", "pass `layer.get_weights()`")
+    _errors.shape("weights[0]", W_x, ((W_x.shape or (0,))[0], columns))
     b = biases[0] if biases else np.zeros(columns, W_h.dtype)
     if kind is not GRUParams:
         _errors.shape("weights[2]", b, (columns,))
         return kind(W_x.T, W_h.T, b)
-    b_x, b_h = b if b.ndim == 2 else (b, np.zeros_like(b))
     _errors.shape("weights[2]", b, (2, columns) if b.ndim == 2 else (columns,))
+    b_x, b_h = b if b.ndim == 2 else (b, np.zeros_like(b))
     return make.gru(*(_swapped(array) for array in (W_x.T, W_h.T, b_x, b_h)))
 
 

@@ -2,6 +2,7 @@
 
 The equations are the same, row by row: r, z, n of the GRU and i, f, g, o of the LSTM. ``torch`` adds two biases where
 Elman and LSTM here have one: from ``torch`` it is their sum; to ``torch`` the second is 0. The GRU has two here too.
+A state dict does not say the nonlinearity of an RNN: take ``cells.elman()`` for tanh, ``cells.elman("relu")`` for relu.
 """
 
 import re
@@ -24,10 +25,12 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple:
 
     Args:
         state_dict: of one ``torch.nn.RNN``, ``GRU`` or ``LSTM``: ``weight_ih_l0 [rows, d]`` and so on, of any number
-            of layers and of one direction or two. Without biases they are zeros here.
+            of layers and of one direction or two. Without biases they are zeros here. Tensors must be on the CPU and
+            of a dtype that NumPy has.
 
     Returns:
-        A tuple, one entry a layer: `ElmanParams`, `GRUParams` or `LSTMParams`; `Directions` of them for two.
+        A tuple, one entry a layer: `ElmanParams`, `GRUParams` or `LSTMParams`; `Directions` of them for two. Copies:
+        a step of training in ``torch`` leaves them as they are.
 
     Raises:
         TypeError, ValueError: for what is no such dict, missing or extra keys, shapes that fit no cell.
@@ -39,8 +42,9 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple:
     ('GRUParams', (15, 3))
     """
     _errors.mapping("state_dict", state_dict, "torch")
-    found, biased = {}, any(name.startswith("bias") for name in state_dict)
-    for name in state_dict:
+    names = [str(name) for name in state_dict]
+    found, biased = {}, any(name.startswith("bias") for name in names)
+    for name in names:
         if name.startswith("weight_hr"):
             _errors.projection(name)
         if match := _KEY.fullmatch(name):
@@ -49,38 +53,49 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple:
     suffixes = ("", "_reverse") if any(suffix for _, suffix in found) else ("",)
     kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if biased else ()))
     wanted = [f"{kind}_l{k}{suffix}" for k in range(layers) for suffix in suffixes for kind in kinds]
-    _errors.keys("state_dict", state_dict, wanted, "pass that of the recurrent module alone")
+    _errors.keys("state_dict", names, wanted, "pass that of the recurrent module alone")
     each = [[_params(state_dict, f"_l{k}{suffix}", biased) for suffix in suffixes] for k in range(layers)]
+    _errors.alike("state_dict", each)
+    for k, pair in enumerate(each[1:], start=1):
+        for suffix, params in zip(suffixes, pair, strict=True):
+            rows, n = params.W_h.shape
+            _errors.shape(f"weight_ih_l{k}{suffix}", params.W_x, (rows, n * len(pair)))
     return tuple(Directions(*pair) if len(pair) == 2 else pair[0] for pair in each)
 
 
 def _params(state_dict, end, biased):
-    W_x, W_h = (np.asarray(state_dict[f"{kind}{end}"]) for kind in ("weight_ih", "weight_hh"))
-    rows, n = W_h.shape if W_h.ndim == 2 else (0, 1)
+    W_x, W_h = (_copy(state_dict[f"{kind}{end}"]) for kind in ("weight_ih", "weight_hh"))
+    rows, n = W_h.shape if W_h.ndim == 2 and W_h.size else (0, 1)
     kind = make.BY_GATES.get(rows // n if rows % n == 0 else 0)
     if kind is None:
-        _errors.kind(f"weight_hh{end}", f"shape {list(W_h.shape)}", "RNN [n, n], GRU [3n, n] or LSTM [4n, n]")
-    _errors.shape(f"weight_ih{end}", W_x, (rows, W_x.shape[-1]))
+        known = "RNN [n, n], GRU [3n, n] or LSTM [4n, n]"
+        _errors.kind(f"weight_hh{end}", f"shape {list(W_h.shape)}", known, "pass the state dict of one of these")
+    _errors.shape(f"weight_ih{end}", W_x, (rows, (W_x.shape or (0,))[-1]))
     b_x, b_h = (
-        np.asarray(state_dict[f"{name}{end}"]) if biased else np.zeros(rows, W_x.dtype)
-        for name in ("bias_ih", "bias_hh")
+        _copy(state_dict[f"{name}{end}"]) if biased else np.zeros(rows, W_x.dtype) for name in ("bias_ih", "bias_hh")
     )
     _errors.shape(f"bias_ih{end}", b_x, (rows,))
     _errors.shape(f"bias_hh{end}", b_h, (rows,))
     return make.gru(W_x, W_h, b_x, b_h) if kind is GRUParams else kind(W_x, W_h, b_x + b_h)
 
 
+def _copy(tensor):
+    """An array of its own: a tensor on the CPU and what NumPy makes of it share their memory."""
+    return np.asarray(tensor).copy()
+
+
 def to_torch(theta_h: tuple) -> dict[str, Any]:
     """A state dict of θ_h: the inverse of `from_torch`, but for biases that were two.
 
     Args:
-        theta_h: a tuple, one entry a layer, all of one kind.
+        theta_h: a tuple, one entry a layer, all of one kind, one size and as many directions.
 
     Returns:
-        NumPy arrays by the names of ``torch``; ``load_state_dict`` wants tensors of them.
+        NumPy arrays, copies, by the names of ``torch``; ``load_state_dict`` wants tensors of them, as
+        ``torch.from_numpy`` makes them.
 
     Raises:
-        TypeError: for what is no such tuple.
+        TypeError, ValueError: for what is no such tuple.
 
     >>> theta_h = from_torch({"weight_ih_l0": np.ones((4, 3)), "weight_hh_l0": np.ones((4, 4))})
     >>> sorted(to_torch(theta_h))
@@ -89,12 +104,15 @@ def to_torch(theta_h: tuple) -> dict[str, Any]:
     known = "a tuple of ElmanParams, GRUParams or LSTMParams, one a layer"
     if not isinstance(theta_h, tuple) or hasattr(theta_h, "_fields"):
         _errors.parameters(theta_h, known)
+    layers = [tuple(layer) if isinstance(layer, Directions) else (layer,) for layer in theta_h]
+    for params in (params for layer in layers for params in layer):
+        if not isinstance(params, (ElmanParams, GRUParams, LSTMParams)):
+            _errors.parameters(params, known)
+    _errors.alike("theta_h", layers)
     state_dict = {}
-    for k, layer in enumerate(theta_h):
-        for suffix, params in zip(("", "_reverse"), layer if isinstance(layer, Directions) else (layer,), strict=False):
-            if not isinstance(params, (ElmanParams, GRUParams, LSTMParams)):
-                _errors.parameters(params, known)
-            W_x, W_h, b_x, *b_h = jax.tree.map(np.asarray, params)
+    for k, layer in enumerate(layers):
+        for suffix, params in zip(("", "_reverse"), layer, strict=False):
+            W_x, W_h, b_x, *b_h = jax.tree.map(np.array, params)
             arrays = {
                 "weight_ih": W_x,
                 "weight_hh": W_h,

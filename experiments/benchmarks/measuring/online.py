@@ -264,12 +264,13 @@ def _timed(what, size, calls, theta, rounds, limit, report):
 
 
 def _clocked(calls, rounds, limit, report, what):
-    waited = {name: functools.partial(_wait_for, call) for name, call in calls.items()}
+    waited = {name: functools.partial(wait_for, call) for name, call in calls.items()}
     for call in waited.values():
         call()  # compiles
     found = clock.interleaved(waited, rounds, limit, lambda k, total: report(f"estimators, {what}: rounds", k, total))
     return {name: seconds / STEPS for name, seconds in found.items()}
 
 
-def _wait_for(call):
+def wait_for(call: Callable[[], Any]) -> None:
+    """Calls it, and waits for what it returns."""
     jax.block_until_ready(call())

@@ -26,6 +26,8 @@ def tables(numbers: Mapping[str, Any]) -> tuple[Table, ...]:
         found.append(_long(long))
     if estimators := numbers.get("estimators"):
         found += [_costs(estimators["costs"]), _streams(estimators["streams"])]
+    if sequences := numbers.get("sequences"):
+        found.append(_sequences(sequences))
     if failed := numbers.get("failed"):
         found.append(Table("failed", ("what", "why"), tuple(failed.items())))
     if marks := numbers["marks"]:
@@ -246,6 +248,17 @@ def _costs(rows):
         body.append((where, row["name"], f"{row['parameters']:,}", *figures))
     columns = ("", "timed", "|θ_h|", "µs a step", "the first over it")
     return Table("estimators, B = 1: medians (quartiles)", columns, tuple(body))
+
+
+def _sequences(rows):
+    body = []
+    for row in rows:
+        first = next(one for one in rows if one["what"] == row["what"])
+        where = f"{row['what']}, n = {row['size']}" if row is first else ""
+        times = f"{_ms(row['median_ms'])} ({_ms(row['low_ms'])} to {_ms(row['high_ms'])})"
+        body.append((where, row["name"], times, f"{first['median_ms'] / row['median_ms']:.2f}"))
+    columns = ("", "timed", "ms a batch", "the first over it")
+    return Table("sequences, B, T = 32, 256: medians (quartiles)", columns, tuple(body))
 
 
 def _streams(rows):

@@ -90,14 +90,18 @@ def long(found: Long) -> dict[str, Any]:
     }
 
 
-def estimators(costs: Sequence[online.Costs], streams: Sequence[online.Stream]) -> dict[str, Any]:
+def estimators(found: Sequence[online.Costs], streams: Sequence[online.Stream]) -> dict[str, Any]:
     """What a step costs, a row for each function timed, and the streams."""
-    rows = [
-        {"what": row.what, "size": row.size, "name": name, "parameters": row.parameters[name], **_in_ms(seconds)}
-        for row in costs
+    return {"costs": costs(found), "streams": [row._asdict() for row in streams]}
+
+
+def costs(found: Sequence[online.Costs]) -> list[dict[str, Any]]:
+    """A row for each function timed."""
+    return [
+        {"what": row.what, "size": row.size, "name": name, "parameters": row.parameters.get(name), **_in_ms(seconds)}
+        for row in found
         for name, seconds in row.seconds.items()
     ]
-    return {"costs": rows, "streams": [row._asdict() for row in streams]}
 
 
 def _floor(found, rate):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from experiments.benchmarks.measuring import length
 from experiments.benchmarks.measuring import online as estimators
+from experiments.benchmarks.measuring import ragged as ragged_batches
 from experiments.benchmarks.measuring.checkpoint import Checkpointing
 from experiments.benchmarks.measuring.length import Lengths
 from experiments.benchmarks.measuring.long import Row as Long
@@ -20,6 +21,7 @@ ONE, ALL, TORCH, BFLOAT16 = "full", "full, split", "torch.nn", "bfloat16"
 BIG = ("lstm", (64, 256, 256, 256))
 PLAIN = length.PLAIN
 ONLINE = {"uoro, GRU": 4, "snap, sparse GRU": 0.2, "rtrl, GRU": 2}
+RAGGED = {"lengths": 1.1, "half of the steps": 0.65, "three layers": 0.8}
 MANY = 1_000_000
 LONG_MIB = {("lstm", (16, 100_000, 64, 64)): 16, ("gru", (1, 10_000_000, 4, 16)): 1024}
 
@@ -113,6 +115,17 @@ def online(costs: Sequence[estimators.Costs], streams: Sequence[estimators.Strea
             found.append(
                 _at_most(f"{row.estimator}, {row.steps:,} steps: MiB more than 2,000 take", more, round(one, 1))
             )
+    return found
+
+
+def ragged(costs: Sequence[estimators.Costs]) -> list[Mark]:
+    """The marks of sequences: of the first over the second, at the size that they are for."""
+    found = []
+    for row in costs:
+        if row.size == ragged_batches.SIZE and row.what in RAGGED:
+            first, second, *_ = row.seconds
+            over = clock.ratio(row.seconds[first], row.seconds[second]).median
+            found.append(_at_most(f"{row.what}, n = {row.size}: {first} / {second}", over, RAGGED[row.what]))
     return found
 
 
