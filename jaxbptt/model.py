@@ -19,7 +19,7 @@ from jaxbptt.unroll import unroll
 
 @factory
 def rnn(
-    cell: Cell | tuple[Cell | Bidirectional, ...],
+    cell: Cell | Bidirectional | tuple[Cell | Bidirectional, ...],
     readout: Readout,
     *,
     dropout: float = 0.0,
@@ -30,8 +30,8 @@ def rnn(
     """The model ``h_t = f(x_t, h_{t-1}; θ_h)``, ``ŷ_t = g(h_t; θ_o)``; or layers, each over all of its sequence.
 
     Args:
-        cell: f. Or a tuple of layers, each a `Cell` or a `jaxbptt.bidirectional`: the first reads x, every other one
-            the output of the one below. The same as ``cells.stacked`` of them, with W_x x_t of every layer before its
+        cell: f. Or a layer, or a tuple of layers, each a `Cell` or a `jaxbptt.bidirectional`: the first reads x, every
+            other one the output of the one below. The same as ``cells.stacked`` of them, with W_x x_t of every layer before its
             scan.
         readout: g, of the last layer.
         dropout: the share of each layer's output that is dropped before the next. Only with a key.
@@ -78,7 +78,8 @@ def rnn(
     if policy is not None:
         arguments.policy(policy)
     layers, f = None, cast(Any, cell)
-    if isinstance(cell, tuple) and not isinstance(cell, Cell):
+    cell = (cell,) if isinstance(cell, Bidirectional) else cell
+    if type(cell) is tuple:  # a Cell is one as well
         layers = network.made(tuple(_in_precision(policy, layer) for layer in cell), dropout, dropout_per, residual)
         f = network.causal(layers)
     else:

@@ -293,6 +293,10 @@ def test_a_bidirectional_model_begins_anew_with_each_chunk():
     assert jax.tree.structure(state.h) == jax.tree.structure(deep.h_0)
 
 
+def test_a_layer_of_two_directions_alone_is_a_network_of_one_layer():
+    assert jb.rnn(both(C.gru()), jb.readouts.linear()).layers == jb.rnn((both(C.gru()),), jb.readouts.linear()).layers
+
+
 @pytest.mark.parametrize("name", ["directions", "mixed"])
 def test_batch_axes_vmap_and_devices_are_loops(name):
     given = given_of(name)

@@ -3,6 +3,10 @@
 ``init(theta, h_0=None, *, key=None) -> state`` and
 ``update(theta, state, xs, ys, *, mask=None, lengths=None, key=None) -> (Estimate, state)``.
 The chunk given to `update` is T steps: all of them (offline), some (streaming) or one (online).
+
+Two are left out. Synthetic gradients (Jaderberg et al. 2017) need a critic that is trained beside the model: their
+error is the critic's, and has no bound that could be stated. FPTT (Kag and Saligrama 2021) changes the objective at
+each step: it is an optimiser, not an estimate of ∂F/∂θ.
 """
 
 from jaxbptt.estimators._chunk import NoInfo

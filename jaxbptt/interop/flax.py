@@ -53,15 +53,16 @@ def from_flax(params: Mapping[str, Any]) -> Any:
     if "h" in names or "dense_h" in names:
         (W_x, b_x), (W_h, b_h) = (layers[side if "h" in names else f"dense_{side}"] for side in "ih")
     else:
-        gates = _GRU if "hr" in names else _LSTM
-        (W_x, b_x), (W_h, b_h) = (_gates(layers, [f"{side}{gate}" for gate in gates]) for side in "ih")
+        order = _GRU if "hr" in names else _LSTM
+        (W_x, b_x), (W_h, b_h) = (_gates(layers, [f"{side}{gate}" for gate in order]) for side in "ih")
     rows, n = W_h.shape
-    kind: Any = make.BY_GATES.get(rows // n if rows % n == 0 else 0)
-    if kind is None or ("h" in names and kind is not ElmanParams):
+    gates = rows // n if rows % n == 0 else 0
+    if gates not in make.BY_GATES or ("h" in names and gates > 1):
         known, remedy = "a cell with kernels of h [n, n], [n, 3n] or [n, 4n]", "pass those of one cell"
         _errors.kind("params", f"kernels [{n}, {rows}]", known, remedy)
     _errors.shape("params, the biases of h", b_h, b_x.shape)
-    return _errors.fits("params", make.gru(W_x, W_h, b_x, b_h) if rows == 3 * n else kind(W_x, W_h, b_x + b_h))
+    theta_h = make.gru(W_x, W_h, b_x, b_h) if gates == 3 else make.BY_GATES[gates](W_x, W_h, b_x + b_h)
+    return _errors.fits("params", theta_h)
 
 
 def _gates(layers, names):

@@ -61,7 +61,7 @@ row("flax-two-cells", ValueError, r"`params, the biases of h` must have shape \[
 row("to-flax", TypeError, r"`theta_h` must be ElmanParams, GRUParams or LSTMParams", lambda: flax.to_flax(ones(3)))
 row("equinox", ValueError, r"`cell` must be the parameters of an equinox GRUCell or LSTMCell: got", lambda: (
     jb.interop.equinox.from_equinox({"weight_hh": ones(8, 4)})))  # fmt: skip
-row("equinox-arrays", ValueError, r"`cell` must have arrays of one cell: got LSTMParams with W_x \[12, 3\].*4n", lambda: (
+row("equinox-arrays", ValueError, r"`cell` must have arrays of one cell: got LSTMParams with W_x \[12, 3\]", lambda: (
     jb.interop.equinox.from_equinox({"weight_ih": ones(12, 3), "weight_hh": ones(16, 4)})))  # fmt: skip
 row("equinox-bias_n", ValueError, r"`bias_n` must have shape \[4\]: got \[12\]", lambda: (
     jb.interop.equinox.from_equinox(
@@ -69,7 +69,7 @@ row("equinox-bias_n", ValueError, r"`bias_n` must have shape \[4\]: got \[12\]",
 row("to-equinox", TypeError, r"`theta_h` must be GRUParams or LSTMParams, .*: got ElmanParams", lambda: (
     jb.interop.equinox.to_equinox(PARAMS["elman"])))  # fmt: skip
 row("haiku-two", ValueError, r"got modules \['lstm/linear', 'lstm_1/linear'\]; pass those of one core", lambda: (
-    haiku.from_haiku(dict.fromkeys(("lstm/linear", "lstm_1/linear"), {"w": ones(7, 16), "b": ones(16)}))))  # fmt: skip
+    haiku.from_haiku({name: {"w": ones(7, 16), "b": ones(16)} for name in ("lstm/linear", "lstm_1/linear")})))  # fmt: skip
 row("haiku-missing", ValueError, r"`params\['gru'\]` must have the keys .*: missing \['b'\], extra \[\]", lambda: (
     haiku.from_haiku({"gru": {"w_i": ones(3, 12), "w_h": ones(4, 12)}})))  # fmt: skip
 row("haiku-arrays", TypeError, r"`params\['gru'\]` must be a dict of arrays, as haiku has it: got ndarray", lambda: (

@@ -27,6 +27,7 @@ row("layer", TypeError, r"`cell\[1\]` must be a Cell.*: got a function, and is n
     jb.rnn((GRU, jb.cells.lstm), READ)))  # fmt: skip
 row("a-number", TypeError, r"`cell\[0\]` must be a Cell, or `jb.bidirectional.*: got a int", lambda: (
     jb.rnn((3,), READ)))  # fmt: skip
+row("a-readout-for-a-cell", TypeError, r"`cell` must be a Cell", lambda: jb.rnn(READ, READ))
 row("no-layer", ValueError, r"`cell` must have at least one layer: got an empty tuple", lambda: jb.rnn((), READ))
 row("direction", TypeError, r"`backward` must be", lambda: jb.bidirectional(GRU, READ))
 row("dropout", ValueError, r"`dropout` must lie from 0 to below 1: got 1.0; it is the share that is dropped", lambda: (

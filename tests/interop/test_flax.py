@@ -1,4 +1,4 @@
-"""What `test_interop` does not ask of flax: gradients of nnx, the bias of h in the GRU, pure dicts, more than a cell."""
+"""What `test_interop` does not ask of flax: gradients of nnx, the GRU's bias of h, pure dicts, more than a cell."""
 
 import jax
 import jax.numpy as jnp
