@@ -31,8 +31,8 @@ def rnn(
 
     Args:
         cell: f. Or a layer, or a tuple of layers, each a `Cell` or a `jaxbptt.bidirectional`: the first reads x, every
-            other one the output of the one below. The same as ``cells.stacked`` of them, with W_x x_t of every layer before its
-            scan.
+            other one the output of the one below. The same as ``cells.stacked`` of them, with W_x x_t of every layer
+            before its scan.
         readout: g, of the last layer.
         dropout: the share of each layer's output that is dropped before the next. Only with a key.
         dropout_per: ``"step"``: drawn anew at each step. ``"sequence"``: once for a sequence (Gal and Ghahramani 2016).

@@ -294,7 +294,8 @@ def test_a_bidirectional_model_begins_anew_with_each_chunk():
 
 
 def test_a_layer_of_two_directions_alone_is_a_network_of_one_layer():
-    assert jb.rnn(both(C.gru()), jb.readouts.linear()).layers == jb.rnn((both(C.gru()),), jb.readouts.linear()).layers
+    alone, network = (jb.rnn(cell, jb.readouts.linear()) for cell in (both(C.gru()), (both(C.gru()),)))
+    assert alone.layers.layers == network.layers.layers
 
 
 @pytest.mark.parametrize("name", ["directions", "mixed"])
