@@ -2,7 +2,7 @@
 
 Matrices there are the transposes of those here. The rows of the LSTM are i, f, g, o in both; those of the GRU are z, r,
 n there and r, z, n here. A GRU with ``reset_after=True`` (two biases) is ``cells.gru()``, one without
-``cells.gru(reset="before")``.
+``cells.gru(reset="before")``. Weights do not say the activations, nor which of the two a GRU without biases is.
 """
 
 from collections.abc import Sequence

@@ -69,7 +69,7 @@ row("equinox-bias_n", ValueError, r"`bias_n` must have shape \[4\]: got \[12\]",
 row("to-equinox", TypeError, r"`theta_h` must be GRUParams or LSTMParams, .*: got ElmanParams", lambda: (
     jb.interop.equinox.to_equinox(PARAMS["elman"])))  # fmt: skip
 row("haiku-two", ValueError, r"got modules \['lstm/linear', 'lstm_1/linear'\]; pass those of one core", lambda: (
-    haiku.from_haiku({name: {"w": ones(7, 16), "b": ones(16)} for name in ("lstm/linear", "lstm_1/linear")})))  # fmt: skip
+    haiku.from_haiku({f"{at}/linear": {"w": ones(7, 16), "b": ones(16)} for at in ("lstm", "lstm_1")})))  # fmt: skip
 row("haiku-missing", ValueError, r"`params\['gru'\]` must have the keys .*: missing \['b'\], extra \[\]", lambda: (
     haiku.from_haiku({"gru": {"w_i": ones(3, 12), "w_h": ones(4, 12)}})))  # fmt: skip
 row("haiku-arrays", TypeError, r"`params\['gru'\]` must be a dict of arrays, as haiku has it: got ndarray", lambda: (
